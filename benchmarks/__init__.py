@@ -1,0 +1,1 @@
+"""One file a question; results/ holds what was measured, with versions and machine."""

@@ -1,0 +1,35 @@
+"""MYLINEAR, Y = X·Wᵀ + B: an operator that trains in PyTorch and runs in ONNX Runtime.
+
+``LinearF`` and ``MyLinear`` load PyTorch when they are first used; ``mylinear.kernels`` never does on
+the CPU, so that a deployment needs neither torch nor onnx.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .function import LinearF
+    from .module import MyLinear, replace_linear
+
+__all__ = ["LinearF", "MyLinear", "replace_linear"]
+
+_HOME = {"LinearF": "function", "MyLinear": "module", "replace_linear": "module"}
+_SUBMODULES = frozenset(
+    {
+        *("checkpoint", "cli", "data", "demo", "errors", "export", "function", "kernels"),
+        *("module", "plot", "training", "verify"),
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a submodule, or the one that holds a public name, when it is first asked for (PEP 562)."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -1,0 +1,34 @@
+"""Write an operator once in PyTorch; it trains there, runs in ONNX Runtime, and is proved equal.
+
+``ort_ops.onnx_op`` makes a Python function a kernel of ONNX Runtime, ``ort_ops.InferenceSession`` runs
+models with it. Importing this package loads NumPy and onnxruntime, never torch or onnx; its submodules
+are loaded when they are first asked for.
+"""
+
+import importlib
+from typing import Any
+
+from .runtime import require_one_runtime
+
+require_one_runtime()
+
+from .registry import onnx_op  # noqa: E402  # only once there is a runtime to load
+from .schema import TensorType  # noqa: E402
+from .session import InferenceSession, NodeRun, get_library_path, register  # noqa: E402
+
+__all__ = ["InferenceSession", "NodeRun", "TensorType", "get_library_path", "onnx_op", "register"]
+
+_SUBMODULES = frozenset(
+    {"dtypes", "errors", "kernel", "model", "parity", "registry", "runtime", "schema", "selection", "session"}
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a submodule when it is first asked for (PEP 562)."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBMODULES})

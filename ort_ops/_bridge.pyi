@@ -1,0 +1,48 @@
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from typing_extensions import CapsuleType
+
+class Op:
+    """One operator as ONNX Runtime sees it: a name, element types and an execution provider."""
+
+    def __init__(
+        self,
+        domain: str,
+        name: str,
+        provider: str,
+        kernel_name: str,
+        inputs: Sequence[tuple[int, int]],
+        outputs: Sequence[tuple[int, int]],
+        attributes: list[tuple[str, int, bool]],
+        function: Callable[..., object],
+        infer: Callable[[list[tuple[int, tuple[int | str | None, ...] | None]]], object] | None,
+        by_call: bool,
+    ) -> None: ...
+
+class SupportsDlpack:
+    """What ``Call`` hands out: an object with ``__dlpack__`` and ``__dlpack_device__``."""
+
+    def __dlpack__(self, *, stream: None = ...) -> CapsuleType: ...
+    def __dlpack_device__(self) -> tuple[Literal[1], Literal[0]]: ...
+
+class Call:
+    """A run of one node, valid while its kernel runs."""
+
+    def inputs(self) -> list[SupportsDlpack | None]: ...
+    def attributes(self) -> dict[str, object]: ...
+    def output(self, index: int, shape: Sequence[int]) -> SupportsDlpack | None: ...
+    def output_count(self) -> int: ...
+    def stream(self) -> int: ...
+
+def set_hooks(
+    fail: Callable[[BaseException, str, str, bool], str],
+    discard: Callable[[str], str],
+    reject: Callable[[object, list[int]], None],
+    select: Callable[[str | None, str | None], tuple[list[tuple[str, list[Op]]], str]],
+    result_error: type[Exception],
+    dtypes: list[np.dtype[np.generic] | None],
+) -> None: ...
+def start_log() -> None: ...
+def finish_log() -> tuple[list[tuple[str, str, str, str, str]], list[BaseException]]: ...

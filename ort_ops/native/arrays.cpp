@@ -1,0 +1,159 @@
+// Views of ONNX Runtime's buffers as arrays, and results copied back into them.
+#include <nanobind/ndarray.h>
+
+#include <cstring>
+
+#include "kernel.hpp"
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION NPY_1_25_API_VERSION
+#include <numpy/arrayobject.h>
+
+namespace ort_ops {
+namespace {
+
+// Above this size the copy of a result is worth letting other Python threads run meanwhile.
+constexpr std::size_t kReleaseGilBytes = 1 << 20;
+
+PyArray_Descr* dtype_of(int element_type) {
+  const auto& dtypes = hooks().dtypes;
+  const auto index = static_cast<std::size_t>(element_type);
+  if (index >= dtypes.size() || !dtypes[index].is_valid() || dtypes[index].is_none())
+    throw OrtError{"a tensor of ONNX element type " + std::to_string(element_type) +
+                   " can't be given to a Python kernel"};
+  return reinterpret_cast<PyArray_Descr*>(dtypes[index].ptr());
+}
+
+nb::object wrap(PyArray_Descr* dtype, const std::vector<std::int64_t>& dims, void* data, int flags) {
+  static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
+  Py_INCREF(dtype);  // PyArray_NewFromDescr takes a reference over
+  return nb::steal(PyArray_NewFromDescr(&PyArray_Type, dtype, static_cast<int>(dims.size()),
+                                        reinterpret_cast<const npy_intp*>(dims.data()), nullptr, data, flags,
+                                        nullptr));
+}
+
+[[noreturn]] void reject(const Call& call, nb::handle result) {
+  nb::list types;
+  for (const Expected& output : call.kernel.expected) types.append(output.type);
+  hooks().reject(result, types);
+  throw OrtError{"the kernel's result was refused"};  // not reached: reject raises
+}
+
+bool same_type(const PyArrayObject* array, PyArray_Descr* dtype) {
+  PyArray_Descr* given = PyArray_DESCR(array);
+  return given->type_num == dtype->type_num || PyArray_EquivTypes(given, dtype);
+}
+
+// Item `index` of a result as an array of the model's element type, in any byte order and layout.
+PyArrayObject* as_array(const Call& call, nb::handle result, nb::handle item, std::size_t index,
+                        nb::object& keep) {
+  PyObject* array = item.ptr();
+  if (!PyArray_Check(array) && PyArray_CheckScalar(array)) {  // np.float32(1): what np.sum returns
+    keep = nb::steal(PyArray_FromScalar(array, nullptr));
+    if (!keep.is_valid()) throw nb::python_error();
+    array = keep.ptr();
+  }
+  if (!PyArray_Check(array)) reject(call, result);
+  auto* typed = reinterpret_cast<PyArrayObject*>(array);
+  if (!same_type(typed, dtype_of(call.kernel.expected[index].type))) reject(call, result);
+  return typed;
+}
+
+void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype, abi::Value* value) {
+  void* data = data_of(call.kernel.api, value);
+  if (!PyArray_IS_C_CONTIGUOUS(source) || !PyArray_ISNOTSWAPPED(source)) {
+    const npy_intp* dims = PyArray_DIMS(source);
+    nb::object target = wrap(dtype, {dims, dims + PyArray_NDIM(source)}, data, NPY_ARRAY_CARRAY);
+    if (!target.is_valid() || PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(target.ptr()), source) != 0)
+      throw nb::python_error();
+    return;
+  }
+  const auto bytes = static_cast<std::size_t>(PyArray_NBYTES(source));
+  if (bytes >= kReleaseGilBytes) {
+    nb::gil_scoped_release release;
+    std::memcpy(data, PyArray_DATA(source), bytes);
+  } else if (bytes != 0) {
+    std::memcpy(data, PyArray_DATA(source), bytes);
+  }
+}
+
+void store_one(const Call& call, PyArrayObject* array, std::size_t index) {
+  const npy_intp* dims = PyArray_DIMS(array);
+  abi::Value* value = call.allocate(index, {dims, dims + PyArray_NDIM(array)});
+  if (value != nullptr) copy_into(call, array, dtype_of(call.kernel.expected[index].type), value);
+}
+
+}  // namespace
+
+void import_numpy() {
+  if (_import_array() < 0) throw nb::python_error();
+}
+
+nb::object numpy_view(const Call& call, const abi::Value* value) {
+  const TensorType type = type_and_shape(call.kernel.api, value);
+  nb::object array = wrap(dtype_of(type.type), type.dims, data_of(call.kernel.api, value),
+                          NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED);  // and not writeable
+  if (!array.is_valid()) throw nb::python_error();
+  Py_INCREF(call.owner.ptr());
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.ptr()), call.owner.ptr()) < 0)
+    throw nb::python_error();
+  return array;
+}
+
+void store_numpy(const Call& call, nb::handle result) {
+  const std::size_t count = call.kernel.expected.size();
+  if (call.kernel.op->outputs.size() == 1 && count == 1) {
+    nb::object keep;
+    store_one(call, as_array(call, result, result, 0, keep), 0);
+    return;
+  }
+  const bool fits = call.kernel.op->outputs.empty() ? result.is_none()
+                                                    : PyTuple_Check(result.ptr()) && nb::len(result) == count;
+  if (!fits) reject(call, result);
+  std::vector<nb::object> keep(count);
+  std::vector<PyArrayObject*> arrays(count);
+  for (std::size_t i = 0; i < count; ++i)
+    arrays[i] = as_array(call, result, nb::handle(PyTuple_GET_ITEM(result.ptr(), i)), i, keep[i]);
+  for (std::size_t i = 0; i < count; ++i) store_one(call, arrays[i], i);
+}
+
+nb::object dlpack_view(const Call& call, const abi::Value* value) {
+  const TensorType type = type_and_shape(call.kernel.api, value);
+  const PyArray_Descr* dtype = dtype_of(type.type);
+  nb::dlpack::dtype code{};
+  switch (dtype->kind) {
+    case 'b':
+      code.code = static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bool);
+      break;
+    case 'i':
+      code.code = static_cast<std::uint8_t>(nb::dlpack::dtype_code::Int);
+      break;
+    case 'u':
+      code.code = static_cast<std::uint8_t>(nb::dlpack::dtype_code::UInt);
+      break;
+    case 'f':
+      code.code = static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float);
+      break;
+    default:
+      code.code = static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat);
+      break;
+  }
+  if (code.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && type.type != 16)
+    throw OrtError{"a tensor of ONNX element type " + std::to_string(type.type) +
+                   " has no DLPack form; use array=\"numpy\""};
+  code.bits = static_cast<std::uint8_t>(8 * PyDataType_ELSIZE(dtype));
+  code.lanes = 1;
+
+  const abi::Api* api = call.kernel.api;
+  const abi::MemoryInfo* memory = nullptr;
+  int device = 0, id = 0;
+  check(api, abi::GetTensorMemoryInfo(api, value, &memory));
+  abi::MemoryInfoGetDeviceType(api, memory, &device);
+  check(api, abi::MemoryInfoGetId(api, memory, &id));
+  const std::vector<std::size_t> dims(type.dims.begin(), type.dims.end());
+  return nb::cast(
+      nb::ndarray<nb::array_api>(data_of(api, value), dims.size(), dims.data(), call.owner, nullptr, code,
+                                 device == 1 ? nb::device::cuda::value : nb::device::cpu::value, id));
+}
+
+}  // namespace ort_ops

@@ -1,0 +1,166 @@
+// The part of ONNX Runtime's C ABI that custom operators need, declared anew.
+//
+// ONNX Runtime publishes its API as a table of function pointers that is only ever appended to: a slot,
+// once released, keeps its index and signature for good. So a slot is named here by its index, and
+// nothing has to be linked and no header of ONNX Runtime's is needed. All slots below are in every
+// release from 1.17 on (API version 17) unless the comment beside one says otherwise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ort_ops::abi {
+
+// The API version that we ask for and that our operators declare. 16 would drop shape inference, and
+// releases before the newest crash on a version that they don't know.
+inline constexpr std::uint32_t kApiVersion = 17;
+
+// Opaque types, owned by ONNX Runtime.
+struct Allocator;
+struct CustomOpDomain;
+struct KernelContext;
+struct KernelInfo;
+struct MemoryInfo;
+struct OpAttr;
+struct SessionOptions;
+struct ShapeInferContext;
+struct Status;
+struct TensorInfo;  // OrtTensorTypeAndShapeInfo
+struct TypeInfo;
+struct Value;
+
+struct ApiBase {
+  const void* (*GetApi)(std::uint32_t version);  // null when the runtime is older than `version`
+  const char* (*GetVersionString)();
+};
+
+using Api = void (*const)();  // the first entry of the table
+
+enum ErrorCode : int {
+  kFail = 1,
+  kInvalidArgument = 2,
+  kNotImplemented = 9,
+  // 11 (EP_FAIL) is never returned: the Python session would fall back to the CPU and run again.
+};
+
+enum Characteristic : int { kRequired = 0, kOptional = 1, kVariadic = 2 };
+enum MemoryType : int { kCpuInput = -2, kDefaultMemory = 0 };
+enum AttributeType : int {
+  kUndefinedAttribute = 0,
+  kInt = 1,
+  kInts = 2,
+  kFloat = 3,
+  kFloats = 4,
+  kString = 5,
+  kStrings = 6,
+  kBool = 100,  // ours: an INT of 0 or 1 that the kernel declares as a bool
+};
+
+// The struct by which an operator is handed over. It has to stay where it is for as long as any session
+// that saw it. Entries are in the order of the ABI; a null entry means "not provided".
+struct CustomOp {
+  std::uint32_t version;
+  void* (*CreateKernel)(const CustomOp*, const Api*, const KernelInfo*);
+  const char* (*GetName)(const CustomOp*);
+  const char* (*GetExecutionProviderType)(const CustomOp*);
+  int (*GetInputType)(const CustomOp*, std::size_t);
+  std::size_t (*GetInputTypeCount)(const CustomOp*);
+  int (*GetOutputType)(const CustomOp*, std::size_t);
+  std::size_t (*GetOutputTypeCount)(const CustomOp*);
+  void (*KernelCompute)(void*, KernelContext*);
+  void (*KernelDestroy)(void*);
+  int (*GetInputCharacteristic)(const CustomOp*, std::size_t);
+  int (*GetOutputCharacteristic)(const CustomOp*, std::size_t);
+  int (*GetInputMemoryType)(const CustomOp*, std::size_t);
+  int (*GetVariadicInputMinArity)(const CustomOp*);
+  int (*GetVariadicInputHomogeneity)(const CustomOp*);
+  int (*GetVariadicOutputMinArity)(const CustomOp*);
+  int (*GetVariadicOutputHomogeneity)(const CustomOp*);
+  Status* (*CreateKernelV2)(const CustomOp*, const Api*, const KernelInfo*, void** kernel);
+  Status* (*KernelComputeV2)(void* kernel, KernelContext*);
+  Status* (*InferOutputShapeFn)(const CustomOp*, ShapeInferContext*);
+  int (*GetStartVersion)(const CustomOp*);
+  int (*GetEndVersion)(const CustomOp*);
+  std::size_t (*GetMayInplace)(int**, int**);
+  void (*ReleaseMayInplace)(int*, int*);
+  std::size_t (*GetAliasMap)(int**, int**);
+  void (*ReleaseAliasMap)(int*, int*);
+};
+static_assert(sizeof(void*) != 8 || sizeof(CustomOp) == 26 * 8, "26 entries of 8 bytes, version padded");
+
+// One slot of the table: its index and its signature.
+template <std::size_t Index, typename Signature>
+struct Slot;
+
+template <std::size_t Index, typename Result, typename... Args>
+struct Slot<Index, Result(Args...)> {
+  Result operator()(const Api* api, Args... args) const {
+    return reinterpret_cast<Result (*)(Args...)>(api[Index])(args...);
+  }
+};
+
+// Functions that return a Status* give null on success; a status belongs to whoever received it.
+inline constexpr Slot<0, Status*(int code, const char* text)> CreateStatus;
+inline constexpr Slot<2, const char*(const Status*)> GetErrorMessage;
+inline constexpr Slot<93, void(Status*)> ReleaseStatus;
+
+inline constexpr Slot<26, Status*(const char* domain, CustomOpDomain**)> CreateCustomOpDomain;
+inline constexpr Slot<27, Status*(CustomOpDomain*, const CustomOp*)> CustomOpDomainAdd;
+inline constexpr Slot<28, Status*(SessionOptions*, CustomOpDomain*)> AddCustomOpDomain;
+inline constexpr Slot<130, Status*(SessionOptions*, const char* key, const char* value)> AddConfigEntry;
+inline constexpr Slot<237, Status*(const SessionOptions*, const char* key, int* has)> HasConfigEntry;
+inline constexpr Slot<238, Status*(const SessionOptions*, const char* key, char* value, std::size_t* size)>
+    GetConfigEntry;
+
+inline constexpr Slot<51, Status*(Value*, void** data)> GetTensorMutableData;
+inline constexpr Slot<65, Status*(const Value*, TensorInfo**)> GetTensorTypeAndShape;
+inline constexpr Slot<194, Status*(const Value*, const MemoryInfo**)> GetTensorMemoryInfo;
+inline constexpr Slot<72, Status*(const MemoryInfo*, int* id)> MemoryInfoGetId;
+inline constexpr Slot<225, void(const MemoryInfo*, int* device_type)> MemoryInfoGetDeviceType;
+
+inline constexpr Slot<55, Status*(const TypeInfo*, const TensorInfo**)> CastTypeInfoToTensorInfo;
+inline constexpr Slot<57, Status*(TensorInfo**)> CreateTensorInfo;
+inline constexpr Slot<58, Status*(TensorInfo*, int type)> SetTensorElementType;
+inline constexpr Slot<59, Status*(TensorInfo*, const std::int64_t* dims, std::size_t rank)> SetDimensions;
+inline constexpr Slot<60, Status*(const TensorInfo*, int* type)> GetTensorElementType;
+inline constexpr Slot<61, Status*(const TensorInfo*, std::size_t* rank)> GetDimensionsCount;
+inline constexpr Slot<62, Status*(const TensorInfo*, std::int64_t* dims, std::size_t rank)> GetDimensions;
+inline constexpr Slot<63, Status*(const TensorInfo*, const char** names, std::size_t rank)>
+    GetSymbolicDimensions;
+inline constexpr Slot<271, Status*(TensorInfo*, const char** names, std::size_t rank)> SetSymbolicDimensions;
+inline constexpr Slot<98, void(TypeInfo*)> ReleaseTypeInfo;
+inline constexpr Slot<99, void(TensorInfo*)> ReleaseTensorInfo;
+
+inline constexpr Slot<85, Status*(const KernelInfo*, const char* name, float*)> GetAttributeFloat;
+inline constexpr Slot<86, Status*(const KernelInfo*, const char* name, std::int64_t*)> GetAttributeInt;
+inline constexpr Slot<87, Status*(const KernelInfo*, const char* name, char*, std::size_t*)>
+    GetAttributeString;
+inline constexpr Slot<162, Status*(const KernelInfo*, const char* name, float*, std::size_t*)>
+    GetAttributeFloats;
+inline constexpr Slot<163, Status*(const KernelInfo*, const char* name, std::int64_t*, std::size_t*)>
+    GetAttributeInts;
+inline constexpr Slot<230, Status*(const KernelInfo*, std::size_t*)> KernelInfoGetInputCount;
+inline constexpr Slot<231, Status*(const KernelInfo*, std::size_t*)> KernelInfoGetOutputCount;
+inline constexpr Slot<234, Status*(const KernelInfo*, std::size_t, TypeInfo**)> KernelInfoGetInputTypeInfo;
+inline constexpr Slot<235, Status*(const KernelInfo*, std::size_t, TypeInfo**)> KernelInfoGetOutputTypeInfo;
+inline constexpr Slot<244, Status*(const KernelInfo*, char*, std::size_t*)> KernelInfoGetNodeName;
+
+inline constexpr Slot<88, Status*(const KernelContext*, std::size_t*)> GetInputCount;
+inline constexpr Slot<89, Status*(const KernelContext*, std::size_t*)> GetOutputCount;
+inline constexpr Slot<90, Status*(const KernelContext*, std::size_t, const Value**)> GetInput;
+inline constexpr Slot<91, Status*(KernelContext*, std::size_t, const std::int64_t* dims, std::size_t rank,
+                                  Value**)>
+    GetOutput;
+inline constexpr Slot<193, Status*(const KernelContext*, void** stream)> GetGpuComputeStream;
+
+inline constexpr Slot<267, Status*(const ShapeInferContext*, std::size_t*)> ShapeInferGetInputCount;
+inline constexpr Slot<268, Status*(const ShapeInferContext*, std::size_t, TensorInfo**)>
+    ShapeInferGetInputTypeShape;
+inline constexpr Slot<269, Status*(const ShapeInferContext*, const char* name, const OpAttr**)>
+    ShapeInferGetAttribute;
+inline constexpr Slot<270, Status*(const ShapeInferContext*, std::size_t, const TensorInfo*)>
+    ShapeInferSetOutputTypeShape;
+inline constexpr Slot<272, Status*(const OpAttr*, int type, void* data, std::size_t length, std::size_t* out)>
+    ReadOpAttr;
+
+}  // namespace ort_ops::abi

@@ -1,0 +1,98 @@
+// Output types and shapes while a session is made: asks the kernel's `infer` function.
+#include "kernel.hpp"
+
+namespace ort_ops {
+namespace {
+
+using abi::Api;
+
+// (element type, dims): a dim is an int, a str, or None where it is unknown; dims is None where there are
+// none, since ONNX Runtime shows a scalar and an unknown rank alike.
+nb::object to_python(const Api* api, const abi::TensorInfo* info) {
+  int type = 0;
+  std::size_t rank = 0;
+  check(api, abi::GetTensorElementType(api, info, &type));
+  check(api, abi::GetDimensionsCount(api, info, &rank));
+  if (rank == 0) return nb::make_tuple(type, nb::none());
+  std::vector<std::int64_t> sizes(rank);
+  std::vector<const char*> names(rank, nullptr);
+  check(api, abi::GetDimensions(api, info, sizes.data(), rank));
+  check(api, abi::GetSymbolicDimensions(api, info, names.data(), rank));
+  nb::list dims;
+  for (std::size_t i = 0; i < rank; ++i) {
+    if (sizes[i] >= 0)
+      dims.append(sizes[i]);
+    else if (names[i] != nullptr && names[i][0] != '\0')
+      dims.append(nb::str(names[i]));
+    else
+      dims.append(nb::none());
+  }
+  return nb::make_tuple(type, nb::tuple(dims));
+}
+
+nb::list read_inputs(const Api* api, abi::ShapeInferContext* context) {
+  std::size_t count = 0;
+  check(api, abi::ShapeInferGetInputCount(api, context, &count));
+  nb::list inputs;
+  for (std::size_t i = 0; i < count; ++i) {
+    abi::TensorInfo* info = nullptr;
+    check(api, abi::ShapeInferGetInputTypeShape(api, context, i, &info));
+    inputs.append(to_python(api, info));  // owned by the context
+  }
+  return inputs;
+}
+
+void set_dims(const Api* api, abi::TensorInfo* info, nb::handle dims) {
+  std::vector<std::int64_t> sizes;
+  std::vector<std::string> names;
+  for (nb::handle dim : dims) {
+    const bool number = PyLong_Check(dim.ptr());
+    sizes.push_back(number ? nb::cast<std::int64_t>(dim) : -1);
+    names.push_back(nb::isinstance<nb::str>(dim) ? nb::cast<std::string>(dim) : "");
+  }
+  std::vector<const char*> pointers;
+  for (const std::string& name : names) pointers.push_back(name.c_str());
+  check(api, abi::SetDimensions(api, info, sizes.data(), sizes.size()));
+  check(api, abi::SetSymbolicDimensions(api, info, pointers.data(), pointers.size()));
+}
+
+void set_output(const Api* api, abi::ShapeInferContext* context, std::size_t index, nb::handle output) {
+  abi::TensorInfo* info = nullptr;
+  check(api, abi::CreateTensorInfo(api, &info));
+  struct Release {
+    const Api* api;
+    abi::TensorInfo* info;
+    ~Release() { abi::ReleaseTensorInfo(api, info); }
+  } release{api, info};
+  const int type = nb::cast<int>(output[0]);
+  nb::object dims = output[1];
+  if (type != 0) check(api, abi::SetTensorElementType(api, info, type));
+  if (!dims.is_none()) set_dims(api, info, dims);
+  check(api, abi::ShapeInferSetOutputTypeShape(api, context, index, info));
+}
+
+}  // namespace
+
+abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferContext* context) noexcept {
+  const Op& op = op_of(custom);
+  if (interpreter_gone()) return nullptr;
+  nb::gil_scoped_acquire gil;
+  try {
+    std::size_t index = 0;
+    for (nb::handle output : op.infer(read_inputs(op.api, context))) {
+      if (!output.is_none()) set_output(op.api, context, index, output);
+      ++index;
+    }
+  } catch (nb::python_error& error) {
+    // ONNX Runtime would drop a status from here without a word; the session that is being made asks.
+    if (!logs().empty()) logs().back().errors.push_back(nb::borrow(error.value()));
+  } catch (const OrtError& error) {
+    if (!logs().empty())
+      logs().back().errors.push_back(nb::borrow(PyExc_RuntimeError)((op.name + ": " + error.text).c_str()));
+  } catch (const std::exception&) {
+    return nullptr;  // out of memory: the shape stays unknown
+  }
+  return nullptr;
+}
+
+}  // namespace ort_ops

@@ -1,0 +1,127 @@
+// The Python side of the bridge: ort_ops._bridge.
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "kernel.hpp"
+
+namespace ort_ops {
+namespace {
+
+std::vector<Formal> formals(const std::vector<std::pair<int, int>>& pairs) {
+  std::vector<Formal> result;
+  for (const auto& [type, characteristic] : pairs) result.push_back({type, characteristic});
+  return result;
+}
+
+void make_op(Op* self, const std::string& domain, const std::string& name, const std::string& provider,
+             const std::string& kernel_name, const std::vector<std::pair<int, int>>& inputs,
+             const std::vector<std::pair<int, int>>& outputs, nb::list attributes, nb::object function,
+             nb::object infer, bool by_call) {
+  new (self) Op();
+  self->domain = domain;
+  self->name = name;
+  self->provider = provider;
+  self->kernel_name = kernel_name;
+  self->inputs = formals(inputs);
+  self->outputs = formals(outputs);
+  for (nb::handle item : attributes)
+    self->attributes.push_back(
+        {nb::cast<std::string>(item[0]), nb::cast<int>(item[1]), nb::cast<bool>(item[2])});
+  self->function = std::move(function);
+  self->infer = std::move(infer);
+  self->by_call = by_call;
+  set_callbacks(*self);
+}
+
+void set_hooks(nb::object fail, nb::object discard, nb::object reject, nb::object select,
+               nb::object result_error, nb::list dtypes) {
+  Hooks& to = hooks();
+  to.fail = std::move(fail);
+  to.discard = std::move(discard);
+  to.reject = std::move(reject);
+  to.select = std::move(select);
+  to.result_error = std::move(result_error);
+  to.dtypes.clear();
+  for (nb::handle dtype : dtypes) to.dtypes.push_back(nb::borrow(dtype));
+}
+
+// Returns ([(domain, op, node, provider, kernel)], [exception]).
+nb::tuple finish_log() {
+  if (logs().empty()) throw nb::value_error("finish_log without start_log");
+  Log log = std::move(logs().back());
+  logs().pop_back();
+  nb::list kernels, errors;
+  for (const KernelMade& made : log.kernels)
+    kernels.append(nb::make_tuple(made.domain, made.op, made.node, made.provider, made.kernel));
+  for (const nb::object& error : log.errors) errors.append(error);
+  return nb::make_tuple(kernels, errors);
+}
+
+const Call& live(const Call& call) {
+  if (call.over) throw nb::value_error("a Call was used after its kernel had returned");
+  return call;
+}
+
+nb::list call_inputs(const Call& call) {
+  nb::list inputs;
+  for (std::size_t i = 0; i < live(call).input_count(); ++i) {
+    const abi::Value* value = call.input(i);
+    inputs.append(value == nullptr ? nb::none() : dlpack_view(call, value));
+  }
+  return inputs;
+}
+
+nb::dict call_attributes(const Call& call) {
+  nb::dict attributes;
+  const Kernel& kernel = live(call).kernel;
+  for (std::size_t i = 0; i < kernel.kwvalues.size(); ++i) attributes[kernel.kwnames[i]] = kernel.kwvalues[i];
+  return attributes;
+}
+
+nb::object call_output(const Call& call, std::size_t index, const std::vector<std::int64_t>& shape) {
+  abi::Value* value = nullptr;
+  try {
+    value = live(call).allocate(index, shape);
+  } catch (const BadResult& error) {
+    PyErr_SetString(hooks().result_error.ptr(), error.text.c_str());
+    throw nb::python_error();
+  }
+  return value == nullptr ? nb::none() : dlpack_view(call, value);
+}
+
+std::uintptr_t call_stream(const Call& call) {
+  void* stream = nullptr;
+  check(live(call).kernel.api, abi::GetGpuComputeStream(call.kernel.api, call.context, &stream));
+  return reinterpret_cast<std::uintptr_t>(stream);
+}
+
+}  // namespace
+
+NB_MODULE(_bridge, m) {
+  import_numpy();
+  nb::set_leak_warnings(false);  // operators live as long as the process: see Op
+  nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
+    try {
+      std::rethrow_exception(pointer);
+    } catch (const OrtError& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.text.c_str());
+    }
+  });
+  nb::class_<Op>(m, "Op").def("__init__", make_op, nb::arg("domain"), nb::arg("name"), nb::arg("provider"),
+                              nb::arg("kernel_name"), nb::arg("inputs"), nb::arg("outputs"),
+                              nb::arg("attributes"), nb::arg("function"), nb::arg("infer").none(),
+                              nb::arg("by_call"));
+  nb::class_<Call>(m, "Call")
+      .def("inputs", call_inputs)
+      .def("attributes", call_attributes)
+      .def("output", call_output, nb::arg("index"), nb::arg("shape"))
+      .def("output_count", [](const Call& call) { return live(call).kernel.expected.size(); })
+      .def("stream", call_stream);
+  m.def("set_hooks", set_hooks, nb::arg("fail"), nb::arg("discard"), nb::arg("reject"), nb::arg("select"),
+        nb::arg("result_error"), nb::arg("dtypes"));
+  m.def("start_log", [] { logs().emplace_back(); });
+  m.def("finish_log", finish_log);
+}
+
+}  // namespace ort_ops

@@ -1,0 +1,96 @@
+// What the bridge knows of an operator: one Op for each name, element types and execution provider.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ort_ops/abi.hpp"
+
+namespace ort_ops {
+
+namespace nb = nanobind;
+
+// An input or output as the operator declares it. Element type 0 means any.
+struct Formal {
+  int type;
+  int characteristic;
+};
+
+struct Attribute {
+  std::string name;
+  int type;       // abi::AttributeType
+  bool required;  // without a default in the kernel's signature
+};
+
+// An operator as ONNX Runtime sees it. Never destroyed once a session has seen it: sessions keep its
+// address, and nobody says when the last of them is gone.
+struct Op {
+  abi::CustomOp callbacks;  // first, so that the pointer ONNX Runtime hands back is the Op's
+  std::string domain;
+  std::string name;
+  std::string provider;
+  std::string kernel_name;  // where the kernel's code is, for messages
+  std::vector<Formal> inputs;
+  std::vector<Formal> outputs;
+  std::vector<Attribute> attributes;
+  nb::object function;  // numpy arrays in, numpy arrays out; or, if `by_call`, takes a Call
+  nb::object infer;     // (inputs, attributes) -> outputs, or None
+  bool by_call;
+  const abi::Api* api = nullptr;  // of the runtime that it was registered with
+};
+
+inline const Op& op_of(const abi::CustomOp* op) { return *reinterpret_cast<const Op*>(op); }
+
+// The functions on the Python side that the bridge calls, set once when the package is imported.
+// Leaked on purpose: sessions may outlive the interpreter.
+struct Hooks {
+  nb::object fail;                 // (exception, node, kernel_name, owned) -> text for ONNX Runtime
+  nb::object discard;              // (text) -> text, after an exception was found to hold a view of an input
+  nb::object reject;               // (result, element types of the outputs) -> raises what is wrong with it
+  nb::object select;               // (wanted, registered) -> ([(domain, [Op])], registered)
+  nb::object result_error;         // the class for a result that is not what the model says
+  std::vector<nb::object> dtypes;  // NumPy dtype by ONNX element type
+};
+Hooks& hooks();
+
+// What happened while a session was made, kept for the thread that makes it.
+struct KernelMade {
+  std::string domain, op, node, provider, kernel;
+};
+struct Log {
+  std::vector<KernelMade> kernels;
+  std::vector<nb::object> errors;  // raised by infer functions; ONNX Runtime would drop them
+};
+std::vector<Log>& logs();  // a stack: a kernel may make a session of its own
+
+// Fills in the callbacks that ONNX Runtime calls.
+void set_callbacks(Op& op);
+abi::Status* infer_output_shapes(const abi::CustomOp* op, abi::ShapeInferContext* context) noexcept;
+
+// A status of ONNX Runtime's as a C++ exception.
+struct OrtError {
+  std::string text;
+};
+// A kernel's result that the model doesn't admit.
+struct BadResult {
+  std::string text;
+};
+void check(const abi::Api* api, abi::Status* status);
+// The Python error that is set, handed to hooks().fail, as a status. Needs the GIL.
+abi::Status* python_failure(const abi::Api* api, const std::string& node, const std::string& kernel,
+                            bool owned) noexcept;
+// True while the interpreter is going down and this thread must not touch it.
+bool interpreter_gone();
+
+// Reads an element type and a shape, and gives the info back.
+struct TensorType {
+  int type = 0;
+  std::vector<std::int64_t> dims;
+};
+
+}  // namespace ort_ops

@@ -1,0 +1,168 @@
+// RegisterCustomOps, by which any ONNX Runtime in this process takes the operators.
+#include <map>
+#include <tuple>
+
+#include "kernel.hpp"
+
+#if defined(_WIN32)
+#define ORT_OPS_EXPORT extern "C" __declspec(dllexport)
+#else
+#define ORT_OPS_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace ort_ops {
+namespace {
+
+using abi::Api;
+
+std::size_t count_inputs(const abi::CustomOp* op) { return op_of(op).inputs.size(); }
+std::size_t count_outputs(const abi::CustomOp* op) { return op_of(op).outputs.size(); }
+int one(const abi::CustomOp*) { return 1; }
+int zero(const abi::CustomOp*) { return 0; }
+
+// Domains by runtime, name and content, so that sessions with the same operators share one. Kept for
+// good, like the operators in them.
+abi::CustomOpDomain* domain_of(const Api* api, const std::string& name, const std::vector<Op*>& ops) {
+  static auto& made =
+      *new std::map<std::tuple<const Api*, std::string, std::vector<Op*>>, abi::CustomOpDomain*>();
+  abi::CustomOpDomain*& domain = made[{api, name, ops}];
+  if (domain != nullptr) return domain;
+  check(api, abi::CreateCustomOpDomain(api, name.c_str(), &domain));
+  for (Op* op : ops) {
+    op->api = api;
+    check(api, abi::CustomOpDomainAdd(api, domain, &op->callbacks));
+  }
+  return domain;
+}
+
+nb::object config_entry(const Api* api, const abi::SessionOptions* options, const char* key) {
+  int has = 0;
+  check(api, abi::HasConfigEntry(api, options, key, &has));
+  if (!has) return nb::none();
+  std::size_t size = 0;
+  if (abi::Status* status = abi::GetConfigEntry(api, options, key, nullptr, &size))
+    abi::ReleaseStatus(api, status);  // says the size
+  std::string text(size, '\0');
+  check(api, abi::GetConfigEntry(api, options, key, text.data(), &size));
+  return nb::str(text.c_str());
+}
+
+constexpr const char* kWanted = "ort_ops.ops";
+constexpr const char* kRegistered = "ort_ops.registered";
+
+void register_selected(const Api* api, abi::SessionOptions* options) {
+  nb::object registered = config_entry(api, options, kRegistered);
+  nb::object selected = hooks().select(config_entry(api, options, kWanted), registered);
+  for (nb::handle entry : selected[0]) {
+    std::vector<Op*> ops;
+    for (nb::handle op : entry[1]) {
+      op.inc_ref();  // never given back: see Op
+      ops.push_back(nb::cast<Op*>(op));
+    }
+    check(api, abi::AddCustomOpDomain(api, options, domain_of(api, nb::cast<std::string>(entry[0]), ops)));
+  }
+  if (!selected[1].equal(registered))
+    check(api, abi::AddConfigEntry(api, options, kRegistered, nb::cast<const char*>(selected[1])));
+}
+
+abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base) noexcept {
+  const auto* api = static_cast<const Api*>(base->GetApi(abi::kApiVersion));
+  if (api == nullptr) {
+    const auto* oldest = static_cast<const Api*>(base->GetApi(1));
+    return abi::CreateStatus(oldest, abi::kNotImplemented,
+                             "ort_ops needs ONNX Runtime 1.17 or newer; install a newer onnxruntime");
+  }
+  nb::gil_scoped_acquire gil;
+  try {
+    register_selected(api, options);
+    return nullptr;
+  } catch (nb::python_error& error) {
+    error.restore();
+    return python_failure(api, "", "ort_ops.register", false);
+  } catch (const OrtError& error) {
+    return abi::CreateStatus(api, abi::kFail, error.text.c_str());
+  } catch (const std::exception& error) {
+    return abi::CreateStatus(api, abi::kFail, error.what());
+  }
+}
+
+}  // namespace
+
+void set_callbacks(Op& op) {
+  abi::CustomOp& to = op.callbacks;
+  to = {};
+  to.version = abi::kApiVersion;
+  to.GetName = [](const abi::CustomOp* self) { return op_of(self).name.c_str(); };
+  to.GetExecutionProviderType = [](const abi::CustomOp* self) { return op_of(self).provider.c_str(); };
+  to.GetInputType = [](const abi::CustomOp* self, std::size_t i) { return op_of(self).inputs[i].type; };
+  to.GetInputTypeCount = count_inputs;
+  to.GetOutputType = [](const abi::CustomOp* self, std::size_t i) { return op_of(self).outputs[i].type; };
+  to.GetOutputTypeCount = count_outputs;
+  to.KernelDestroy = destroy_kernel;
+  to.GetInputCharacteristic = [](const abi::CustomOp* self, std::size_t i) {
+    return op_of(self).inputs[i].characteristic;
+  };
+  to.GetOutputCharacteristic = [](const abi::CustomOp* self, std::size_t i) {
+    return op_of(self).outputs[i].characteristic;
+  };
+  to.GetInputMemoryType = [](const abi::CustomOp*, std::size_t) -> int { return abi::kDefaultMemory; };
+  to.GetVariadicInputMinArity = zero;
+  to.GetVariadicInputHomogeneity = [](const abi::CustomOp* self) {
+    return op_of(self).inputs.back().type == 0 ? 0 : 1;
+  };
+  to.GetVariadicOutputMinArity = one;
+  to.GetVariadicOutputHomogeneity = [](const abi::CustomOp* self) {
+    return op_of(self).outputs.back().type == 0 ? 0 : 1;
+  };
+  to.CreateKernelV2 = create_kernel;
+  to.KernelComputeV2 = compute_kernel;
+  if (!op.infer.is_none()) to.InferOutputShapeFn = infer_output_shapes;
+  to.GetStartVersion = one;
+  to.GetEndVersion = [](const abi::CustomOp*) { return 0x7fffffff; };
+}
+
+Hooks& hooks() {
+  static auto& instance = *new Hooks();
+  return instance;
+}
+
+std::vector<Log>& logs() {
+  static thread_local std::vector<Log> stack;
+  return stack;
+}
+
+void check(const Api* api, abi::Status* status) {
+  if (status == nullptr) return;
+  OrtError error{abi::GetErrorMessage(api, status)};
+  abi::ReleaseStatus(api, status);
+  throw error;
+}
+
+abi::Status* python_failure(const Api* api, const std::string& node, const std::string& kernel,
+                            bool owned) noexcept {
+  try {
+    nb::python_error error;  // takes the error that is set
+    nb::object text = hooks().fail(nb::borrow(error.value()), node, kernel, owned);
+    return abi::CreateStatus(api, abi::kFail, nb::cast<const char*>(text));
+  } catch (const std::exception& error) {
+    PyErr_Clear();
+    return abi::CreateStatus(api, abi::kFail, error.what());
+  }
+}
+
+bool interpreter_gone() {
+  if (!Py_IsInitialized()) return true;
+#if PY_VERSION_HEX >= 0x030D0000
+  const bool finalizing = Py_IsFinalizing();
+#else
+  const bool finalizing = _Py_IsFinalizing();
+#endif
+  return finalizing && !PyGILState_Check();
+}
+
+}  // namespace ort_ops
+
+ORT_OPS_EXPORT ort_ops::abi::Status* RegisterCustomOps(ort_ops::abi::SessionOptions* options,
+                                                       const ort_ops::abi::ApiBase* base) {
+  return ort_ops::register_ops(options, base);
+}

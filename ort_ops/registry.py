@@ -1,0 +1,186 @@
+"""Which kernels there are: ``@onnx_op``, what it refuses, and what a session is given of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import _bridge
+from .errors import RegistrationError, SchemaError
+from .kernel import ArrayKind, Kernel
+from .schema import Signature, read_schema
+
+__all__ = ["Op", "Overload", "find_ops", "onnx_op", "registered_ops", "split_name"]
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+class Op:
+    """A function that is registered as an operator's kernel; calling it calls the function.
+
+    ``names`` are (domain, operator) pairs, ``version`` the operator's version. Attributes are read
+    only; ``infer`` is a decorator for the function that gives the output types and shapes.
+    """
+
+    def __init__(self, kernel: Kernel, names: tuple[tuple[str, str], ...], version: int) -> None:
+        self.kernel = kernel
+        self.names = names
+        self.version = version
+        self._infer: Callable[..., Any] | None = None
+        self._overloads: dict[tuple[str, str], tuple[Overload, ...]] = {}
+        self.__doc__ = kernel.function.__doc__
+        self.__wrapped__ = kernel.function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the kernel's function as it is."""
+        return self.kernel.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{domain}::{name}" for domain, name in self.names)
+        return f"<kernel {self.kernel.where} of {names} on {', '.join(self.kernel.providers)}>"
+
+    def infer(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Take a function that gives output types and shapes from those of the inputs.
+
+        It is called while a session is made, with one ``TensorType`` an input (None where it is absent),
+        and returns a ``TensorType`` (a tuple of them for several outputs). Sessions that exist already
+        keep what they have.
+        """
+        self._infer = function
+        self._overloads.clear()
+        return function
+
+    def overloads(self, name: tuple[str, str]) -> tuple["Overload", ...]:
+        """Return what ONNX Runtime can be given for one of the operator's names."""
+        if name not in self._overloads:
+            self._overloads[name] = tuple(
+                Overload(self, provider, signature, self._bridge_op(name, provider, signature))
+                for provider in self.kernel.providers
+                for signature in self.kernel.schema.signatures()
+            )
+        return self._overloads[name]
+
+    def _bridge_op(self, name: tuple[str, str], provider: str, signature: Signature) -> _bridge.Op:
+        return self.kernel.bridge_op(*name, provider, signature, self._infer or self._like_first(signature))
+
+    def _like_first(self, signature: Signature) -> Callable[..., Any] | None:
+        """Return what stands in for ``infer`` where an output takes the type of an any-typed input.
+
+        ONNX Runtime itself knows how to do so where just one input is of any type.
+        """
+        if 0 not in signature.outputs or signature.inputs.count(0) == 1:
+            return None
+        from_first = len(signature.outputs)
+
+        def infer(*inputs: Any) -> Any:
+            first = type(inputs[0])(inputs[0].dtype, None)
+            return (first,) * from_first if from_first != 1 else first
+
+        return infer
+
+
+@dataclass(frozen=True)
+class Overload:
+    """An operator on one execution provider with one combination of element types."""
+
+    op: Op
+    provider: str
+    signature: Signature
+    bridge: _bridge.Op = field(repr=False)
+
+    def accepts(self, input_types: Sequence[int | None]) -> bool:
+        """Tell whether inputs of these element types fit; None is unknown, 0 absent."""
+        formals = self.op.kernel.schema.inputs
+        for index, given in enumerate(input_types):
+            if index >= len(formals) and not (formals and formals[-1].variadic):
+                return False
+            declared = self.signature.inputs[min(index, len(formals) - 1)]
+            if given and declared and given != declared:
+                return False
+        return True
+
+
+_ops: list[Op] = []
+
+
+def onnx_op(
+    *names: str,
+    version: int = 1,
+    providers: Sequence[str] = (CPU,),
+    array: ArrayKind = "numpy",
+    inputs: Sequence[Any] | None = None,
+    outputs: Sequence[Any] | None = None,
+) -> Callable[[Callable[..., Any]], Op]:
+    """Register the decorated function as the kernel of an ONNX operator.
+
+    ``names`` are ``"domain::NAME"``, ``"::NAME"`` for ONNX's default domain; several make the kernel
+    serve each of them. ``providers`` are the execution providers that it runs on, ``array`` the kind of
+    arrays that it is given, ``inputs`` and ``outputs`` lists of types instead of annotations. Raises
+    SchemaError for a signature that can't be an operator and RegistrationError where another function
+    has the same name, types and provider; the same function defined anew replaces its predecessor.
+    """
+    if not names:
+        raise SchemaError('onnx_op: expected a name, e.g. @onnx_op("mydomain::MyOp")')
+    pairs = tuple(split_name(name) for name in names)
+    if isinstance(providers, str) or not providers:
+        raise SchemaError(f"onnx_op: providers={providers!r}; expected a list of provider names")
+    if array not in ("numpy", "torch", "dlpack"):
+        raise SchemaError(f"onnx_op: array={array!r}; expected 'numpy', 'torch' or 'dlpack'")
+    if array == "numpy" and any(provider != CPU for provider in providers):
+        raise SchemaError(
+            f"onnx_op: providers={list(providers)} keep their tensors on a device, which NumPy can't read; "
+            "expected array='torch' or array='dlpack'"
+        )
+
+    def register(function: Callable[..., Any]) -> Op:
+        kernel = Kernel(function, read_schema(function, inputs, outputs), tuple(providers), array)
+        op = Op(kernel, pairs, version)
+        predecessors = [other for other in _ops if other.kernel.where == kernel.where and _overlap(op, other)]
+        for other in _ops:
+            if other not in predecessors:
+                _refuse_conflict(op, other)
+        for other in predecessors:
+            _ops.remove(other)
+        _ops.append(op)
+        return op
+
+    return register
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split ``"domain::NAME"``; raises SchemaError for anything else."""
+    domain, separator, op_type = name.rpartition("::")
+    if not separator or not op_type or "::" in domain:
+        raise SchemaError(f"{name!r} names no operator; expected 'domain::NAME' ('::NAME': default domain)")
+    return ("" if domain == "ai.onnx" else domain), op_type
+
+
+def _overlap(op: Op, other: Op) -> bool:
+    return op.version == other.version and bool(set(op.names) & set(other.names))
+
+
+def _refuse_conflict(op: Op, other: Op) -> None:
+    if not _overlap(op, other) or not set(op.kernel.providers) & set(other.kernel.providers):
+        return
+    mine = {s.inputs for s in op.kernel.schema.signatures()}
+    if any(s.inputs in mine for s in other.kernel.schema.signatures()):
+        raise RegistrationError(
+            f"{op!r} and {other!r} are kernels for the same operator, types and provider; "
+            "give one of them another name, other types or another provider"
+        )
+
+
+def registered_ops() -> Iterator[Op]:
+    """Give every registered kernel, in the order of registration."""
+    return iter(tuple(_ops))
+
+
+def find_ops(name: tuple[str, str], version: int | None = None) -> list[Op]:
+    """Return an operator's kernels of the version that a model gets which imports ``version``.
+
+    As in ONNX, that is the newest which is not newer than what the model imports; the newest of all where
+    ``version`` is None.
+    """
+    named = [op for op in _ops if name in op.names and (version is None or op.version <= version)]
+    newest = max((op.version for op in named), default=0)
+    return [op for op in named if op.version == newest]

@@ -1,0 +1,236 @@
+"""An operator's schema, read off the signature of its kernel.
+
+Positional parameters are inputs (``= None`` makes one optional, ``*xs`` takes any number), keyword-only
+parameters are attributes, and the annotations give the element types. A type variable stands for one
+type in all the places where it occurs, as ``T`` does in ONNX's own operator schemas.
+"""
+
+import inspect
+import itertools
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from .dtypes import ANY, DTYPES, DType, find_dtype, from_numpy
+from .errors import SchemaError
+
+__all__ = ["Attribute", "Dim", "Formal", "OpSchema", "Signature", "TensorType", "read_schema"]
+
+Dim: TypeAlias = int | str | None
+"""A dimension: its size, its symbol, or None where nothing is known of it."""
+
+MAX_SIGNATURES = 256
+"""More overloads than this by type are a sign of a missing type variable."""
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """A tensor's element type and shape while a session is made; what ``@op.infer`` is given and gives.
+
+    ``dtype`` is a NumPy dtype, or None where unknown. ``shape`` is a tuple of ``Dim``, or None where the
+    rank is unknown (ONNX Runtime shows a scalar in the same way).
+    """
+
+    dtype: np.dtype[Any] | None
+    shape: tuple[Dim, ...] | None
+
+
+@dataclass(frozen=True)
+class Formal:
+    """An input or output as the operator declares it.
+
+    ``types`` are ONNX element types, empty for any; formals with the same ``variable`` have the same
+    type in a node.
+    """
+
+    name: str
+    types: tuple[int, ...] = ()
+    variable: str | None = None
+    optional: bool = False
+    variadic: bool = False
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An attribute: ``kind`` is one of the Python types in ``ATTRIBUTE_KINDS``."""
+
+    name: str
+    kind: str
+    required: bool
+
+
+ATTRIBUTE_KINDS: Mapping[Any, str] = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "str",
+    list[int]: "list[int]",
+    list[float]: "list[float]",
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The element types of one overload, inputs and outputs in order; 0 means any."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OpSchema:
+    """Inputs, outputs and attributes of an operator."""
+
+    inputs: tuple[Formal, ...]
+    outputs: tuple[Formal, ...]
+    attributes: tuple[Attribute, ...]
+
+    def signatures(self) -> Iterator[Signature]:
+        """Give every combination of element types, as ONNX Runtime wants them registered."""
+        formals = (*self.inputs, *self.outputs)
+        choices = {_variable(f, i): f.types or (ANY,) for i, f in enumerate(formals)}
+        for combination in itertools.product(*choices.values()):
+            chosen = dict(zip(choices, combination, strict=True))
+            types = [chosen[_variable(f, i)] for i, f in enumerate(formals)]
+            yield Signature(tuple(types[: len(self.inputs)]), tuple(types[len(self.inputs) :]))
+
+
+def _variable(formal: Formal, index: int) -> str:
+    return formal.variable or f"#{index}"
+
+
+def read_schema(
+    function: Callable[..., Any],
+    inputs: Sequence[Any] | None = None,
+    outputs: Sequence[Any] | None = None,
+) -> OpSchema:
+    """Read the schema of the operator that ``function`` computes.
+
+    ``inputs`` and ``outputs``, where given, are lists of types that replace the annotations. Raises
+    SchemaError, naming the parameter and the remedy, for a signature that can't be an operator.
+    """
+    where = f"{function.__module__}.{function.__qualname__}"
+    hints = _hints(function, where)
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    if inputs is not None:
+        if len(inputs) != len(positional):
+            raise SchemaError(f"{where}: inputs= lists {len(inputs)} types for {len(positional)} parameters")
+        hints |= {p.name: hint for p, hint in zip(positional, inputs, strict=True)}
+    formals = tuple(_input(p, hints.get(p.name), where) for p in positional)
+    schema = OpSchema(
+        formals,
+        _outputs(hints, outputs, formals, where),
+        tuple(_attribute(p, hints.get(p.name), where) for p in parameters if p.kind is p.KEYWORD_ONLY),
+    )
+    count = sum(1 for _ in itertools.islice(schema.signatures(), MAX_SIGNATURES + 1))
+    if count > MAX_SIGNATURES:
+        raise SchemaError(
+            f"{where}: more than {MAX_SIGNATURES} combinations of element types; "
+            "let parameters of one type share a type variable"
+        )
+    return schema
+
+
+def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except NameError as error:
+        raise SchemaError(f"{where}: {error}; annotations are looked up in the kernel's module") from error
+
+
+def _input(parameter: inspect.Parameter, hint: Any, where: str) -> Formal:
+    if parameter.kind is parameter.VAR_KEYWORD:
+        raise SchemaError(
+            f"{where}: **{parameter.name} can't be an operator's attributes; "
+            "name each as a keyword-only parameter"
+        )
+    if parameter.default not in (parameter.empty, None):
+        raise SchemaError(
+            f"{where}: input {parameter.name!r} has the default {parameter.default!r}; an input's only "
+            "default is None, and an attribute is keyword-only (put it behind a *)"
+        )
+    types, variable = _types(hint, where, parameter.name)
+    return Formal(
+        parameter.name,
+        types,
+        variable,
+        optional=parameter.default is None,
+        variadic=parameter.kind is parameter.VAR_POSITIONAL,
+    )
+
+
+def _outputs(
+    hints: Mapping[str, Any], declared: Sequence[Any] | None, inputs: tuple[Formal, ...], where: str
+) -> tuple[Formal, ...]:
+    if declared is None:
+        if "return" not in hints:
+            return (_like_first_input(inputs, where),)
+        hint = hints["return"]
+        if hint is type(None):
+            return ()
+        declared = typing.get_args(hint) if typing.get_origin(hint) is tuple else [hint]
+    return tuple(Formal(f"output{i}", *_types(hint, where, f"output {i}")) for i, hint in enumerate(declared))
+
+
+def _like_first_input(inputs: tuple[Formal, ...], where: str) -> Formal:
+    if not inputs:
+        raise SchemaError(f"{where}: has no input whose type its output could take; annotate the result")
+    first = inputs[0]
+    if first.types and first.variable is None and len(first.types) > 1:
+        raise SchemaError(f"{where}: annotate the result; input {first.name!r} is of several types")
+    return Formal("output0", first.types, first.variable)
+
+
+def _attribute(parameter: inspect.Parameter, hint: Any, where: str) -> Attribute:
+    required = parameter.default is parameter.empty
+    if hint is None and not required:
+        hint = type(parameter.default)
+    kind = ATTRIBUTE_KINDS.get(hint)
+    if kind is None:
+        known = ", ".join(ATTRIBUTE_KINDS.values())
+        raise SchemaError(
+            f"{where}: attribute {parameter.name!r} is annotated {hint!r}; expected one of {known}"
+        )
+    return Attribute(parameter.name, kind, required)
+
+
+def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | None]:
+    """Return the element types that an annotation admits, and the type variable that it is."""
+    if hint is None or hint is Any:
+        return (), None
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        if len(parts) == 1:
+            return _types(parts[0], where, name)
+        return tuple(_one_type(_element(part), where, name).onnx for part in parts), None
+    hint = _element(hint)
+    if isinstance(hint, TypeVar):
+        constraints = hint.__constraints__
+        admitted = tuple(_one_type(t, where, name).onnx for t in constraints)
+        return admitted or tuple(dtype.onnx for dtype in DTYPES), hint.__name__
+    if hint in (np.ndarray, np.generic):
+        return (), None
+    return (_one_type(hint, where, name).onnx,), None
+
+
+def _element(hint: Any) -> Any:
+    """Return T of ``NDArray[T]``, and every other annotation as it is."""
+    if typing.get_origin(hint) is np.ndarray:
+        dtype = typing.get_args(hint)[1]
+        return typing.get_args(dtype)[0] if typing.get_args(dtype) else np.generic
+    return hint
+
+
+def _one_type(hint: Any, where: str, name: str) -> DType:
+    try:
+        return find_dtype(hint) if isinstance(hint, str) else from_numpy(hint)
+    except (SchemaError, TypeError) as error:
+        raise SchemaError(
+            f"{where}: {name!r} is annotated {hint!r}, which is no element type; expected a NumPy type, "
+            "NDArray[type], a type variable over such types, or a name such as 'float32'"
+        ) from error

@@ -1,0 +1,148 @@
+"""Which kernels a session is given: only those that its model uses and that can run there.
+
+A registered kernel wins over the function body that a file may carry, even where the kernel can't run
+(the wrong types, another provider), and then the model fails to load. So what can't run isn't registered.
+"""
+
+import contextlib
+import contextvars
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from . import _bridge
+from .errors import RegistrationError
+from .kernel import set_select_hook
+from .model import Model
+from .registry import Op, Overload, find_ops, registered_ops, split_name
+
+__all__ = ["Plan", "Prefer", "giving", "plan_for"]
+
+Prefer = Literal["kernel", "body"]
+
+# Domains that another library registers: ours stay out unless a model or the user asks for them, since
+# ONNX Runtime refuses a domain that is set twice.
+FOREIGN_DOMAINS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is registered for one session, and why not more; keys are (domain, operator)."""
+
+    overloads: tuple[tuple[tuple[str, str], Overload], ...] = ()
+    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def without_bodies(self, model: Model, why: str) -> "Plan":
+        """Return the plan in which every operator that has a function body is left to it."""
+        kept = tuple((name, overload) for name, overload in self.overloads if name not in model.functions)
+        left = {name: why for name, _ in self.overloads if name in model.functions}
+        return Plan(kept, {**self.reasons, **left})
+
+    def by_domain(self) -> dict[str, list[_bridge.Op]]:
+        """Return what the bridge registers."""
+        domains: dict[str, list[_bridge.Op]] = {}
+        for (domain, _), overload in self.overloads:
+            domains.setdefault(domain, []).append(overload.bridge)
+        return domains
+
+
+def plan_for(
+    model: Model, providers: Sequence[str], prefer: Prefer = "kernel", ops: Iterable[str | Op] | None = None
+) -> Plan:
+    """Choose the kernels for a model on some execution providers.
+
+    ``prefer="body"`` leaves every operator that has a function body in the file to it; ``ops`` limits
+    the choice to these operators (names, or what ``onnx_op`` returned).
+    """
+    allowed = None if ops is None else [split_name(op) if isinstance(op, str) else op for op in ops]
+    chosen: list[tuple[tuple[str, str], Overload]] = []
+    reasons: dict[tuple[str, str], str] = {}
+    for name in sorted(model.calls()):
+        candidates = find_ops(name, model.opsets.get(name[0]))
+        if not candidates:
+            continue
+        if allowed is not None:
+            candidates = [op for op in candidates if op in allowed or name in allowed]
+            if not candidates:
+                reasons[name] = "its kernel is not among ops="
+                continue
+        if prefer == "body" and name in model.functions:
+            reasons[name] = 'prefer="body"'
+            continue
+        overloads, reason = _runnable(model, name, candidates, providers)
+        chosen += [(name, overload) for overload in overloads]
+        if reason:
+            reasons[name] = reason
+    return Plan(tuple(chosen), reasons)
+
+
+def _runnable(
+    model: Model, name: tuple[str, str], candidates: Sequence[Op], providers: Sequence[str]
+) -> tuple[list[Overload], str]:
+    """Return the overloads that some node needs; none where a node with a body is not covered."""
+    here = [o for op in candidates for o in op.overloads(name) if o.provider in providers]
+    if not here:
+        wanted = sorted({provider for op in candidates for provider in op.kernel.providers})
+        return [], f"its kernels run on {', '.join(wanted)}; this session has {', '.join(providers)}"
+    nodes = [node for node in model.nodes if node.op == name]
+    for node in nodes:
+        if name in model.functions and not any(o.accepts(node.input_types) for o in here):
+            return [], f"no kernel takes the element types of node {node.name!r}"
+    # The first that fits wins, so overloads of any type come last.
+    fitting = [o for o in here if any(o.accepts(node.input_types) for node in nodes)]
+    return sorted(fitting or here, key=lambda o: o.signature.inputs.count(0)), ""
+
+
+_plan: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("ort_ops_plan", default=None)
+
+
+@contextlib.contextmanager
+def giving(plan: Plan) -> Iterator[None]:
+    """Make ``register_custom_ops_library`` register this plan, in this thread and block."""
+    token = _plan.set(plan)
+    try:
+        yield
+    finally:
+        _plan.reset(token)
+
+
+def _everything(wanted: str | None) -> Plan:
+    """Return what plain onnxruntime is given: all kernels, or those that ``ort_ops.ops`` names."""
+    names = None if wanted is None else {split_name(n.strip()) for n in wanted.split(",") if n.strip()}
+    newest: dict[tuple[str, str], list[Op]] = {}
+    for op in registered_ops():
+        for name in op.names:
+            if name in names if names is not None else name[0] not in FOREIGN_DOMAINS:
+                newest[name] = find_ops(name)
+    missing = (names or set()) - set(newest)
+    if missing:
+        listed = ", ".join(f"{domain}::{name}" for domain, name in sorted(missing))
+        raise RegistrationError(f"ort_ops.ops names {listed}, for which no kernel is registered")
+    overloads = [(name, o) for name, ops in newest.items() for op in ops for o in op.overloads(name)]
+    return Plan(tuple(sorted(overloads, key=lambda pair: pair[1].signature.inputs.count(0))))
+
+
+def _select(wanted: str | None, registered: str | None) -> tuple[list[tuple[str, list[_bridge.Op]]], str]:
+    """Tell the bridge what to add to a SessionOptions; called by RegisterCustomOps.
+
+    ``registered`` is what an earlier call returned for the same SessionOptions: ONNX Runtime refuses a
+    domain that is set twice, so a second call adds only domains that are new.
+    """
+    plan = _plan.get() or _everything(wanted)
+    there: dict[str, list[int]] = json.loads(registered) if registered else {}
+    added = []
+    for domain, ops in plan.by_domain().items():
+        ids = [id(op) for op in ops]  # operators are never freed once registered, so ids stay theirs
+        if domain not in there:
+            there[domain] = ids
+            added.append((domain, ops))
+        elif not set(ids) <= set(there[domain]):
+            raise RegistrationError(
+                f"this SessionOptions has had domain {domain!r} registered with other operators, and ONNX "
+                "Runtime can't add to it; give each session a SessionOptions of its own"
+            )
+    return added, json.dumps(there)
+
+
+set_select_hook(_select)

@@ -1,0 +1,277 @@
+"""Sessions of ONNX Runtime that run Python kernels, and what they say about who ran what."""
+
+import ctypes
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import onnxruntime
+
+from . import _bridge
+from .dtypes import find_dtype
+from .errors import KernelError, ProviderError, RegistrationError, ResultError
+from .kernel import take_failure
+from .model import Node, read_model
+from .registry import CPU, Op
+from .selection import Plan, Prefer, giving, plan_for
+
+__all__ = ["InferenceSession", "NodeRun", "get_library_path", "register"]
+
+# Domains whose operators every ONNX Runtime has kernels for.
+_BUILT_IN = frozenset({"", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc"})
+
+
+def get_library_path() -> str:
+    """Return the path for ``SessionOptions.register_custom_ops_library``."""
+    return str(_bridge.__file__)
+
+
+def register(session_options: onnxruntime.SessionOptions, ops: Iterable[str] | None = None) -> None:
+    """Register kernels with a SessionOptions of plain onnxruntime; a second call changes nothing.
+
+    ``ops`` are names such as ``"mylinear::MYLINEAR"``; None registers every kernel there is, but for
+    those in domains of other libraries. Raises RegistrationError where a name has no kernel.
+    """
+    if ops is not None:
+        session_options.add_session_config_entry("ort_ops.ops", ",".join(ops))
+    try:
+        session_options.register_custom_ops_library(get_library_path())
+    except Exception as error:
+        _raise_kernel_error(error)
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """Who runs one custom node of a session.
+
+    ``runner`` is ``"kernel"``, ``"function body"``, or ``"library"`` for an operator that something else
+    registered; ``kernel`` names the function; ``provider`` is the execution provider, several joined by
+    ``+`` where the nodes of a body are on several; ``reason`` says why no kernel of ours runs it.
+    """
+
+    node: str
+    op: str
+    runner: str
+    provider: str
+    kernel: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        who = f"{self.runner} {self.kernel}".rstrip()
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.node} [{self.op}]: {who} on {self.provider}{why}"
+
+
+class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime has no types
+    """An ``onnxruntime.InferenceSession`` with the kernels registered that its model uses.
+
+    Takes onnxruntime's arguments, and: ``ops``, the operators (names, or what ``onnx_op`` returned) that
+    may get a kernel, None for all; ``prefer="body"`` to let a function body in the file run where there is
+    one. A kernel is registered only where it can run (element types, a provider asked for); else the body
+    runs, and ``explain()`` says so.
+
+    Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
+    CPU as what to fall back to; RegistrationError where two libraries claim a domain; ModelError for a file
+    that is no model. ``run`` raises KernelError where a kernel failed, with the kernel's own exception as
+    its cause, and ``KeyboardInterrupt`` and ``SystemExit`` as they are. bfloat16 arrays (of ml_dtypes) go
+    in and come out, which plain onnxruntime refuses.
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: str | os.PathLike[str] | bytes,
+        sess_options: onnxruntime.SessionOptions | None = None,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+        provider_options: Sequence[dict[str, Any]] | None = None,
+        *,
+        ops: Iterable[str | Op] | None = None,
+        prefer: Prefer = "kernel",
+        disabled_optimizers: Sequence[str] | None = None,
+    ) -> None:
+        self._model = read_model(path_or_bytes)
+        names = _provider_names(providers)
+        plan = plan_for(self._model, names, prefer, ops)
+        arguments = (providers, provider_options, disabled_optimizers)
+        try:
+            self._create(path_or_bytes, sess_options, plan, arguments)
+        except (KernelError, RegistrationError):
+            raise
+        except Exception as error:
+            # With a kernel registered the body of its operator is out of reach. A model that loads
+            # without our kernels has to load with them in the process.
+            fallback = plan.without_bodies(self._model, f"with its kernel the session fails: {error}")
+            if sess_options is not None or fallback.overloads == plan.overloads:
+                raise
+            plan = fallback
+            self._create(path_or_bytes, None, plan, arguments)
+        self._plan = plan
+        self._refuse_silent_fallback(providers)
+        self._dtypes = {i.name: i.type for i in self.get_inputs()}
+        self._by_values = any(t.type == "tensor(bfloat16)" for t in (*self.get_inputs(), *self.get_outputs()))
+
+    def _create(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        options: onnxruntime.SessionOptions | None,
+        plan: Plan,
+        arguments: tuple[Any, Any, Any],
+    ) -> None:
+        options = onnxruntime.SessionOptions() if options is None else options
+        providers, provider_options, disabled_optimizers = arguments
+        _bridge.start_log()
+        kernels: list[tuple[str, str, str, str, str]] = []
+        errors: list[BaseException] = []
+        try:
+            with giving(plan):
+                if plan.overloads:
+                    options.register_custom_ops_library(get_library_path())
+            super().__init__(
+                model,
+                options,
+                providers,
+                provider_options,
+                disabled_optimizers=disabled_optimizers,
+                enable_fallback=0,
+            )
+        except Exception as error:
+            _raise_kernel_error(error)
+        finally:
+            kernels, errors = _bridge.finish_log()
+        if errors:
+            raise errors[0]
+        self._kernels = {(domain, op, node): (provider, name) for domain, op, node, provider, name in kernels}
+
+    def _refuse_silent_fallback(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
+        there = self.get_providers()
+        names = [name if isinstance(name, str) else name[0] for name in asked or ()]
+        missing = [name for name in names if name not in there]
+        if missing and CPU not in names:
+            raise ProviderError(
+                f"{', '.join(missing)} was asked for, but the session could only be made for "
+                f"{', '.join(there)}; install what the provider needs, or name the CPUExecutionProvider too"
+            )
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> list[Any]:
+        """Run the model; see ``onnxruntime.InferenceSession.run`` and this class for what it raises."""
+        try:
+            if self._by_values:
+                return self._run_by_values(output_names, input_feed, run_options)
+            return super().run(output_names, input_feed, run_options)  # type: ignore[no-any-return]
+        except Exception as error:
+            _raise_kernel_error(error)
+
+    def run_with_ort_values(
+        self, output_names: Any, input_dict_ort_values: Any, run_options: Any = None
+    ) -> Any:
+        """Run with OrtValues, and with the errors of ``run``."""
+        try:
+            return super().run_with_ort_values(output_names, input_dict_ort_values, run_options)
+        except Exception as error:
+            _raise_kernel_error(error)
+
+    def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
+        """Run with bound inputs and outputs, and with the errors of ``run``."""
+        try:
+            super().run_with_iobinding(iobinding, run_options)
+        except Exception as error:
+            _raise_kernel_error(error)
+
+    def _run_by_values(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any) -> list[Any]:
+        wanted = output_names or [output.name for output in self.get_outputs()]
+        values = {name: self._to_value(name, array) for name, array in input_feed.items()}
+        return [_to_numpy(v) for v in super().run_with_ort_values(wanted, values, run_options)]
+
+    def _to_value(self, name: str, array: Any) -> onnxruntime.OrtValue:
+        declared = self._dtypes.get(name, "")
+        if declared != "tensor(bfloat16)":
+            return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array))
+        dtype = find_dtype(declared)
+        array = np.ascontiguousarray(array)
+        if array.dtype != dtype.numpy:
+            raise ValueError(
+                f"input {name!r} is {array.dtype}; the model expects {dtype.name} (of ml_dtypes)"
+            )
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), dtype.onnx)
+
+    def explain(self) -> tuple[NodeRun, ...]:
+        """Say for each custom node of the model who runs it, and why no kernel does where none does."""
+        return tuple(self._explain(node) for node in self._model.nodes if self._is_custom(node))
+
+    def _is_custom(self, node: Node) -> bool:
+        if node.in_function is not None:  # the nodes of a body are what that body runs
+            return False
+        named = (*self._kernels, *((*op, "") for op in self._plan.reasons))
+        return node.domain not in _BUILT_IN or any(node.op == (d, op) for d, op, _ in named)
+
+    def _explain(self, node: Node) -> NodeRun:
+        op = f"{node.domain}::{node.op_type}"
+        made = self._kernels.get((*node.op, node.name))
+        if made is not None:
+            return NodeRun(node.name, op, "kernel", made[0], made[1])
+        reason = self._plan.reasons.get(node.op, "")
+        if node.op in self._model.functions:
+            reason = reason or "no kernel is registered for it"
+            return NodeRun(node.name, op, "function body", "+".join(self._assigned()), reason=reason)
+        return NodeRun(node.name, op, "library", "+".join(self._assigned()), reason=reason)
+
+    def _assigned(self) -> Sequence[str]:
+        """Return the providers that built-in nodes may be on: one where there is no choice."""
+        there: Sequence[str] = self.get_providers()
+        return there
+
+
+def _provider_names(providers: Sequence[str | tuple[str, dict[str, Any]]] | None) -> list[str]:
+    available = onnxruntime.get_available_providers()
+    if providers is None:
+        return list(available)
+    names = [name if isinstance(name, str) else name[0] for name in providers]
+    missing = [name for name in names if name not in available]
+    if missing and CPU not in names:
+        raise ProviderError(
+            f"{', '.join(missing)} is not in this onnxruntime, which has {', '.join(available)}; "
+            "install the build that has it (pip install 'ort-ops[gpu]' for CUDA)"
+        )
+    # ONNX Runtime itself puts the CPU behind the providers that are asked for.
+    return [name for name in names if name in available] + ([] if CPU in names else [CPU])
+
+
+def _to_numpy(value: onnxruntime.OrtValue) -> Any:
+    """Return an OrtValue on the CPU as an array, bfloat16 included."""
+    if value.data_type() != "tensor(bfloat16)":
+        return value.numpy()
+    dtype = find_dtype("bfloat16")
+    array = np.empty(value.shape(), dtype.numpy)
+    if array.size:
+        source = np.ctypeslib.as_array(_pointer(value.data_ptr()), shape=(array.size,))
+        array.reshape(-1).view(np.uint16)[:] = source
+    return array
+
+
+def _pointer(address: int) -> Any:
+    return ctypes.cast(address, ctypes.POINTER(ctypes.c_uint16))
+
+
+def _raise_kernel_error(error: Exception) -> NoReturn:
+    """Raise what a message of ONNX Runtime's is about, or the error as it is."""
+    text = str(error)
+    taken = take_failure(text)
+    if taken is None:
+        if "already set in registry" in text:
+            raise RegistrationError(
+                "a domain of this model is registered by ort_ops and by another library in the same "
+                "SessionOptions; keep it to one of them (ops=[...] limits what ort_ops registers)"
+            ) from error
+        raise error
+    failure, what = taken
+    if not isinstance(failure, Exception) or isinstance(failure, RegistrationError):
+        raise failure
+    if isinstance(failure, ResultError):
+        raise ResultError(what) from None
+    raise KernelError(what) from failure

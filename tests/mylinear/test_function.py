@@ -1,0 +1,310 @@
+import io
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch.autograd.gradcheck import GradcheckError
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mylinear import LinearF
+from mylinear.errors import OperandError
+from tests.cases import BAD_LINEAR_CASES, FLOAT_DTYPES, LINEAR_CASES, LinearCase
+
+onnx = pytest.importorskip("onnx")
+
+by_case = pytest.mark.parametrize("case", LINEAR_CASES, ids=lambda case: case.id)
+with_and_without_bias = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
+# torch warns about itself: Dynamo instantiates Function, functorch's decompositions use torch.jit.
+compiled = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+transformed = pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated")
+
+ORDINARY = LINEAR_CASES[0]
+cuda = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+DEVICES = ["cpu", pytest.param("cuda", marks=cuda)]
+
+
+def run(function, operands):
+    """y and the gradients of all operands for a loss that weighs every element of y differently."""
+    operands = [tensor.detach().clone().requires_grad_() for tensor in operands]
+    y = function(*operands)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
+    (y * weights).sum().backward()
+    return y, *(tensor.grad for tensor in operands)
+
+
+@by_case
+@with_and_without_bias
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("device", DEVICES)
+def test_result_and_gradients_are_those_of_f_linear(case, bias, dtype, device):
+    operands = [tensor.to(device) for tensor in case.operands(dtype, bias=bias)]
+    for got, expected in zip(run(LinearF.apply, operands), run(F.linear, operands), strict=True):
+        # assert_close compares dtype, device and shape too; its tolerances are those of one rounding or two.
+        torch.testing.assert_close(got, expected)
+
+
+@by_case
+@with_and_without_bias
+def test_gradients_are_those_of_finite_differences(case, bias):
+    operands = case.operands(bias=bias, grad=True)
+    assert torch.autograd.gradcheck(LinearF.apply, operands)
+    assert torch.autograd.gradgradcheck(LinearF.apply, operands)
+
+
+def test_gradcheck_finds_a_planted_wrong_gradient(monkeypatch):
+    true = LinearF.backward
+    monkeypatch.setattr(LinearF, "backward", staticmethod(lambda ctx, g: (*true(ctx, g)[:2], g.sum(0) * 2)))
+    with pytest.raises(GradcheckError):
+        torch.autograd.gradcheck(LinearF.apply, ORDINARY.operands(grad=True))
+
+
+@by_case
+def test_operands_in_any_memory_layout(case):
+    x, weight, bias = case.operands()
+    scattered = [torch.stack([tensor, tensor], -1)[..., 0] for tensor in (x, weight, bias)]
+    for got, expected in zip(run(LinearF.apply, scattered), run(F.linear, [x, weight, bias]), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+class CountMatmuls(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.mm = self.sum = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.mm += func is torch.ops.aten.mm.default
+        self.sum += func is torch.ops.aten.sum.dim_IntList
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "mm", "sums"),
+    [((1, 1, 1), 2, 1), ((1, 0, 0), 1, 0), ((0, 1, 0), 1, 0), ((0, 0, 1), 0, 1)],
+    ids=["all", "x", "weight", "bias"],
+)
+def test_only_gradients_asked_for_are_computed(asked, mm, sums):
+    operands = [
+        tensor.requires_grad_(bool(needed)) for tensor, needed in zip(ORDINARY.operands(), asked, strict=True)
+    ]
+    y = LinearF.apply(*operands)
+    with CountMatmuls() as count:
+        y.backward(torch.ones_like(y))
+    assert (count.mm, count.sum) == (mm, sums)
+
+
+def test_a_frozen_weight_keeps_no_input_alive():
+    x, weight, _ = ORDINARY.operands()
+    y = LinearF.apply(x.requires_grad_(), weight)
+    saved_x, saved_weight = y.grad_fn.saved_tensors
+    assert saved_x is None
+    assert saved_weight.data_ptr() == weight.data_ptr()
+
+
+@transformed
+@with_and_without_bias
+@pytest.mark.parametrize("batched", [(0, 0, 0), (0, None, None), (None, 0, None)], ids=str)
+def test_vmap(bias, batched):
+    batched = batched[: 2 + bias]
+    operands = [
+        tensor if dim is None else torch.stack([tensor, -tensor, 2 * tensor])
+        for tensor, dim in zip(ORDINARY.operands(bias=bias), batched, strict=True)
+    ]
+    got, expected = (torch.vmap(function, batched)(*operands) for function in (LinearF.apply, F.linear))
+    torch.testing.assert_close(got, expected)
+
+
+@transformed
+@pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian"])
+@pytest.mark.parametrize(
+    "case", [c for c in LINEAR_CASES if c.id in ("ordinary", "rank_1", "rank_3", "empty_batch")], ids=str
+)
+def test_func_transforms(transform, case):
+    def derivative(function):
+        over = getattr(torch.func, transform)
+        return over(lambda *operands: function(*operands).sin().sum(), argnums=(0, 1, 2))(*case.operands())
+
+    torch.testing.assert_close(derivative(LinearF.apply), derivative(F.linear))
+
+
+@transformed
+def test_gradients_for_each_example():
+    x, weight, bias = ORDINARY.operands()
+
+    def each(function):
+        loss = torch.func.grad(lambda weight, bias, x: function(x, weight, bias).square().sum(), (0, 1))
+        return torch.vmap(loss, (None, None, 0))(weight, bias, x)
+
+    torch.testing.assert_close(each(LinearF.apply), each(F.linear))
+
+
+@transformed
+@by_case
+@with_and_without_bias
+def test_jvp(case, bias):
+    operands, tangents = (tuple(case.operands(bias=bias, seed=seed)) for seed in (0, 1))
+    got, expected = (torch.func.jvp(function, operands, tangents) for function in (LinearF.apply, F.linear))
+    torch.testing.assert_close(got, expected)
+
+
+@transformed
+def test_forward_mode_outside_of_torch_func_is_refused_by_torch():
+    x, weight, bias = ORDINARY.operands()
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+        LinearF.apply(torch.autograd.forward_ad.make_dual(x, x), weight, bias)
+
+
+def call(*operands):
+    return LinearF.apply(*operands).relu()
+
+
+@pytest.fixture
+def dynamo():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters
+    torch._dynamo.reset()
+
+
+@compiled
+@with_and_without_bias
+@pytest.mark.parametrize("function", [call, LinearF.apply], ids=["inside", "itself"])
+def test_full_graph_compile_with_dynamic_batch(dynamo, function, bias):
+    fast = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    for rows in (5, 7, 9):
+        operands = LinearCase("", (rows,), 3, 2).operands(torch.float32, bias=bias)
+        for got, expected in zip(run(fast, operands), run(function, operands), strict=True):
+            torch.testing.assert_close(got, expected)
+    # One graph for the first size and none for the others: the checks put no guard on the batch.
+    assert dynamo["stats"]["unique_graphs"] == 1
+
+
+@compiled
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_compiled_code_refuses_misfits_too(dynamo, fullgraph):
+    fast = torch.compile(call, backend="aot_eager", fullgraph=fullgraph)
+    # With fullgraph=True Dynamo raises an error of its own, which quotes ours.
+    expected = torch._dynamo.exc.Unsupported if fullgraph else OperandError
+    with pytest.raises(expected, match=r"bias is \(1,\) but weight is \(4, 6\)"):
+        fast(torch.zeros(2, 6), torch.zeros(4, 6), torch.zeros(1))
+
+
+def two_layers(function):
+    """The second layer is given a bfloat16 x, and a weight that is not."""
+    return lambda x, weight, bias, last: function(function(x, weight, bias), last, None)
+
+
+def autocast_run(layers, dtype):
+    operands = [*ORDINARY.operands(dtype, grad=True), torch.ones(3, 4, dtype=dtype, requires_grad=True)]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layers(*operands)
+    y.sum().backward()
+    return y, *(tensor.grad for tensor in operands)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_autocast_gives_the_bits_and_dtypes_of_f_linear(dtype):
+    got, expected = (autocast_run(two_layers(f), dtype) for f in (LinearF.apply, F.linear))
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert got[0].dtype == (torch.float64 if dtype == torch.float64 else torch.bfloat16)
+
+
+@compiled
+def test_autocast_in_compiled_code(dynamo):
+    fast = torch.compile(two_layers(LinearF.apply), fullgraph=True, backend="aot_eager")
+    got, expected = (autocast_run(layers, torch.float32) for layers in (fast, two_layers(F.linear)))
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_double_backward_through_autocast():
+    def penalty(function):
+        x, weight, bias = ORDINARY.operands(torch.float32, grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = function(x, weight, bias)
+        (grad_x,) = torch.autograd.grad(y.float().square().sum(), x, create_graph=True)
+        return torch.autograd.grad(grad_x.square().sum(), (x, weight, bias))
+
+    torch.testing.assert_close(penalty(LinearF.apply), penalty(F.linear))
+
+
+@pytest.mark.parametrize("bad", BAD_LINEAR_CASES, ids=lambda bad: bad.id)
+def test_operands_that_do_not_fit_are_refused_before_any_arithmetic(bad):
+    class Refuse(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            raise AssertionError(f"{func} ran")
+
+    with Refuse(), pytest.raises(OperandError) as caught:
+        LinearF.apply(bad.x, bad.weight, bad.bias)
+    assert str(caught.value) == f"MYLINEAR: {bad.message}"
+
+
+@transformed
+def test_misfits_are_refused_under_vmap():
+    with pytest.raises(OperandError, match="input has 6 features"):
+        torch.vmap(LinearF.apply, (0, None))(torch.zeros(3, 2, 6), torch.zeros(4, 8))
+
+
+class Net(torch.nn.Module):
+    def __init__(self, bias):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2, 3))
+        self.bias = torch.nn.Parameter(torch.ones(2)) if bias else None
+
+    def forward(self, x):
+        return LinearF.apply(x, self.weight, self.bias).relu()
+
+
+@with_and_without_bias
+def test_torchscript_exporter_writes_one_node_and_keeps_shapes(bias):
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # torch's own: this exporter, and the torch.jit that it stands on, are deprecated.
+        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export")
+        warnings.filterwarnings("ignore", message="The feature will be removed", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*deprecated", category=FutureWarning)
+        torch.onnx.export(
+            Net(bias),
+            (torch.ones(4, 3),),
+            file,
+            dynamo=False,
+            custom_opsets={"mylinear": 1},
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": {0: "batch"}},
+        )
+    graph = onnx.load_from_string(file.getvalue()).graph
+    assert [(node.domain, node.op_type) for node in graph.node] == [("mylinear", "MYLINEAR"), ("", "Relu")]
+    x, *parameters = graph.node[0].input
+    assert x == "x"
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    assert [shapes[name] for name in parameters] == [[2, 3], [2]][: 1 + bias]
+    batch, features = graph.output[0].type.tensor_type.shape.dim
+    assert batch.dim_param
+    assert features.dim_value == 2
+
+
+def test_apply_reaches_a_forward_that_replaces_its_own(monkeypatch):
+    seen = []
+    true = LinearF.forward
+    monkeypatch.setattr(
+        LinearF, "forward", staticmethod(lambda ctx, *args: seen.append(args) or true(ctx, *args))
+    )
+    operands = ORDINARY.operands()
+    torch.testing.assert_close(LinearF.apply(*operands), F.linear(*operands))
+    assert len(seen) == 1
+
+
+def test_traced_module_computes_the_same_without_a_warning():
+    x = torch.randn(4, 3)
+    with warnings.catch_warnings():
+        # torch's own: torch.jit is deprecated. TracerWarning, a UserWarning, is not among those let through.
+        warnings.filterwarnings("ignore", message=".*deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*deprecated", category=FutureWarning)
+        traced = torch.jit.trace(Net(bias=True), (x,))
+        with pytest.raises(OperandError, match="input has 5 features"):
+            torch.jit.trace(Net(bias=True), (torch.ones(4, 5),))
+    torch.testing.assert_close(traced(x), Net(bias=True)(x))
