@@ -16,8 +16,8 @@ __all__ = ["LinearF", "MyLinear", "replace_linear"]
 _HOME = {"LinearF": "function", "MyLinear": "module", "replace_linear": "module"}
 _SUBMODULES = frozenset(
     {
-        *("checkpoint", "cli", "data", "demo", "errors", "export", "function", "kernels"),
-        *("module", "plot", "training", "verify"),
+        *("checkpoint", "cli", "data", "errors", "export", "function", "kernels"),
+        *("modelfile", "module", "plot", "training", "verify"),
     }
 )
 

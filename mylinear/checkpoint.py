@@ -6,7 +6,6 @@ holds none.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from .errors import CheckpointError
+from .files import replace_file
 
 __all__ = ["Run", "load", "save"]
 
@@ -52,7 +52,7 @@ def save(
     metadata = _metadata(run, model) | {"step": str(len(losses))}
     # clone: safetensors refuses tensors that share memory, as tied weights do.
     owned = {name: value.contiguous().clone() for name, value in tensors.items()}
-    _replace(Path(path), serialise(owned, metadata=metadata))
+    replace_file(Path(path), serialise(owned, metadata=metadata))
 
 
 def load(
@@ -82,20 +82,6 @@ def _metadata(run: Run, model: nn.Module) -> dict[str, str]:
     """Return what must be the same in the file and in the run that loads it."""
     shapes = {name: [_dtype(value), *value.shape] for name, value in model.state_dict().items()}
     return {"format": _FORMAT, "task": run.task, "seed": str(run.seed), "model": json.dumps(shapes)}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write data beside path, flush it to the disk, and only then give it path's name."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

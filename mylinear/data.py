@@ -162,6 +162,11 @@ class Digits:
         train, held_out = split(len(x))
         return (x[train], target[train]), (x[held_out], target[held_out])
 
+    @property
+    def held_out(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images that are not trained on, x (359, 64), and what they show, target (359,)."""
+        return self._parts[1]
+
     def make_model(
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> nn.Module:
@@ -187,7 +192,7 @@ class Digits:
 
     def evaluate(self, model: nn.Module) -> Evaluation:
         """Say how many held-out images are read right: metric accuracy, from 0 to 1."""
-        x, target = self._parts[1]
+        x, target = self.held_out
         right = int((_predict(model, x).argmax(1) == target).sum())
         accuracy = right / len(target)
         line = f"{right} of {len(target)} held-out digits read right: {accuracy:.1%}"

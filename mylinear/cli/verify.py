@@ -1,0 +1,55 @@
+"""``mylinear verify``: PyTorch and ONNX Runtime beside each other on the same inputs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import mylinear
+from ort_ops.errors import ProviderError
+from ort_ops.providers import parse_provider
+
+from .console import print_report
+
+__all__ = ["verify"]
+
+
+def _provider(text: str) -> str:
+    try:
+        parse_provider(text)
+    except ProviderError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="What `mylinear export` wrote.")] = Path("runs/linear.onnx"),
+    model: Annotated[Path, typer.Option(help="The model that it was exported from.")] = Path(
+        "runs/model.safetensors"
+    ),
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(help="cpu, cuda, cuda:use_tf32=0; may be given again.", parser=_provider),
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=0, help="A batch size; may be given again. 0, 1, 2, 7, 64 if not.")
+    ] = None,
+    prefer: Annotated[
+        Literal["kernel", "body"], typer.Option(help="Who is to run MYLINEAR where both can.")
+    ] = "kernel",
+    seed: Annotated[int, typer.Option(min=0, help="Of the inputs.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows there, too.")] = None,
+) -> int:
+    """Compare a file with the model it was exported from, and ONNX Runtime with PyTorch."""
+    report = mylinear.verify.verify(
+        mylinear.modelfile.load_model(model),
+        file,
+        providers=provider or ["cpu"],
+        batches=batch or mylinear.verify.BATCHES,
+        seed=seed,
+        prefer=prefer,
+    )
+    print_report(report)
+    if json_file is not None:
+        json_file.write_text(report.to_json() + "\n")
+    return int(report.exit_code)

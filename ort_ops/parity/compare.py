@@ -1,0 +1,94 @@
+"""How far apart two arrays are: absolutely, in units in the last place, and where."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from ort_ops.errors import ParityError
+
+__all__ = ["Difference", "compare"]
+
+_INTEGER_OF_WIDTH = {2: np.int16, 4: np.int32, 8: np.int64}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two arrays of one shape and floating-point dtype beside each other.
+
+    ``elements`` is how many there were; ``exceeding`` how many are further apart than they may be, or hold
+    NaN or an infinity in one of the two only. ``max_abs`` and ``max_ulp`` are the largest differences of
+    all; ``index``, ``got``, ``expected`` and ``allowed`` belong to the element that comes nearest to, or
+    furthest beyond, what it may differ by. All of these are 0 or None where there are no elements.
+    """
+
+    elements: int
+    exceeding: int
+    max_abs: float
+    max_ulp: int
+    index: tuple[int, ...] | None = None
+    got: float | None = None
+    expected: float | None = None
+    allowed: float = 0.0
+
+    @property
+    def within(self) -> bool:
+        """Tell whether no element is further from the other than it may be."""
+        return self.exceeding == 0
+
+
+def compare(got: NDArray[Any], expected: NDArray[Any], allowed: NDArray[np.float64]) -> Difference:
+    """Compare two arrays element by element.
+
+    got, expected: one shape and one of float16, bfloat16, float32, float64; allowed: float64 of that shape,
+    how far apart each pair may be. NaN equals NaN, an infinity equals itself, and neither equals anything
+    else, whatever is allowed. Raises ParityError where the dtypes or shapes differ: nothing is cast or
+    broadcast.
+    """
+    if got.dtype != expected.dtype or got.shape != expected.shape:
+        raise ParityError(
+            f"got {got.dtype} {got.shape} but expected {expected.dtype} {expected.shape}; "
+            "arrays to be compared have one dtype and one shape"
+        )
+    if got.size == 0:
+        return Difference(0, 0, 0.0, 0)
+    a, b = got.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(a) & np.isfinite(b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):  # inf - inf where both are infinite, which ``same`` has settled
+        apart = np.where(same, 0.0, np.where(finite, np.abs(a - b), np.inf))
+    exceeding = apart > allowed
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        severity = np.where(apart == 0, 0.0, apart / allowed)
+    worst = np.unravel_index(int(np.argmax(severity)), severity.shape)
+    return Difference(
+        elements=got.size,
+        exceeding=int(exceeding.sum()),
+        max_abs=float(apart.max()),
+        max_ulp=_max_ulp(got, expected, finite),
+        index=tuple(int(i) for i in worst),
+        got=float(a[worst]),
+        expected=float(b[worst]),
+        allowed=float(allowed[worst]),
+    )
+
+
+def _max_ulp(a: NDArray[Any], b: NDArray[Any], finite: NDArray[np.bool_]) -> int:
+    """Return how many representable numbers lie between the two, at most, over the finite pairs."""
+    if not finite.any():
+        return 0
+    x, y = _ordered(a[finite]), _ordered(b[finite])
+    # Unsigned: the two may be further apart than an int64 reaches, and modulo 2**64 the result is right.
+    apart = np.maximum(x, y).astype(np.uint64) - np.minimum(x, y).astype(np.uint64)
+    return int(apart.max())
+
+
+def _ordered(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return each value's number in the row of representable values: neighbours differ by 1, -0 is 0."""
+    if values.dtype not in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
+        raise ParityError(f"{values.dtype} has no units in the last place; expected a floating-point dtype")
+    bits = values.view(_INTEGER_OF_WIDTH[values.dtype.itemsize]).astype(np.int64)
+    lowest = -(1 << (8 * values.dtype.itemsize - 1))
+    return np.where(bits < 0, lowest - bits, bits)

@@ -1,0 +1,124 @@
+import json
+
+import onnx
+import pytest
+
+from mylinear.cli import main
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    """Run a command in a folder of its own; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        out = capsys.readouterr()
+        return int(stop.value.code or 0), out.out, out.err
+
+    return run
+
+
+@pytest.fixture
+def trained(cli):
+    assert cli("train", "--steps", "20")[0] == 0
+    assert cli("export")[0] == 0
+    return cli
+
+
+@pytest.mark.parametrize("task", ["line", "digits"])
+def test_the_demo_does_all_of_it(cli, tmp_path, task):
+    code, out, err = cli("demo", "--task", task, "--out", "here")
+    assert (code, err) == (0, "")
+    for name in ("linear.onnx", "loss.png", "parity.json"):
+        assert (tmp_path / "here" / name).stat().st_size > 0
+    rows = json.loads((tmp_path / "here" / "parity.json").read_text())["rows"]
+    assert {row["ran"] for row in rows} >= {"kernel on CPU", "function body on CPU"}
+    assert {row["verdict"] for row in rows} == {"equal"}
+    assert ("ONNX Runtime: " in out) == (task == "digits")
+
+
+def test_train_export_and_verify_follow_each_other(trained):
+    code, out, _ = trained("verify", "--provider", "cpu", "--batch", "3", "--json", "report.json")
+    assert code == 0
+    assert "kernel on CPU" in out
+
+
+def test_a_resumed_training_ends_as_the_uninterrupted_one(cli, tmp_path):
+    cli("train", "--steps", "30", "--out", "whole")
+    cli("train", "--steps", "12", "--out", "parts")
+    code, out, _ = cli("train", "--steps", "30", "--out", "parts", "--resume")
+    assert code == 0
+    assert "resumed at step 12" in out
+    whole, parts = (tmp_path / name / "model.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_a_table_of_the_users_is_learned(cli, tmp_path):
+    rows = [f"{i},{(7 * i) % 5},{3 * i - 2 * ((7 * i) % 5) + 1}" for i in range(40)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,y", *rows]))
+    code, out, _ = cli("train", "--csv", "table.csv", "--target", "y")
+    assert code == 0
+    assert "R² 1.0000" in out
+    assert cli("export")[0] == 0
+    assert cli("verify")[0] == 0
+
+
+def test_the_default_domain_is_written_as_the_recipe_does(trained, tmp_path):
+    assert trained("export", "--domain", "", "-o", "recipe.onnx")[0] == 0
+    file = onnx.load(tmp_path / "recipe.onnx")
+    assert [(node.domain, node.op_type) for node in file.graph.node] == [("", "MYLINEAR")]
+    assert file.opset_import[0].version == 11
+    assert trained("verify", "recipe.onnx")[0] == 0
+
+
+def test_a_wrong_file_exits_with_1(trained, tmp_path):
+    file = onnx.load(tmp_path / "runs/linear.onnx")
+    weight = onnx.numpy_helper.to_array(file.graph.initializer[0]) * 1.001
+    file.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, file.graph.initializer[0].name))
+    onnx.save(file, tmp_path / "wrong.onnx")
+    code, out, _ = trained("verify", "wrong.onnx")
+    assert code == 1
+    assert "export_wrong" in out
+
+
+def test_nothing_compared_exits_with_2(trained):
+    assert trained("verify", "--batch", "0")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("verify", "no.onnx"), "no.onnx"),
+        (("verify", "--provider", "NoSuchExecutionProvider"), "ProviderError"),
+        (("verify", "--model", "runs/loss.png"), "CheckpointError"),
+        (("verify", "runs/loss.png"), "ModelError"),
+        (("export", "no.safetensors"), "no.safetensors"),
+        (("export", "--opset", "18", "--domain", "ai.onnx"), "reserved"),
+        (("train", "--csv", "no.csv", "--target", "y"), "no.csv"),
+        (("train", "--resume", "--out", "empty"), "CheckpointError"),
+    ],
+)
+def test_what_could_not_run_exits_with_3_and_says_why(trained, arguments, error):
+    code, _, err = trained(*arguments)
+    assert code == 3
+    assert error in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "--provider", "gpu"),
+        ("verify", "--batch", "-1"),
+        ("verify", "--bogus"),
+        ("train", "--task", "circle"),
+        ("train", "--csv", "table.csv"),
+        ("dance",),
+    ],
+)
+def test_a_wrong_argument_exits_with_4(cli, arguments):
+    code, _, err = cli(*arguments)
+    assert code == 4
+    assert "Error" in err
