@@ -57,7 +57,8 @@ def compare(got: NDArray[Any], expected: NDArray[Any], allowed: NDArray[np.float
     a, b = got.astype(np.float64), expected.astype(np.float64)
     finite = np.isfinite(a) & np.isfinite(b)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):  # inf - inf where both are infinite, which ``same`` has settled
+    # inf - inf is what ``same`` has settled; two finite numbers may be further apart than the largest.
+    with np.errstate(invalid="ignore", over="ignore"):
         apart = np.where(same, 0.0, np.where(finite, np.abs(a - b), np.inf))
     exceeding = apart > allowed
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

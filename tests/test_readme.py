@@ -1,0 +1,47 @@
+"""The README's programs are run, and what they print is what the README shows."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PROGRAMS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+DEMO = re.search(r"`make demo` prints:\n\n```text\n(.*?)```", README, re.DOTALL)
+
+
+def run(arguments, folder):
+    result = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def masked(text):
+    """Drop the errors, which differ in the last bit from one CPU to the next, and the room they take."""
+    numbers = re.sub(r"\d\.\de[+-]\d\d +\d+ +\d\.\de[+-]\d\d", "ERROR", text)
+    return [re.sub(r"  +", "  ", line).rstrip() for line in numbers.strip().splitlines()]
+
+
+def test_there_are_programs_to_run():
+    assert len(PROGRAMS) == README.count("```python") == 3
+
+
+@pytest.mark.parametrize(("program", "output"), PROGRAMS, ids=range(len(PROGRAMS)))
+def test_a_program_prints_what_the_readme_shows(program, output, tmp_path):
+    (tmp_path / "program.py").write_text(program)
+    assert run([sys.executable, "program.py"], tmp_path) == output
+
+
+def test_the_demo_prints_what_the_readme_shows(tmp_path):
+    printed = run([Path(sys.executable).parent / "mylinear", "demo"], tmp_path)
+    assert DEMO is not None
+    assert masked(printed) == masked(DEMO[1])
+
+
+def test_the_map_names_every_module():
+    root = Path(__file__).parent.parent
+    modules = {path.name for package in ("mylinear", "ort_ops") for path in (root / package).glob("*.py")}
+    internal = {"__init__.py", "errors.py", "files.py", "providers.py", "runtime.py"}
+    assert {name for name in modules - internal if name not in README} == set()
