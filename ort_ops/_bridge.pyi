@@ -38,7 +38,7 @@ class Call:
 
 def set_hooks(
     fail: Callable[[BaseException, str, str, bool], str],
-    discard: Callable[[str], str],
+    discard: Callable[[str], None],
     reject: Callable[[object, list[int]], None],
     select: Callable[[str | None, str | None], tuple[list[tuple[str, list[Op]]], str]],
     result_error: type[Exception],

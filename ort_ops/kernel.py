@@ -1,8 +1,8 @@
 """How a kernel is given arrays, how its results are checked, and what becomes of its exceptions."""
 
-import _thread
 import importlib
 import itertools
+import operator
 import re
 import traceback
 from collections import OrderedDict
@@ -15,7 +15,7 @@ import numpy as np
 from . import _bridge
 from .dtypes import DTYPES, from_numpy, from_onnx
 from .errors import KernelError, ResultError, SchemaError
-from .schema import OpSchema, Signature, TensorType
+from .schema import Dim, OpSchema, Signature, TensorType
 
 __all__ = ["ArrayKind", "Kernel", "set_select_hook", "take_failure"]
 
@@ -55,7 +55,8 @@ class Kernel:
             provider=provider,
             kernel_name=self.where,
             inputs=list(zip(signature.inputs, inputs, strict=True)),
-            outputs=[(t, _CHARACTERISTIC["required"]) for t in signature.outputs],
+            # A node may leave out what it has no use for, but for the first.
+            outputs=[(t, _characteristic(i > 0, False)) for i, t in enumerate(signature.outputs)],
             attributes=[(a.name, _ATTRIBUTE_TYPE[a.kind], a.required) for a in self.schema.attributes],
             function=self.function if self.array == "numpy" else self._run_call,
             infer=None if infer is None else _Infer(infer, self.schema, signature),
@@ -81,7 +82,7 @@ class _Infer:
 
     def __call__(
         self, inputs: list[tuple[int, tuple[int | str | None, ...] | None]]
-    ) -> list[tuple[int, tuple[int | str | None, ...] | None]]:
+    ) -> list[tuple[int, tuple[int | str, ...] | None]]:
         given = [TensorType(from_onnx(t).numpy, shape) if t else None for t, shape in inputs]
         missing = len(self.schema.inputs) - len(given)
         if missing > 0 and not any(f.variadic for f in self.schema.inputs):
@@ -94,7 +95,7 @@ class _Infer:
             raise
         return [self._output(i, o) for i, o in enumerate(_as_tuple(result))]
 
-    def _output(self, index: int, output: object) -> tuple[int, tuple[int | str | None, ...] | None]:
+    def _output(self, index: int, output: object) -> tuple[int, tuple[int | str, ...] | None]:
         if not isinstance(output, TensorType):
             raise SchemaError(
                 f"{self.function.__qualname__}: an infer function returns ort_ops.TensorType "
@@ -107,7 +108,21 @@ class _Infer:
                 f"{self.function.__qualname__}: output {index} is {from_onnx(stated).name}; "
                 f"the kernel declares {from_onnx(declared).name}"
             )
-        return stated, output.shape
+        return stated, None if output.shape is None else tuple(_dim(dim) for dim in output.shape)
+
+
+_unknown = itertools.count(1)
+
+
+def _dim(dim: Dim) -> int | str:
+    """Return a dimension as ONNX Runtime takes it.
+
+    From an operator it takes no unknown one (it reads -1, and its Concat refuses that); so each gets a
+    symbol of its own, one a call, since dimensions of one symbol are taken to be equal.
+    """
+    if dim is None:
+        return f"unknown_{next(_unknown)}"
+    return dim if isinstance(dim, str) else operator.index(dim)
 
 
 def _as_tuple(result: object) -> tuple[object, ...]:
@@ -120,6 +135,12 @@ def _as_tuple(result: object) -> tuple[object, ...]:
 def _run_on_torch(kernel: Kernel, call: _bridge.Call) -> None:
     """Run a kernel on torch tensors over ONNX Runtime's buffers, on its stream where there is one."""
     torch = importlib.import_module("torch")
+    # A tensor that is made in inference mode has no version to tell a write by.
+    with torch.inference_mode(False), torch.no_grad():
+        _run_on_stream(torch, kernel, call)
+
+
+def _run_on_stream(torch: Any, kernel: Kernel, call: _bridge.Call) -> None:
     inputs = [None if i is None else torch.from_dlpack(i) for i in call.inputs()]
     cuda = "CUDAExecutionProvider" in kernel.providers and call.stream()
     if not cuda:
@@ -133,15 +154,14 @@ def _run_on_torch(kernel: Kernel, call: _bridge.Call) -> None:
 
 
 def _compute_on_torch(torch: Any, kernel: Kernel, call: _bridge.Call, inputs: Sequence[Any]) -> None:
-    with torch.no_grad():
-        result = kernel.function(*inputs, **call.attributes())
+    result = kernel.function(*inputs, **call.attributes())
     for index, tensor in enumerate(inputs):
         if tensor is not None and tensor._version:
             raise ResultError(
                 f"wrote into its input {index}, which may be a weight of the model; "
                 "work on a copy (x.clone())"
             )
-    for index, output in enumerate(_results(kernel, result, call.output_count())):
+    for index, output in enumerate(_results(kernel, result)[: call.output_count()]):
         if not isinstance(output, torch.Tensor):
             raise ResultError(_not_an_array(result, "torch.Tensor", len(kernel.schema.outputs)))
         buffer = call.output(index, tuple(output.shape))
@@ -160,27 +180,30 @@ def _run_on_dlpack(kernel: Kernel, call: _bridge.Call) -> None:
     """Run a kernel on objects that speak DLPack; its results have to speak it, too."""
     torch = importlib.import_module("torch") if "CUDAExecutionProvider" in kernel.providers else None
     result = kernel.function(*call.inputs(), **call.attributes())
-    for index, output in enumerate(_results(kernel, result, call.output_count())):
+    from_dlpack: Any = np.from_dlpack if torch is None else torch.from_dlpack
+    for index, output in enumerate(_results(kernel, result)[: call.output_count()]):
+        if isinstance(output, np.generic):  # what NumPy makes of a sum
+            output = np.asarray(output)
         if not hasattr(output, "__dlpack__"):
             raise ResultError(_not_an_array(result, "an array with __dlpack__", len(kernel.schema.outputs)))
-        source: Any = np.from_dlpack(output) if torch is None else torch.from_dlpack(output)
+        source = from_dlpack(output)
         buffer = call.output(index, tuple(source.shape))
         if buffer is None:
             continue
-        if torch is None:
-            np.copyto(np.from_dlpack(buffer), source, casting="no")
-        else:
-            torch.from_dlpack(buffer).copy_(source)
+        target = from_dlpack(buffer)
+        if source.dtype != target.dtype:
+            raise ResultError(f"returned {source.dtype} for output {index}; expected {target.dtype}")
+        target[...] = source
 
 
-def _results(kernel: Kernel, result: object, count: int) -> tuple[object, ...]:
+def _results(kernel: Kernel, result: object) -> tuple[object, ...]:
     declared = len(kernel.schema.outputs)
     if declared == 1:
         return (result,)
     if declared == 0 and result is None:
         return ()
-    if not isinstance(result, tuple) or len(result) != count:
-        raise ResultError(_not_an_array(result, "array", count))
+    if not isinstance(result, tuple) or len(result) != declared:
+        raise ResultError(_not_an_array(result, "array", declared))
     return result
 
 
@@ -211,7 +234,7 @@ def _reject(result: object, types: list[int]) -> None:
 
 
 _KEPT = 64
-_failures: OrderedDict[int, BaseException] = OrderedDict()
+_failures: OrderedDict[int, tuple[BaseException, str]] = OrderedDict()
 _numbers = itertools.count(1)
 _MARK = re.compile(r" \(ort_ops failure (\d+)\)")
 
@@ -221,24 +244,33 @@ def _fail(error: BaseException, node: str, kernel_name: str, owned: bool) -> str
 
     The frames are cleared: their locals are views of buffers that will be freed. ``owned`` says that an
     ``ort_ops.InferenceSession`` will raise the exception; plain onnxruntime can't, so the traceback goes
-    into the text, and an interrupt is set anew.
+    into the text.
     """
-    text = "".join(traceback.format_exception(error))
+    text = _plain("".join(traceback.format_exception(error)))
     for link in _chain(error):
         traceback.clear_frames(link.__traceback__)
+    what = f"kernel {kernel_name} of node {node!r}" if node else kernel_name
+    what = f"{what} failed: {_summary(error)}"
     number = next(_numbers)
-    _failures[number] = error
+    _failures[number] = error, what
     while len(_failures) > _KEPT:
         _failures.popitem(last=False)
-    if isinstance(error, KeyboardInterrupt) and not owned:
-        _thread.interrupt_main()
-    what = f"kernel {kernel_name} of node {node!r}" if node else kernel_name
-    message = f"{what} failed: {_summary(error)} (ort_ops failure {number})"
+    message = f"{what} (ort_ops failure {number})"
     return message if owned else f"{message}\n{text}"
 
 
 def _summary(error: BaseException) -> str:
-    return str(error) if isinstance(error, ResultError) else f"{type(error).__name__}: {error}"
+    try:
+        said = str(error)
+    except Exception:
+        said = "<its text can't be made>"
+    return _plain(said if isinstance(error, ResultError) else f"{type(error).__name__}: {said}")
+
+
+def _plain(text: str) -> str:
+    """Return text that goes through a C string whole, and has no mark of another failure in it."""
+    text = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return _MARK.sub("", text)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -246,38 +278,34 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     pending = [error]
     while pending:
         link = pending.pop()
-        if link is not None and link not in links:
+        if link is not None and not any(link is seen for seen in links):
             links.append(link)
             pending += [link.__cause__, link.__context__]
     return links
 
 
-def _discard(text: str) -> str:
+def _discard(text: str) -> None:
     """Deal with a view that outlived its run; ``text`` is that of the failure so far, or empty.
 
-    A failed kernel's exception that holds such a view is thrown away for its text alone.
+    A failed kernel's exception that holds such a view is thrown away for its text alone; where nothing
+    has failed so far, the view is the failure.
     """
     advice = "kept a view of an input beyond its call, where its memory is freed; keep a copy (x.copy())"
     if not text:
         raise ResultError(advice)
     match = _MARK.search(text)
     if match and int(match[1]) in _failures:
-        lost = _failures[int(match[1])]
-        _failures[int(match[1])] = KernelError(f"{_summary(lost)} [the exception itself {advice}]")
-    return text
+        lost, what = _failures[int(match[1])]
+        _failures[int(match[1])] = KernelError(f"{_summary(lost)} [the exception itself {advice}]"), what
 
 
 def take_failure(text: str) -> tuple[BaseException, str] | None:
-    """Return the exception that a message of ONNX Runtime's speaks of, and its first line.
+    """Return the exception that a message of ONNX Runtime's speaks of, and what it is told of it.
 
     None where the message is not of a kernel's failure, or of one so long ago that it is forgotten.
     """
     match = _MARK.search(text)
-    error = _failures.pop(int(match[1]), None) if match else None
-    if match is None or error is None:
-        return None
-    start = text.rfind("kernel ", 0, match.start())
-    return error, text[max(start, 0) : match.start()]
+    return _failures.pop(int(match[1]), None) if match else None
 
 
 def set_select_hook(

@@ -67,7 +67,7 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Model:
 def _read(buffer: Buffer, what: str) -> Model:
     try:
         return _model(buffer)
-    except (IndexError, ValueError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError, RecursionError) as error:
         raise ModelError(f"{what}: not an ONNX model, or one that is cut short ({error})") from error
 
 
@@ -82,7 +82,7 @@ def _model(buffer: Buffer) -> Model:
             nodes += _graph(buffer, value, {}, None)
         elif field == 8 and isinstance(value, slice):  # opset_import
             opset = dict(_fields(buffer, value.start, value.stop))
-            opsets[_text(buffer, opset.get(1))] = _number(opset.get(2))
+            opsets[_domain(_text(buffer, opset.get(1)))] = _number(opset.get(2))
         elif field == 25 and isinstance(value, slice):  # functions
             op, inside = _function(buffer, value)
             functions.add(op)

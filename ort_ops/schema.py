@@ -213,7 +213,7 @@ def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | Non
         constraints = hint.__constraints__
         admitted = tuple(_one_type(t, where, name).onnx for t in constraints)
         return admitted or tuple(dtype.onnx for dtype in DTYPES), hint.__name__
-    if hint in (np.ndarray, np.generic):
+    if hint is np.generic or hasattr(hint, "__dlpack__"):  # np.ndarray, torch.Tensor: an array of any type
         return (), None
     return (_one_type(hint, where, name).onnx,), None
 

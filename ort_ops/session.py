@@ -141,7 +141,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             kernels, errors = _bridge.finish_log()
         if errors:
             raise errors[0]
-        self._kernels = {(domain, op, node): (provider, name) for domain, op, node, provider, name in kernels}
+        # Nodes may share a name, or have none: what runs the one of them runs the other, too, or is listed.
+        self._kernels: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
+        for domain, op, node, provider, name in kernels:
+            self._kernels.setdefault((domain, op, node), set()).add((provider, name))
 
     def _refuse_silent_fallback(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
         there = self.get_providers()
@@ -189,11 +192,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         return [_to_numpy(v) for v in super().run_with_ort_values(wanted, values, run_options)]
 
     def _to_value(self, name: str, array: Any) -> onnxruntime.OrtValue:
+        if isinstance(array, onnxruntime.OrtValue):
+            return array
         declared = self._dtypes.get(name, "")
         if declared != "tensor(bfloat16)":
             return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array))
         dtype = find_dtype(declared)
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         if array.dtype != dtype.numpy:
             raise ValueError(
                 f"input {name!r} is {array.dtype}; the model expects {dtype.name} (of ml_dtypes)"
@@ -214,7 +219,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         op = f"{node.domain}::{node.op_type}"
         made = self._kernels.get((*node.op, node.name))
         if made is not None:
-            return NodeRun(node.name, op, "kernel", made[0], made[1])
+            where, names = ("+".join(sorted(set(column))) for column in zip(*made, strict=True))
+            return NodeRun(node.name, op, "kernel", where, names)
         reason = self._plan.reasons.get(node.op, "")
         if node.op in self._model.functions:
             reason = reason or "no kernel is registered for it"

@@ -34,8 +34,10 @@ nb::object wrap(PyArray_Descr* dtype, const std::vector<std::int64_t>& dims, voi
 
 [[noreturn]] void reject(const Call& call, nb::handle result) {
   nb::list types;
-  for (const Expected& output : call.kernel.expected) types.append(output.type);
-  hooks().reject(result, types);
+  const std::vector<Expected>& wanted = call.kernel.expected;
+  for (std::size_t i = 0; i < call.kernel.op->outputs.size(); ++i)
+    types.append(i < wanted.size() ? wanted[i].type : 0);
+  call_python(hooks().reject, result, types);
   throw OrtError{"the kernel's result was refused"};  // not reached: reject raises
 }
 
@@ -64,13 +66,13 @@ void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype, ab
   if (!PyArray_IS_C_CONTIGUOUS(source) || !PyArray_ISNOTSWAPPED(source)) {
     const npy_intp* dims = PyArray_DIMS(source);
     nb::object target = wrap(dtype, {dims, dims + PyArray_NDIM(source)}, data, NPY_ARRAY_CARRAY);
-    if (!target.is_valid() || PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(target.ptr()), source) != 0)
-      throw nb::python_error();
+    auto* to = reinterpret_cast<PyArrayObject*>(target.ptr());
+    if (to == nullptr || or_hang([&] { return PyArray_CopyInto(to, source); }) != 0) throw nb::python_error();
     return;
   }
   const auto bytes = static_cast<std::size_t>(PyArray_NBYTES(source));
   if (bytes >= kReleaseGilBytes) {
-    nb::gil_scoped_release release;
+    const ReleaseGil release;
     std::memcpy(data, PyArray_DATA(source), bytes);
   } else if (bytes != 0) {
     std::memcpy(data, PyArray_DATA(source), bytes);
@@ -101,20 +103,24 @@ nb::object numpy_view(const Call& call, const abi::Value* value) {
 }
 
 void store_numpy(const Call& call, nb::handle result) {
-  const std::size_t count = call.kernel.expected.size();
-  if (call.kernel.op->outputs.size() == 1 && count == 1) {
+  const std::size_t declared = call.kernel.op->outputs.size();
+  if (declared == 1) {
     nb::object keep;
     store_one(call, as_array(call, result, result, 0, keep), 0);
     return;
   }
-  const bool fits = call.kernel.op->outputs.empty() ? result.is_none()
-                                                    : PyTuple_Check(result.ptr()) && nb::len(result) == count;
+  const bool fits =
+      declared == 0 ? result.is_none()
+                    : PyTuple_Check(result.ptr()) && static_cast<std::size_t>(nb::len(result)) == declared;
   if (!fits) reject(call, result);
+  const std::size_t count = call.kernel.expected.size();  // a node may leave trailing outputs out,
   std::vector<nb::object> keep(count);
-  std::vector<PyArrayObject*> arrays(count);
+  std::vector<PyArrayObject*> arrays(count, nullptr);
   for (std::size_t i = 0; i < count; ++i)
-    arrays[i] = as_array(call, result, nb::handle(PyTuple_GET_ITEM(result.ptr(), i)), i, keep[i]);
-  for (std::size_t i = 0; i < count; ++i) store_one(call, arrays[i], i);
+    if (call.kernel.expected[i].type != 0)  // or one in between
+      arrays[i] = as_array(call, result, nb::handle(PyTuple_GET_ITEM(result.ptr(), i)), i, keep[i]);
+  for (std::size_t i = 0; i < count; ++i)
+    if (arrays[i] != nullptr) store_one(call, arrays[i], i);
 }
 
 nb::object dlpack_view(const Call& call, const abi::Value* value) {

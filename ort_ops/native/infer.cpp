@@ -75,12 +75,13 @@ void set_output(const Api* api, abi::ShapeInferContext* context, std::size_t ind
 
 abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferContext* context) noexcept {
   const Op& op = op_of(custom);
-  if (interpreter_gone()) return nullptr;
-  nb::gil_scoped_acquire gil;
+  const Api* api = registration_of(custom).api;
+  if (!Py_IsInitialized()) return nullptr;
+  const HoldGil gil;
   try {
     std::size_t index = 0;
-    for (nb::handle output : op.infer(read_inputs(op.api, context))) {
-      if (!output.is_none()) set_output(op.api, context, index, output);
+    for (nb::handle output : call_python(op.infer, read_inputs(api, context))) {
+      if (!output.is_none()) set_output(api, context, index, output);
       ++index;
     }
   } catch (nb::python_error& error) {

@@ -9,6 +9,8 @@ namespace {
 
 using abi::Api;
 
+constexpr const char* kNoPython = "the Python interpreter has been shut down";
+
 template <typename Get>
 std::string read_string(const Api* api, Get get) {
   std::size_t size = 0;
@@ -61,14 +63,33 @@ nb::object read_attribute(const Api* api, const abi::KernelInfo* info, const Att
         return nb::none();
       const std::string text = read_string(
           api, [&](char* out, std::size_t* n) { return abi::GetAttributeString(api, info, name, out, n); });
-      return nb::str(text.data(), text.size());
+      return nb::steal(  // bytes that are no UTF-8 become lone surrogates, as in os.fsdecode
+          PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "surrogateescape"));
   }
+}
+
+bool is_empty_list(const nb::object& value) {
+  return PyList_Check(value.ptr()) && PyList_GET_SIZE(value.ptr()) == 0;
+}
+
+// ONNX Runtime shows an attribute of another type as an absent one, or as an empty list.
+bool in_another_type(const Api* api, const abi::KernelInfo* info, const Attribute& attribute) {
+  constexpr int kTypes[] = {abi::kInt, abi::kFloat, abi::kInts, abi::kFloats, abi::kString};
+  return std::any_of(std::begin(kTypes), std::end(kTypes), [&](int type) {
+    if (type == attribute.type) return false;
+    const nb::object value = read_attribute(api, info, {attribute.name, type, false});
+    return !value.is_none() && !is_empty_list(value);
+  });
 }
 
 void read_attributes(Kernel& kernel, const abi::KernelInfo* info) {
   nb::list names;
   for (const Attribute& attribute : kernel.op->attributes) {
     nb::object value = read_attribute(kernel.api, info, attribute);
+    if ((value.is_none() || is_empty_list(value)) && in_another_type(kernel.api, info, attribute))
+      throw OrtError{kernel.op->name + " node \"" + kernel.node + "\" has attribute \"" + attribute.name +
+                     "\" in another type than " + kernel.op->kernel_name +
+                     " declares; expected what the kernel's signature says"};
     if (value.is_none()) {
       if (!attribute.required) continue;  // the kernel's own default serves
       throw OrtError{kernel.op->name + " node \"" + kernel.node + "\" has no attribute \"" + attribute.name +
@@ -169,30 +190,31 @@ nb::object call_with_arrays(const Call& call) {
   }
   const std::size_t count = arguments.size() - 1;
   for (const nb::object& value : kernel.kwvalues) arguments.push_back(value.ptr());
-  nb::object result =
-      nb::steal(PyObject_Vectorcall(kernel.op->function.ptr(), arguments.data() + 1,
-                                    count | PY_VECTORCALL_ARGUMENTS_OFFSET, kernel.kwnames.ptr()));
+  nb::object result = nb::steal(or_hang([&] {
+    return PyObject_Vectorcall(kernel.op->function.ptr(), arguments.data() + 1,
+                               count | PY_VECTORCALL_ARGUMENTS_OFFSET, kernel.kwnames.ptr());
+  }));
   if (!result.is_valid()) throw nb::python_error();
   return result;
 }
 
-void run(Call& call) {
-  if (!call.kernel.op->by_call) {
-    store_numpy(call, call_with_arrays(call));
-    return;
-  }
-  nb::object handed = nb::cast(&call, nb::rv_policy::reference);
+// Hands the kernel the Call itself, which belongs to Python from here on.
+void run_by_call(const Call& call) {
+  nb::object handed = nb::cast(call, nb::rv_policy::copy);
   struct End {  // whatever happens, a Call that was kept is no longer usable
     Call& call;
     ~End() { call.over = true; }
-  } end{call};
-  call.kernel.op->function(handed);
+  } end{nb::cast<Call&>(handed)};
+  call_python(call.kernel.op->function, handed);
 }
 
 abi::Status* run_or_fail(const Kernel& kernel, abi::KernelContext* context, nb::handle owner) {
   try {
-    Call call(kernel, context, owner);
-    run(call);
+    const Call call(kernel, context, owner);
+    if (kernel.op->by_call)
+      run_by_call(call);
+    else
+      store_numpy(call, call_with_arrays(call));
     return nullptr;
   } catch (nb::python_error& error) {
     error.restore();
@@ -209,17 +231,20 @@ abi::Status* run_or_fail(const Kernel& kernel, abi::KernelContext* context, nb::
 // A view that outlives its run would read freed memory: it is found by the reference it holds.
 abi::Status* refuse_kept_views(const Kernel& kernel, nb::handle owner, abi::Status* status) {
   if (Py_REFCNT(owner.ptr()) == 1) return status;
-  PyGC_Collect();
+  or_hang([] { return PyGC_Collect(); });
   if (Py_REFCNT(owner.ptr()) == 1) return status;
   try {
     const std::string text = status == nullptr ? "" : abi::GetErrorMessage(kernel.api, status);
     if (status != nullptr) abi::ReleaseStatus(kernel.api, status);
     status = nullptr;
-    nb::object replaced = hooks().discard(text);  // raises where there was no failure so far
-    return abi::CreateStatus(kernel.api, abi::kFail, nb::cast<const char*>(nb::str(replaced)));
+    call_python(hooks().discard,
+                nb::str(text.data(), text.size()));  // raises where nothing has failed so far
+    return abi::CreateStatus(kernel.api, abi::kFail, text.c_str());
   } catch (nb::python_error& error) {
     error.restore();
     return python_failure(kernel.api, kernel.node, kernel.op->kernel_name, kernel.owned);
+  } catch (const std::exception& error) {
+    return abi::CreateStatus(kernel.api, abi::kFail, error.what());
   }
 }
 
@@ -284,9 +309,8 @@ abi::Value* Call::allocate(std::size_t index, const std::vector<std::int64_t>& s
 abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const abi::KernelInfo* info,
                            void** out) noexcept {
   const Op& op = op_of(custom);
-  if (interpreter_gone())
-    return abi::CreateStatus(api, abi::kFail, "the Python interpreter is shutting down");
-  nb::gil_scoped_acquire gil;
+  if (!Py_IsInitialized()) return abi::CreateStatus(api, abi::kFail, kNoPython);
+  const HoldGil gil;
   try {
     auto kernel = std::make_unique<Kernel>();
     kernel->op = &op;
@@ -310,17 +334,16 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
 
 abi::Status* compute_kernel(void* instance, abi::KernelContext* context) noexcept {
   const Kernel& kernel = *static_cast<const Kernel*>(instance);
-  if (interpreter_gone())
-    return abi::CreateStatus(kernel.api, abi::kFail, "the Python interpreter is shutting down");
-  nb::gil_scoped_acquire gil;
+  if (!Py_IsInitialized()) return abi::CreateStatus(kernel.api, abi::kFail, kNoPython);
+  const HoldGil gil;
   nb::object owner = nb::steal(PyCapsule_New(instance, "ort_ops.buffers", nullptr));
   if (!owner.is_valid()) return python_failure(kernel.api, kernel.node, kernel.op->kernel_name, kernel.owned);
   return refuse_kept_views(kernel, owner, run_or_fail(kernel, context, owner));
 }
 
 void destroy_kernel(void* instance) noexcept {
-  if (interpreter_gone()) return;  // its Python objects go down with the interpreter
-  nb::gil_scoped_acquire gil;
+  if (!Py_IsInitialized()) return;  // its Python objects went down with the interpreter
+  const HoldGil gil;
   delete static_cast<Kernel*>(instance);
 }
 

@@ -31,7 +31,8 @@ struct Kernel {
   std::vector<Expected> expected;
 };
 
-// A run of one node: what the kernel is given and where its results go. Only valid during the run.
+// A run of one node: what the kernel is given and where its results go. Only valid during the run; a kernel
+// that is handed the Call may keep it, so `over` is all that may be read of it later.
 struct Call {
   Call(const Kernel& k, abi::KernelContext* c, nb::handle o) : kernel(k), context(c), owner(o) {}
 

@@ -31,7 +31,6 @@ void make_op(Op* self, const std::string& domain, const std::string& name, const
   self->function = std::move(function);
   self->infer = std::move(infer);
   self->by_call = by_call;
-  set_callbacks(*self);
 }
 
 void set_hooks(nb::object fail, nb::object discard, nb::object reject, nb::object select,

@@ -4,16 +4,14 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "ort_ops/abi.hpp"
+#include "python.hpp"
 
 namespace ort_ops {
-
-namespace nb = nanobind;
 
 // An input or output as the operator declares it. Element type 0 means any.
 struct Formal {
@@ -27,10 +25,8 @@ struct Attribute {
   bool required;  // without a default in the kernel's signature
 };
 
-// An operator as ONNX Runtime sees it. Never destroyed once a session has seen it: sessions keep its
-// address, and nobody says when the last of them is gone.
+// An operator with one combination of element types on one execution provider.
 struct Op {
-  abi::CustomOp callbacks;  // first, so that the pointer ONNX Runtime hands back is the Op's
   std::string domain;
   std::string name;
   std::string provider;
@@ -39,18 +35,28 @@ struct Op {
   std::vector<Formal> outputs;
   std::vector<Attribute> attributes;
   nb::object function;  // numpy arrays in, numpy arrays out; or, if `by_call`, takes a Call
-  nb::object infer;     // (inputs, attributes) -> outputs, or None
+  nb::object infer;     // (inputs) -> outputs, or None
   bool by_call;
-  const abi::Api* api = nullptr;  // of the runtime that it was registered with
 };
 
-inline const Op& op_of(const abi::CustomOp* op) { return *reinterpret_cast<const Op*>(op); }
+// An operator as one ONNX Runtime sees it. Never destroyed, and nor is its Op: sessions keep the address,
+// and nobody says when the last of them is gone.
+struct Registration {
+  abi::CustomOp callbacks;  // first, so that the pointer ONNX Runtime hands back is the Registration's
+  const Op* op;
+  const abi::Api* api;
+};
+
+inline const Registration& registration_of(const abi::CustomOp* op) {
+  return *reinterpret_cast<const Registration*>(op);
+}
+inline const Op& op_of(const abi::CustomOp* op) { return *registration_of(op).op; }
 
 // The functions on the Python side that the bridge calls, set once when the package is imported.
 // Leaked on purpose: sessions may outlive the interpreter.
 struct Hooks {
   nb::object fail;                 // (exception, node, kernel_name, owned) -> text for ONNX Runtime
-  nb::object discard;              // (text) -> text, after an exception was found to hold a view of an input
+  nb::object discard;              // (text of the failure) when a view of an input was kept
   nb::object reject;               // (result, element types of the outputs) -> raises what is wrong with it
   nb::object select;               // (wanted, registered) -> ([(domain, [Op])], registered)
   nb::object result_error;         // the class for a result that is not what the model says
@@ -68,8 +74,6 @@ struct Log {
 };
 std::vector<Log>& logs();  // a stack: a kernel may make a session of its own
 
-// Fills in the callbacks that ONNX Runtime calls.
-void set_callbacks(Op& op);
 abi::Status* infer_output_shapes(const abi::CustomOp* op, abi::ShapeInferContext* context) noexcept;
 
 // A status of ONNX Runtime's as a C++ exception.
@@ -84,8 +88,6 @@ void check(const abi::Api* api, abi::Status* status);
 // The Python error that is set, handed to hooks().fail, as a status. Needs the GIL.
 abi::Status* python_failure(const abi::Api* api, const std::string& node, const std::string& kernel,
                             bool owned) noexcept;
-// True while the interpreter is going down and this thread must not touch it.
-bool interpreter_gone();
 
 // Reads an element type and a shape, and gives the info back.
 struct TensorType {

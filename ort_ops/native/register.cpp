@@ -20,77 +20,9 @@ std::size_t count_outputs(const abi::CustomOp* op) { return op_of(op).outputs.si
 int one(const abi::CustomOp*) { return 1; }
 int zero(const abi::CustomOp*) { return 0; }
 
-// Domains by runtime, name and content, so that sessions with the same operators share one. Kept for
-// good, like the operators in them.
-abi::CustomOpDomain* domain_of(const Api* api, const std::string& name, const std::vector<Op*>& ops) {
-  static auto& made =
-      *new std::map<std::tuple<const Api*, std::string, std::vector<Op*>>, abi::CustomOpDomain*>();
-  abi::CustomOpDomain*& domain = made[{api, name, ops}];
-  if (domain != nullptr) return domain;
-  check(api, abi::CreateCustomOpDomain(api, name.c_str(), &domain));
-  for (Op* op : ops) {
-    op->api = api;
-    check(api, abi::CustomOpDomainAdd(api, domain, &op->callbacks));
-  }
-  return domain;
-}
-
-nb::object config_entry(const Api* api, const abi::SessionOptions* options, const char* key) {
-  int has = 0;
-  check(api, abi::HasConfigEntry(api, options, key, &has));
-  if (!has) return nb::none();
-  std::size_t size = 0;
-  if (abi::Status* status = abi::GetConfigEntry(api, options, key, nullptr, &size))
-    abi::ReleaseStatus(api, status);  // says the size
-  std::string text(size, '\0');
-  check(api, abi::GetConfigEntry(api, options, key, text.data(), &size));
-  return nb::str(text.c_str());
-}
-
-constexpr const char* kWanted = "ort_ops.ops";
-constexpr const char* kRegistered = "ort_ops.registered";
-
-void register_selected(const Api* api, abi::SessionOptions* options) {
-  nb::object registered = config_entry(api, options, kRegistered);
-  nb::object selected = hooks().select(config_entry(api, options, kWanted), registered);
-  for (nb::handle entry : selected[0]) {
-    std::vector<Op*> ops;
-    for (nb::handle op : entry[1]) {
-      op.inc_ref();  // never given back: see Op
-      ops.push_back(nb::cast<Op*>(op));
-    }
-    check(api, abi::AddCustomOpDomain(api, options, domain_of(api, nb::cast<std::string>(entry[0]), ops)));
-  }
-  if (!selected[1].equal(registered))
-    check(api, abi::AddConfigEntry(api, options, kRegistered, nb::cast<const char*>(selected[1])));
-}
-
-abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base) noexcept {
-  const auto* api = static_cast<const Api*>(base->GetApi(abi::kApiVersion));
-  if (api == nullptr) {
-    const auto* oldest = static_cast<const Api*>(base->GetApi(1));
-    return abi::CreateStatus(oldest, abi::kNotImplemented,
-                             "ort_ops needs ONNX Runtime 1.17 or newer; install a newer onnxruntime");
-  }
-  nb::gil_scoped_acquire gil;
-  try {
-    register_selected(api, options);
-    return nullptr;
-  } catch (nb::python_error& error) {
-    error.restore();
-    return python_failure(api, "", "ort_ops.register", false);
-  } catch (const OrtError& error) {
-    return abi::CreateStatus(api, abi::kFail, error.text.c_str());
-  } catch (const std::exception& error) {
-    return abi::CreateStatus(api, abi::kFail, error.what());
-  }
-}
-
-}  // namespace
-
-void set_callbacks(Op& op) {
-  abi::CustomOp& to = op.callbacks;
-  to = {};
+// The callbacks that ONNX Runtime calls for an operator.
+abi::CustomOp callbacks_of(const Op& op) {
+  abi::CustomOp to = {};
   to.version = abi::kApiVersion;
   to.GetName = [](const abi::CustomOp* self) { return op_of(self).name.c_str(); };
   to.GetExecutionProviderType = [](const abi::CustomOp* self) { return op_of(self).provider.c_str(); };
@@ -119,7 +51,77 @@ void set_callbacks(Op& op) {
   if (!op.infer.is_none()) to.InferOutputShapeFn = infer_output_shapes;
   to.GetStartVersion = one;
   to.GetEndVersion = [](const abi::CustomOp*) { return 0x7fffffff; };
+  return to;
 }
+
+// Domains by runtime, name and content, so that sessions with the same operators share one. Kept for
+// good, like the operators in them.
+abi::CustomOpDomain* domain_of(const Api* api, const std::string& name, const std::vector<Op*>& ops) {
+  static auto& made =
+      *new std::map<std::tuple<const Api*, std::string, std::vector<Op*>>, abi::CustomOpDomain*>();
+  abi::CustomOpDomain*& domain = made[{api, name, ops}];
+  if (domain != nullptr) return domain;
+  abi::CustomOpDomain* filled = nullptr;
+  check(api, abi::CreateCustomOpDomain(api, name.c_str(), &filled));
+  for (const Op* op : ops) {
+    auto* registration = new Registration{callbacks_of(*op), op, api};
+    check(api, abi::CustomOpDomainAdd(api, filled, &registration->callbacks));
+  }
+  return domain = filled;
+}
+
+nb::object config_entry(const Api* api, const abi::SessionOptions* options, const char* key) {
+  int has = 0;
+  check(api, abi::HasConfigEntry(api, options, key, &has));
+  if (!has) return nb::none();
+  std::size_t size = 0;
+  if (abi::Status* status = abi::GetConfigEntry(api, options, key, nullptr, &size))
+    abi::ReleaseStatus(api, status);  // says the size
+  std::string text(size, '\0');
+  check(api, abi::GetConfigEntry(api, options, key, text.data(), &size));
+  return nb::str(text.c_str());
+}
+
+constexpr const char* kWanted = "ort_ops.ops";
+constexpr const char* kRegistered = "ort_ops.registered";
+
+void register_selected(const Api* api, abi::SessionOptions* options) {
+  nb::object registered = config_entry(api, options, kRegistered);
+  nb::object selected = call_python(hooks().select, config_entry(api, options, kWanted), registered);
+  for (nb::handle entry : selected[0]) {
+    std::vector<Op*> ops;
+    for (nb::handle op : entry[1]) {
+      op.inc_ref();  // never given back: see Op
+      ops.push_back(nb::cast<Op*>(op));
+    }
+    check(api, abi::AddCustomOpDomain(api, options, domain_of(api, nb::cast<std::string>(entry[0]), ops)));
+  }
+  if (!selected[1].equal(registered))
+    check(api, abi::AddConfigEntry(api, options, kRegistered, nb::cast<const char*>(selected[1])));
+}
+
+abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base) noexcept {
+  const auto* api = static_cast<const Api*>(base->GetApi(abi::kApiVersion));
+  if (api == nullptr) {
+    const auto* oldest = static_cast<const Api*>(base->GetApi(1));
+    return abi::CreateStatus(oldest, abi::kNotImplemented,
+                             "ort_ops needs ONNX Runtime 1.17 or newer; install a newer onnxruntime");
+  }
+  const HoldGil gil;
+  try {
+    register_selected(api, options);
+    return nullptr;
+  } catch (nb::python_error& error) {
+    error.restore();
+    return python_failure(api, "", "ort_ops.register", false);
+  } catch (const OrtError& error) {
+    return abi::CreateStatus(api, abi::kFail, error.text.c_str());
+  } catch (const std::exception& error) {
+    return abi::CreateStatus(api, abi::kFail, error.what());
+  }
+}
+
+}  // namespace
 
 Hooks& hooks() {
   static auto& instance = *new Hooks();
@@ -142,22 +144,15 @@ abi::Status* python_failure(const Api* api, const std::string& node, const std::
                             bool owned) noexcept {
   try {
     nb::python_error error;  // takes the error that is set
-    nb::object text = hooks().fail(nb::borrow(error.value()), node, kernel, owned);
+    nb::object text =
+        call_python(hooks().fail, error.value(), nb::cast(node), nb::cast(kernel), nb::cast(owned));
+    // Plain onnxruntime can't raise it; so it is set anew, after the last Python code that could take it.
+    if (!owned && error.matches(PyExc_KeyboardInterrupt)) PyErr_SetInterrupt();
     return abi::CreateStatus(api, abi::kFail, nb::cast<const char*>(text));
   } catch (const std::exception& error) {
     PyErr_Clear();
     return abi::CreateStatus(api, abi::kFail, error.what());
   }
-}
-
-bool interpreter_gone() {
-  if (!Py_IsInitialized()) return true;
-#if PY_VERSION_HEX >= 0x030D0000
-  const bool finalizing = Py_IsFinalizing();
-#else
-  const bool finalizing = _Py_IsFinalizing();
-#endif
-  return finalizing && !PyGILState_Check();
 }
 
 }  // namespace ort_ops

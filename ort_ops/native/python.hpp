@@ -1,0 +1,63 @@
+// Python, entered from threads that it may take down.
+//
+// While the interpreter goes down, CPython before 3.14 ends any other thread that asks for the GIL by
+// pthread_exit. That unwinds the stack, and the first noexcept function on it (ours, ONNX Runtime's)
+// turns it into std::terminate, which would take the exit code of a finished program with it. So every
+// entry into Python goes through `or_hang`: such a thread sleeps until the process is gone, as CPython
+// 3.14 itself has it.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <chrono>
+#include <thread>
+
+namespace ort_ops {
+
+namespace nb = nanobind;
+
+// Calls a function of Python's C API. Those throw nothing, so whatever unwinds is the end of the thread.
+template <typename Function>
+auto or_hang(const Function& function) noexcept -> decltype(function()) {
+  try {
+    return function();
+  } catch (...) {
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+}
+
+// Calls a Python object; throws nb::python_error.
+template <typename... Arguments>
+nb::object call_python(nb::handle function, const Arguments&... arguments) {
+  nb::object result = nb::steal(or_hang([&] {
+    return PyObject_CallFunctionObjArgs(function.ptr(), arguments.ptr()..., static_cast<PyObject*>(nullptr));
+  }));
+  if (!result.is_valid()) throw nb::python_error();
+  return result;
+}
+
+class HoldGil {
+ public:
+  HoldGil() : state_(or_hang([] { return PyGILState_Ensure(); })) {}
+  ~HoldGil() { PyGILState_Release(state_); }
+  HoldGil(const HoldGil&) = delete;
+  HoldGil& operator=(const HoldGil&) = delete;
+
+ private:
+  PyGILState_STATE state_;
+};
+
+class ReleaseGil {
+ public:
+  ReleaseGil() : thread_(PyEval_SaveThread()) {}
+  ~ReleaseGil() {
+    or_hang([this] { PyEval_RestoreThread(thread_); });
+  }
+  ReleaseGil(const ReleaseGil&) = delete;
+  ReleaseGil& operator=(const ReleaseGil&) = delete;
+
+ private:
+  PyThreadState* thread_;
+};
+
+}  // namespace ort_ops

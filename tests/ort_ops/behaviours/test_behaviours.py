@@ -1,0 +1,28 @@
+"""Law: no kernel, however wrong, ends the process. Each behaviour has a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from .cases import BEHAVIOURS
+
+
+def run(name: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "faulthandler", "-m", "tests.ort_ops.behaviours.cases", name]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_behaviour(name: str) -> None:
+    expected = BEHAVIOURS[name]
+    done = run(name)
+    assert tuple(done.stdout.splitlines()) == expected.says, done.stderr
+    assert done.returncode == expected.code, done.stderr
+
+
+def test_a_process_that_aborts_is_seen() -> None:
+    done = run("no_such_behaviour")
+    assert done.returncode == 1
+    crash = [sys.executable, "-c", "import os; os.abort()"]
+    assert subprocess.run(crash, check=False, capture_output=True).returncode == -6

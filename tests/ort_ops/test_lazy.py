@@ -1,0 +1,47 @@
+"""What importing loads, and that the proof of it can fail."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import ort_ops
+
+HEAVY = ("torch", "onnx", "onnxscript", "typer", "rich", "matplotlib")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Those of HEAVY that a fresh interpreter has loaded after running ``code``."""
+    program = f"import sys\n{code}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ort_ops",
+        "import ort_ops; ort_ops.get_library_path(); ort_ops.errors, ort_ops.model, ort_ops.selection",
+        "import mylinear.kernels",
+    ],
+)
+def test_a_deployment_loads_nothing_heavy(code: str) -> None:
+    assert loaded_by(code) == set()
+
+
+@pytest.mark.parametrize("planted", ["torch", "typer"])
+def test_the_proof_can_fail(planted: str) -> None:
+    assert planted in loaded_by(f"import ort_ops, {planted}")
+
+
+def test_all_is_what_is_public() -> None:
+    found = {n for n, value in vars(ort_ops).items() if n[0] != "_" and not isinstance(value, ModuleType)}
+    assert found - {"Any", "require_one_runtime"} == set(ort_ops.__all__)  # what __init__ itself uses
+    assert set(dir(ort_ops)) >= ort_ops._SUBMODULES
+
+
+def test_a_submodule_is_there_when_it_is_asked_for() -> None:
+    assert ort_ops.model.read_model.__module__ == "ort_ops.model"
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = ort_ops.nothing

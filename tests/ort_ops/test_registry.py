@@ -1,0 +1,101 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ort_ops
+from ort_ops.errors import RegistrationError, SchemaError
+from ort_ops.registry import CUDA, Op, find_ops, registered_ops, split_name
+
+NAME = ("test.domain", "Op")
+
+
+def register(kind: Any, name: str = "kernel", **options: Any) -> Op:
+    def kernel(x): ...
+
+    kernel.__qualname__ = name
+    return ort_ops.onnx_op("test.domain::Op", inputs=[kind], **options)(kernel)
+
+
+def test_a_kernel_stays_a_function() -> None:
+    @ort_ops.onnx_op("test.domain::Twice")
+    def twice(x):
+        """Double."""
+        return 2 * x
+
+    assert twice(21) == 42
+    assert twice.__doc__ == "Double."
+    assert "test.domain::Twice on CPUExecutionProvider" in repr(twice)
+
+
+def test_other_types_providers_and_versions_live_together() -> None:
+    ops = [
+        register("float32", "a"),
+        register("float64", "b"),
+        register("float32", "c", providers=[CUDA], array="torch"),
+        register("float32", "d", version=2),
+    ]
+    assert find_ops(NAME, 1) == ops[:3]
+    assert find_ops(NAME) == find_ops(NAME, 7) == ops[3:]
+    assert find_ops(NAME, 0) == find_ops(("other", "Op")) == []
+
+
+def test_two_kernels_for_one_thing_are_refused() -> None:
+    first = register("float32", "a")
+    with pytest.raises(RegistrationError, match="kernels for the same operator, types and provider"):
+        register("float32", "b")
+    assert find_ops(NAME) == [first]
+
+
+def test_the_same_function_defined_anew_replaces_its_predecessor() -> None:
+    register("float32")
+    again = register("float32")
+    assert find_ops(NAME) == [again]
+    assert list(registered_ops())[-1] is again
+
+
+def test_two_functions_of_one_name_in_other_domains_are_two_kernels() -> None:
+    def kernel(x): ...
+
+    ops = [ort_ops.onnx_op(f"test.{domain}::Op")(kernel) for domain in "ab"]
+    assert [find_ops((f"test.{domain}", "Op")) for domain in "ab"] == [ops[:1], ops[1:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("a.b::Op", ("a.b", "Op")), ("::Op", ("", "Op")), ("ai.onnx::Op", ("", "Op"))],
+)
+def test_names_split(name: str, split: tuple[str, str]) -> None:
+    assert split_name(name) == split
+
+
+@pytest.mark.parametrize("name", ["Op", "a::", "a::b::c", ""])
+def test_what_names_no_operator_is_refused(name: str) -> None:
+    with pytest.raises(SchemaError, match="names no operator; expected 'domain::NAME'"):
+        split_name(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "said"),
+    [
+        ((), {}, "expected a name"),
+        (("a::B",), {"providers": "CPUExecutionProvider"}, "expected a list of provider names"),
+        (("a::B",), {"providers": []}, "expected a list of provider names"),
+        (("a::B",), {"array": "jax"}, "expected 'numpy', 'torch' or 'dlpack'"),
+        (("a::B",), {"providers": [CUDA]}, "which NumPy can't read"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(names: tuple[str, ...], options: Any, said: str) -> None:
+    with pytest.raises(SchemaError, match=said):
+        ort_ops.onnx_op(*names, **options)
+
+
+def test_an_overload_takes_known_unknown_and_absent_types() -> None:
+    @ort_ops.onnx_op("test.domain::Op")
+    def kernel(x: np.float32, y: np.int64 | None = None): ...
+
+    (overload,) = kernel.overloads(NAME)
+    for fitting in ([1], [None], [1, 7], [1, 0], [None, None]):
+        assert overload.accepts(fitting)
+    for other in ([11], [1, 1], [1, 7, 1]):
+        assert not overload.accepts(other)

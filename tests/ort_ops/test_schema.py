@@ -1,0 +1,121 @@
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ort_ops.dtypes import DTYPES
+from ort_ops.errors import SchemaError
+from ort_ops.schema import Attribute, Formal, Signature, read_schema
+
+T = TypeVar("T", np.float32, ml_dtypes.bfloat16)
+U = TypeVar("U", np.int32, np.int64)
+Free = TypeVar("Free")
+
+FLOAT, INT32, INT64, DOUBLE, BFLOAT16 = 1, 6, 7, 11, 16
+
+
+def signatures(function: Callable[..., Any], **declared: Any) -> set[tuple[Any, ...]]:
+    return {(s.inputs, s.outputs) for s in read_schema(function, **declared).signatures()}
+
+
+def test_unannotated_parameters_take_any_type_and_the_result_that_of_the_first() -> None:
+    def kernel(x, y=None): ...
+
+    schema = read_schema(kernel)
+    assert schema.inputs == (Formal("x"), Formal("y", optional=True))
+    assert schema.outputs == (Formal("output0"),)
+    assert list(schema.signatures()) == [Signature((0, 0), (0,))]
+
+
+def test_arrays_scalars_unions_and_names_give_element_types() -> None:
+    def kernel(a: NDArray[np.float32], b: np.float64, c: np.int32 | np.int64) -> NDArray[np.float32]: ...
+
+    found = {((FLOAT, DOUBLE, INT32), (FLOAT,)), ((FLOAT, DOUBLE, INT64), (FLOAT,))}
+    assert signatures(kernel) == found
+
+
+def test_a_type_variable_is_one_type_in_all_its_places() -> None:
+    def kernel(x: NDArray[T], i: NDArray[U], y: NDArray[T] | None = None) -> NDArray[T]: ...
+
+    pairs = [(t, u) for t in (FLOAT, BFLOAT16) for u in (INT32, INT64)]
+    assert signatures(kernel) == {((t, u, t), (t,)) for t, u in pairs}
+
+
+def test_a_free_type_variable_is_every_type() -> None:
+    def kernel(x: NDArray[Free]) -> NDArray[Free]: ...
+
+    assert signatures(kernel) == {((d.onnx,), (d.onnx,)) for d in DTYPES}
+
+
+def test_star_takes_any_number_and_none_gives_no_output() -> None:
+    def kernel(*xs: np.float32) -> None: ...
+
+    schema = read_schema(kernel)
+    assert schema.inputs == (Formal("xs", (FLOAT,), variadic=True),)
+    assert schema.outputs == ()
+
+
+def test_a_tuple_is_several_outputs() -> None:
+    def kernel(x: np.float32) -> tuple[NDArray[np.float32], np.int64]: ...
+
+    assert signatures(kernel) == {((FLOAT,), (FLOAT, INT64))}
+
+
+def test_keyword_only_parameters_are_attributes() -> None:
+    def kernel(x, *, n: int, alpha: float = 1.0, on=True, mode="a", dims: list[int] = [], f: list[float]): ...  # noqa: B006
+
+    assert read_schema(kernel).attributes == (
+        Attribute("n", "int", True),
+        Attribute("alpha", "float", False),
+        Attribute("on", "bool", False),
+        Attribute("mode", "str", False),
+        Attribute("dims", "list[int]", False),
+        Attribute("f", "list[float]", True),
+    )
+
+
+def test_lists_of_types_replace_the_annotations() -> None:
+    def kernel(x: Any, y: Any) -> Any: ...
+
+    assert signatures(kernel, inputs=["float32", T], outputs=[T]) == {
+        ((FLOAT, t), (t,)) for t in (FLOAT, BFLOAT16)
+    }
+
+
+def many(a: Free, b: T, c: U, d: np.int32 | np.int64, e: np.int32 | np.int64, f: np.int8 | np.uint8) -> T: ...
+
+
+def from_nowhere(x: "Nowhere"): ...  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        (lambda **attributes: None, r"\*\*attributes can't be.*keyword-only"),
+        (lambda x, alpha=1.0: None, r"input 'alpha' has the default 1.0.*behind a \*"),
+        (lambda: None, "no input whose type its output could take"),
+        (lambda x, *, a=(1,): None, "attribute 'a' is annotated <class 'tuple'>; expected one of bool, int"),
+        (lambda x, *, a: None, "attribute 'a' is annotated None"),
+        (many, "more than 256 combinations.*share a type variable"),
+        (from_nowhere, "'Nowhere' is not defined; annotations are looked up"),
+    ],
+)
+def test_a_signature_that_is_no_operator_is_refused(kernel: Callable[..., Any], said: str) -> None:
+    with pytest.raises(SchemaError, match=said):
+        read_schema(kernel)
+
+
+def test_a_type_that_is_no_element_type_is_refused() -> None:
+    def kernel(x: NDArray[np.complex64]) -> None: ...
+
+    def union(x: np.int32 | np.int64): ...
+
+    with pytest.raises(SchemaError, match=r"'x' is annotated.*complex64.*expected a NumPy type"):
+        read_schema(kernel)
+    with pytest.raises(SchemaError, match="annotate the result; input 'x' is of several types"):
+        read_schema(union)
+    with pytest.raises(SchemaError, match="inputs= lists 2 types for 1 parameters"):
+        read_schema(union, inputs=["float32", "float32"])

@@ -1,0 +1,120 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ort_ops
+from ort_ops.errors import RegistrationError
+from ort_ops.model import read_model
+from ort_ops.registry import CPU, CUDA
+from ort_ops.selection import Plan, _everything, plan_for
+
+from .models import DOMAIN, builtin, function, model, node, one_node, tensor
+
+OP = (DOMAIN, "Op")
+BODY = function("Op", ["a"], ["b"], builtin("Neg", ["a"], ["b"]))
+
+
+def register(kind: Any = None, op: str = "Op", name: str = "kernel", **options: Any) -> ort_ops.registry.Op:
+    def kernel(x): ...
+
+    kernel.__qualname__ = f"{op}.{name}"
+    inputs = None if kind is None else [kind]
+    return ort_ops.onnx_op(f"{DOMAIN}::{op}", inputs=inputs, **options)(kernel)
+
+
+def chosen(plan: Plan) -> list[tuple[str, tuple[int, ...]]]:
+    return [(overload.provider, overload.signature.inputs) for _, overload in plan.overloads]
+
+
+def test_only_what_the_model_calls_is_chosen() -> None:
+    register()
+    register(op="Other")
+    assert [name for name, _ in plan_for(read_model(one_node("Op")), [CPU]).overloads] == [OP]
+
+
+def test_only_the_types_that_some_node_has_and_any_comes_last() -> None:
+    register("float32", name="a")
+    register("float64", name="b")
+    register(name="any")
+    plan = plan_for(read_model(one_node("Op", "float64")), [CPU])
+    assert chosen(plan) == [(CPU, (11,)), (CPU, (0,))]
+
+
+def test_an_unknown_type_may_be_any_of_them() -> None:
+    register("float32", name="a")
+    register("float64", name="b")
+    two = model([builtin("Neg", ["x"], ["v"]), node("Op", ["v"])])
+    assert chosen(plan_for(read_model(two), [CPU])) == [(CPU, (1,)), (CPU, (11,))]
+
+
+def test_a_type_that_no_kernel_takes_leaves_the_body() -> None:
+    register("float64")
+    plan = plan_for(read_model(model([node("Op")], functions=[BODY])), [CPU])
+    assert plan.overloads == ()
+    assert plan.reasons == {OP: "no kernel takes the element types of node 'Op'"}
+
+
+def test_one_node_that_is_not_covered_leaves_all_to_the_body() -> None:
+    register("float32")
+    nodes = [node("Op"), node("Op", ["d"], ["z"])]
+    ins, outs = [tensor("x"), tensor("d", "float64")], [tensor("y"), tensor("z", "float64")]
+    assert plan_for(read_model(model(nodes, ins, outs, functions=[BODY])), [CPU]).overloads == ()
+    assert chosen(plan_for(read_model(model(nodes, ins, outs)), [CPU])) == [(CPU, (1,))]
+
+
+def test_a_provider_that_the_session_lacks_leaves_the_body() -> None:
+    register(providers=[CUDA], array="torch")
+    read = read_model(one_node("Op"))
+    assert plan_for(read, [CPU]).reasons == {OP: f"its kernels run on {CUDA}; this session has {CPU}"}
+    assert chosen(plan_for(read, [CUDA, CPU])) == [(CUDA, (0,))]
+
+
+def test_prefer_body_needs_a_body() -> None:
+    register()
+    with_body = read_model(model([node("Op")], functions=[BODY]))
+    assert plan_for(with_body, [CPU], "body").reasons == {OP: 'prefer="body"'}
+    assert len(plan_for(read_model(one_node("Op")), [CPU], "body").overloads) == 1
+
+
+def test_ops_limits_the_choice_by_name_or_by_kernel() -> None:
+    op, other = register(), register(op="Other")
+    read = read_model(one_node("Op"))
+    for allowed in ([op], [f"{DOMAIN}::Op"], [op, other]):
+        assert len(plan_for(read, [CPU], ops=allowed).overloads) == 1
+    for allowed in ([], [other], [f"{DOMAIN}::Other"]):
+        assert plan_for(read, [CPU], ops=allowed).reasons == {OP: "its kernel is not among ops="}
+
+
+def test_the_version_is_the_newest_that_the_model_imports() -> None:
+    first, third = register(name="a"), register(name="b", version=3)
+    for imported, expected in ((1, first), (2, first), (3, third), (9, third)):
+        plan = plan_for(read_model(model([node("Op")], version=imported)), [CPU])
+        assert [overload.op for _, overload in plan.overloads] == [expected]
+
+
+def test_without_bodies_keeps_what_has_none() -> None:
+    register()
+    register(op="Bare")
+    read = read_model(model([node("Op", outputs=["v"]), node("Bare", ["v"])], functions=[BODY]))
+    left = plan_for(read, [CPU]).without_bodies(read, "why")
+    assert [name for name, _ in left.overloads] == [(DOMAIN, "Bare")]
+    assert left.reasons == {OP: "why"}
+
+
+def test_plain_onnxruntime_gets_everything_but_what_is_in_domains_of_others() -> None:
+    register(np.float32)
+
+    @ort_ops.onnx_op("ai.onnx.contrib::Theirs")
+    def theirs(x): ...
+
+    names = {name for name, _ in _everything(None).overloads}
+    assert OP in names
+    assert ("ai.onnx.contrib", "Theirs") not in names
+    assert [n for n, _ in _everything("ai.onnx.contrib::Theirs").overloads] == [("ai.onnx.contrib", "Theirs")]
+    assert _everything("").overloads == ()
+
+
+def test_a_name_without_a_kernel_is_refused() -> None:
+    with pytest.raises(RegistrationError, match=r"names test\.domain::Missing, for which no kernel"):
+        _everything(f"{DOMAIN}::Missing")

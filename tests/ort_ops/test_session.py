@@ -1,0 +1,654 @@
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+import ort_ops
+from ort_ops.dtypes import DTYPES, DType
+from ort_ops.errors import KernelError, ModelError, ProviderError, RegistrationError, ResultError, SchemaError
+from ort_ops.registry import CPU, CUDA
+
+from .models import DOMAIN, builtin, function, model, node, one_node, tensor
+
+T = TypeVar("T")
+SHAPES = ((2, 3), (7,), (), (0,), (3, 0, 5), (1, 1, 1, 1))
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+BODY = function("Op", ["a"], ["b"], builtin("Neg", ["a"], ["b"]))
+
+op = ort_ops.onnx_op
+
+
+def run(data: bytes, *arrays: Any, **options: Any) -> Any:
+    """Run a model on arrays in the order of its inputs; one output comes as it is, several as a list."""
+    session = ort_ops.InferenceSession(data, **options)
+    outputs = session.run(None, dict(zip((i.name for i in session.get_inputs()), arrays, strict=True)))
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def noise(dtype: DType, shape: tuple[int, ...]) -> Any:
+    """Every bit pattern may occur, NaNs with a payload and negative zeros among them."""
+    size = int(np.prod(shape)) * dtype.numpy.itemsize
+    raw = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    return (raw % 2 if dtype.name == "bool" else raw).view(dtype.numpy).reshape(shape)
+
+
+@pytest.mark.parametrize("array", ["numpy", "torch"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
+def test_every_type_and_shape_comes_through_bit_for_bit(
+    dtype: DType, shape: tuple[int, ...], array: Any
+) -> None:
+    seen: list[Any] = []
+
+    @op(f"{DOMAIN}::Op", array=array, inputs=[T], outputs=[T])
+    def kernel(x: Any) -> Any:
+        seen.append((str(x.dtype).removeprefix("torch."), tuple(x.shape)))
+        return x
+
+    x = noise(dtype, shape)
+    y = run(one_node("Op", dtype.name), x)
+    assert seen == [(dtype.name, shape)]
+    assert (y.dtype, y.shape) == (x.dtype, shape)
+    assert y.tobytes() == x.tobytes()
+
+
+@pytest.mark.parametrize(
+    "relayout",
+    [
+        lambda x: np.asfortranarray(x),
+        lambda x: x.T.copy().T,
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        lambda x: x[::-1].copy()[::-1],
+        lambda x: x[:, ::-1].copy()[:, ::-1],
+        lambda x: x.astype(x.dtype.newbyteorder()),
+        lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape),
+    ],
+    ids=["fortran", "transposed", "strided", "reversed", "reversed_rows", "byte_swapped", "unaligned"],
+)
+def test_a_result_may_lie_in_memory_as_it_likes(relayout: Callable[[Any], Any]) -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return relayout(x * 2)
+
+    np.testing.assert_array_equal(run(one_node("Op"), X), X * 2)
+    big = np.random.default_rng(0).normal(size=(513, 1025)).astype(np.float32)  # copied without the GIL
+    np.testing.assert_array_equal(run(one_node("Op"), big), big * 2)
+
+
+def test_a_result_may_be_broadcast_or_a_scalar() -> None:
+    @op(f"{DOMAIN}::Op")
+    def broadcast(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.broadcast_to(x.sum(), (3, 2))
+
+    @op(f"{DOMAIN}::Sum")
+    def scalar(x: NDArray[np.float32]) -> Any:
+        return x.sum()
+
+    np.testing.assert_array_equal(run(one_node("Op"), X), np.full((3, 2), 15, np.float32))
+    assert run(one_node("Sum"), X).shape == ()
+
+
+def test_absent_optional_inputs_are_none() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x, a=None, b=None):
+        return x + (1 if a is None else 0) + (2 if b is None else 0)
+
+    for inputs, added in ((["x"], 3), (["x", "x"], 2), (["x", "", "x"], 1), (["x", "x", "x"], 0)):
+        np.testing.assert_array_equal(run(model([node("Op", inputs)]), X), X + added)
+
+
+def test_variadic_inputs_come_in_any_number() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x, *more):
+        return x + sum(more) + np.float32(100 * len(more))
+
+    for count in (0, 1, 5):
+        expected = X * (1 + count) + 100 * count
+        np.testing.assert_array_equal(run(model([node("Op", ["x"] * (1 + count))]), X), expected)
+
+
+ATTRIBUTES = {"i": 3, "f": 0.5, "b": True, "s": "é\0", "li": [1, -2], "lf": [0.5]}
+
+
+def test_attributes_come_with_their_types_and_defaults() -> None:
+    seen: list[Any] = []
+
+    @op(f"{DOMAIN}::Op")
+    def kernel(
+        x,
+        *,
+        i: int = 7,
+        f: float = 0.25,
+        b: bool = False,
+        s: str = "default",
+        li: list[int] = [9],  # noqa: B006
+        lf: list[float] = [],  # noqa: B006
+    ):
+        seen.append({"i": i, "f": f, "b": b, "s": s, "li": li, "lf": lf})
+        return x
+
+    run(one_node("Op", **ATTRIBUTES), X)
+    run(one_node("Op"), X)
+    assert seen[0] == ATTRIBUTES
+    assert [type(value) for value in seen[0].values()] == [int, float, bool, str, list, list]
+    assert seen[1] == {"i": 7, "f": 0.25, "b": False, "s": "default", "li": [9], "lf": []}
+
+
+def test_a_missing_attribute_fails_when_the_session_is_made() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x, *, needed: int):
+        return x * needed
+
+    assert run(one_node("Op", needed=2), X)[1, 2] == 10
+    with pytest.raises(Exception, match='node "Op" has no attribute "needed"; expected one, since'):
+        ort_ops.InferenceSession(one_node("Op"))
+
+
+@pytest.mark.parametrize("given", [{"f": 2}, {"f": [2.5]}, {"lf": [1, 2]}, {"lf": 0.5}, {"lf": "text"}])
+def test_an_attribute_of_another_type_does_not_pass_for_an_absent_one(given: Any) -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x, *, f: float = 1.0, lf: list[float] = []):  # noqa: B006
+        return x
+
+    with pytest.raises(Exception, match=r"in another type than .* declares"):
+        ort_ops.InferenceSession(one_node("Op", **given))
+
+
+def register_three(array: Any) -> None:
+    @op(f"{DOMAIN}::Op", array=array, inputs=["float32"], outputs=["float32"] * 3)
+    def kernel(x: Any) -> Any:
+        return x + 1, x + 2, x + 3
+
+
+@pytest.mark.parametrize("array", ["numpy", "torch"])
+@pytest.mark.parametrize("outputs", [("a", "b", "c"), ("a", "", "c"), ("a", "b"), ("a",)])
+def test_outputs_that_a_node_leaves_out_are_dropped(outputs: tuple[str, ...], array: Any) -> None:
+    register_three(array)
+    named = [tensor(name) for name in outputs if name]
+    session = ort_ops.InferenceSession(model([node("Op", outputs=outputs)], outputs=named))
+    for value, info in zip(session.run(None, {"x": X}), named, strict=True):
+        np.testing.assert_array_equal(value, X + 1 + "abc".index(info.name))
+
+
+def test_outputs_that_a_run_does_not_ask_for_cost_nothing_but_are_right() -> None:
+    register_three("numpy")
+    named = [tensor(name) for name in "abc"]
+    session = ort_ops.InferenceSession(model([node("Op", outputs=tuple("abc"))], outputs=named))
+    c, a = session.run(["c", "a"], {"x": X})
+    np.testing.assert_array_equal(c - a, np.full_like(X, 2))
+
+
+def test_no_outputs() -> None:
+    seen = []
+
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> None:
+        seen.append(x.sum())
+
+    run(model([node("Op", outputs=()), builtin("Identity", ["x"], ["y"])]), X)
+    assert seen == [15]
+
+
+def test_inferred_types_and_shapes_show_downstream() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.int64]:
+        return np.concatenate([x, x], 1).astype(np.int64)
+
+    @kernel.infer
+    def _(x: ort_ops.TensorType) -> ort_ops.TensorType:
+        assert x.shape is not None
+        return ort_ops.TensorType(np.dtype(np.int64), (x.shape[0], np.int64(2) * x.shape[1], None))  # type: ignore[operator]
+
+    data = model(
+        [node("Op", outputs=["v"]), builtin("Neg", ["v"], ["y"])],
+        [tensor("x", shape=["batch", 3])],
+        [onnx.ValueInfoProto(name="y")],
+    )
+    (y,) = ort_ops.InferenceSession(data).get_outputs()
+    assert (y.type, y.shape[:2]) == ("tensor(int64)", ["batch", 6])
+    assert y.shape[2].startswith("unknown_")
+
+
+def test_unknown_dimensions_are_each_another_one() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return x[:, : x.shape[1] // 2]
+
+    @kernel.infer
+    def _(x: ort_ops.TensorType) -> ort_ops.TensorType:
+        assert x.shape is not None
+        return ort_ops.TensorType(x.dtype, (x.shape[0], None))
+
+    nodes = [
+        node("Op", outputs=["v"]),
+        node("Op", ["v"], ["w"]),
+        builtin("Concat", ["v", "w"], ["y"], axis=1),
+    ]
+    nodes[1].name = "second"
+    x = np.arange(24, dtype=np.float32).reshape(2, 12)
+    y = run(model(nodes, [tensor("x", shape=["n", 12])], [tensor("y", shape=["n", 9])]), x)
+    np.testing.assert_array_equal(y, np.concatenate([x[:, :6], x[:, :3]], 1))
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "said"),
+    [
+        (ZeroDivisionError("in infer"), ZeroDivisionError, "in infer"),
+        ((2, 3), SchemaError, "returns ort_ops.TensorType .*; got int"),
+        (ort_ops.TensorType(np.dtype(np.float64), (2,)), SchemaError, "declares float32"),
+        (ort_ops.TensorType(None, (1.5,)), TypeError, "float"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_error_in_infer_is_raised_when_the_session_is_made(
+    result: Any, error: type[Exception], said: str
+) -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return x
+
+    @kernel.infer
+    def _(x: Any) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    with pytest.raises(error, match=said):
+        ort_ops.InferenceSession(model([node("Op")], [tensor("x", shape=[2, 3])]))
+
+
+# --- who runs what ---------------------------------------------------------------------------------
+
+
+def register_plus_one(name: str = "Op", kind: Any = None, **options: Any) -> ort_ops.registry.Op:
+    @op(f"{DOMAIN}::{name}", inputs=None if kind is None else [kind], **options)
+    def plus_one(x: Any) -> Any:
+        return x + 1
+
+    return plus_one
+
+
+def explained(session: ort_ops.InferenceSession) -> list[tuple[str, str, str]]:
+    return [(run.node, run.runner, run.reason) for run in session.explain()]
+
+
+def test_a_kernel_wins_over_the_body_unless_the_body_is_preferred() -> None:
+    register_plus_one()
+    data = model([node("Op")], functions=[BODY])
+    np.testing.assert_array_equal(run(data, X), X + 1)
+    np.testing.assert_array_equal(run(data, X, prefer="body"), -X)
+    session = ort_ops.InferenceSession(data, prefer="body")
+    assert explained(session) == [("Op", "function body", 'prefer="body"')]
+    (made,) = ort_ops.InferenceSession(data).explain()
+    assert str(made).endswith("register_plus_one.<locals>.plus_one on CPUExecutionProvider")
+
+
+def test_ops_limits_the_session_to_some_operators() -> None:
+    plus = register_plus_one()
+    data = model([node("Op")], functions=[BODY])
+    np.testing.assert_array_equal(run(data, X, ops=[plus]), X + 1)
+    np.testing.assert_array_equal(run(data, X, ops=[]), -X)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"kind": "float64"}, "no kernel takes the element types of node 'Op'"),
+        ({"providers": [CUDA], "array": "torch"}, f"its kernels run on {CUDA}; this session has {CPU}"),
+    ],
+)
+def test_a_kernel_that_can_not_run_leaves_the_body(options: Any, why: str) -> None:
+    register_plus_one(**options)
+    session = ort_ops.InferenceSession(model([node("Op")], functions=[BODY]), providers=[CPU])
+    assert explained(session) == [("Op", "function body", why)]
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], -X)
+
+
+def test_a_kernel_that_turns_out_not_to_fit_leaves_the_body() -> None:
+    register_plus_one(kind="float64")
+    nodes = [builtin("Identity", ["x"], ["v"]), node("Op", ["v"])]  # the file does not state v's type
+    session = ort_ops.InferenceSession(model(nodes, functions=[BODY]))
+    assert session.explain()[0].reason.startswith("with its kernel the session fails")
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], -X)
+
+
+def test_nodes_without_names_are_explained() -> None:
+    register_plus_one(kind="float32")
+
+    @op(f"{DOMAIN}::Op")
+    def minus_one(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return x - 1
+
+    nodes = [node("Op"), node("Op", ["d"], ["z"])]
+    ins, outs = [tensor("x"), tensor("d", "float64")], [tensor("y"), tensor("z", "float64")]
+    for each in nodes:
+        each.name = ""
+    session = ort_ops.InferenceSession(model(nodes, ins, outs))
+    assert [run.node for run in session.explain()] == ["", ""]
+    assert all("plus_one" in run.kernel and "minus_one" in run.kernel for run in session.explain())
+    y, z = session.run(None, {"x": X, "d": X.astype(np.float64)})
+    np.testing.assert_array_equal(z, y - 2)
+
+
+def test_a_provider_that_is_not_there_is_refused_unless_the_cpu_is_named() -> None:
+    register_plus_one()
+    with pytest.raises(ProviderError, match=f"{CUDA} is not in this onnxruntime"):
+        ort_ops.InferenceSession(one_node("Op"), providers=[CUDA])
+    with pytest.raises(ProviderError, match="NoSuchExecutionProvider is not in"):
+        ort_ops.InferenceSession(one_node("Op"), providers=[("NoSuchExecutionProvider", {})])
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ModelError):
+        ort_ops.InferenceSession(b"no model")
+
+
+# --- other ways in ---------------------------------------------------------------------------------
+
+
+def test_options_serve_a_second_session_with_the_same_operators_and_refuse_others() -> None:
+    register_plus_one()
+    register_plus_one("Other")
+    options = onnxruntime.SessionOptions()
+    for _ in range(2):
+        np.testing.assert_array_equal(run(one_node("Op"), X, sess_options=options), X + 1)
+    with pytest.raises(RegistrationError, match="give each session a SessionOptions of its own"):
+        ort_ops.InferenceSession(one_node("Other"), options)
+
+
+def test_options_of_a_session_that_failed_serve_the_next() -> None:
+    register_plus_one()
+    options = onnxruntime.SessionOptions()
+    with pytest.raises(Exception, match="Missing"):
+        ort_ops.InferenceSession(model([node("Op", outputs=["v"]), node("Missing", ["v"])]), options)
+    np.testing.assert_array_equal(run(one_node("Op"), X, sess_options=options), X + 1)
+
+
+def test_plain_onnxruntime_takes_the_library_any_number_of_times() -> None:
+    register_plus_one()
+    options = onnxruntime.SessionOptions()
+    for _ in range(2):
+        options.register_custom_ops_library(ort_ops.get_library_path())
+        ort_ops.register(options)
+    session = onnxruntime.InferenceSession(one_node("Op"), options)
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], X + 1)
+
+
+def test_plain_onnxruntime_can_name_what_it_wants() -> None:
+    register_plus_one()
+    register_plus_one("Other")
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("ort_ops.ops", f"{DOMAIN}::Op")
+    options.register_custom_ops_library(ort_ops.get_library_path())
+    onnxruntime.InferenceSession(one_node("Op"), options)
+    with pytest.raises(Exception, match="Other"):
+        onnxruntime.InferenceSession(one_node("Other"), options)
+    with pytest.raises(RegistrationError, match=r"names test\.domain::Missing, for which no kernel"):
+        ort_ops.register(onnxruntime.SessionOptions(), [f"{DOMAIN}::Missing"])
+
+
+def test_operators_registered_later_and_other_sessions_disturb_nobody() -> None:
+    register_plus_one()
+    first = ort_ops.InferenceSession(one_node("Op"))
+    for count in range(50):
+        register_plus_one(f"Later{count}")
+    others = [ort_ops.InferenceSession(one_node(f"Later{count}")) for count in range(50)]
+    for session in (*others, first):
+        np.testing.assert_array_equal(session.run(None, {"x": X})[0], X + 1)
+
+
+def test_kernels_run_in_subgraphs() -> None:
+    register_plus_one()
+    v, b = tensor("v"), tensor("b")
+    arm = helper.make_graph([node("Op", ["x"], ["b"])], "then", [], [b])
+    other = helper.make_graph([builtin("Neg", ["x"], ["b"])], "else", [], [b])
+    chosen = model(
+        [builtin("If", ["on"], ["y"], then_branch=arm, else_branch=other)],
+        [tensor("x"), tensor("on", "bool", [])],
+    )
+    np.testing.assert_array_equal(run(chosen, X, np.array(True)), X + 1)
+    np.testing.assert_array_equal(run(chosen, X, np.array(False)), -X)
+
+    nodes = [builtin("Identity", ["more"], ["again"]), node("Op", ["v"], ["w"])]
+    ins = [tensor("i", "int64", []), tensor("more", "bool", []), v]
+    body = helper.make_graph(nodes, "body", ins, [tensor("again", "bool", []), tensor("w")])
+    looped = model(
+        [builtin("Loop", ["n", "", "x"], ["y"], body=body)], [tensor("x"), tensor("n", "int64", [])]
+    )
+    np.testing.assert_array_equal(run(looped, X, np.array(5)), X + 5)
+    assert [made.runner for made in ort_ops.InferenceSession(looped).explain()] == ["kernel"]
+
+
+def test_a_kernel_of_constants_is_run_and_explained() -> None:
+    register_plus_one()
+    nodes = [node("Op", ["w"], ["v"]), builtin("Add", ["x", "v"], ["y"])]
+    data = model(nodes, initializers=[numpy_helper.from_array(X, "w")])
+    np.testing.assert_array_equal(run(data, X), 2 * X + 1)
+    assert [made.runner for made in ort_ops.InferenceSession(data).explain()] == ["kernel"]
+
+
+def test_a_kernel_may_make_and_run_a_session() -> None:
+    register_plus_one("Inner")
+
+    @op(f"{DOMAIN}::Op")
+    def outer(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return run(one_node("Inner"), x.copy()) * 10
+
+    np.testing.assert_array_equal(run(one_node("Op"), X), (X + 1) * 10)
+
+
+def test_threads_share_a_session() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        if x[0] == 13:
+            raise ValueError("thirteen")
+        return x * 2
+
+    session = ort_ops.InferenceSession(one_node("Op"))
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        for size in (1, 2, 100, 300_000):
+            x = np.full(size, seed, np.float32)
+            try:
+                if not (session.run(None, {"x": x})[0] == 2 * seed).all():
+                    wrong.append(seed)
+            except KernelError as error:
+                if str(error.__cause__) != "thirteen" or seed != 13:
+                    wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(10, 18)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_run_with_values_and_with_bindings() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        if x.size == 0:
+            raise ValueError("nothing to do")
+        return x + 1
+
+    session = ort_ops.InferenceSession(one_node("Op"))
+    for x, ok in ((X, True), (X[:0], False), (X, True)):
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(x)
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("x", value)
+        binding.bind_output("y")
+        if ok:
+            np.testing.assert_array_equal(session.run_with_ort_values(["y"], {"x": value})[0].numpy(), X + 1)
+            session.run_with_iobinding(binding)
+            np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], X + 1)
+            continue
+        with pytest.raises(KernelError, match="nothing to do"):
+            session.run_with_ort_values(["y"], {"x": value})
+        with pytest.raises(KernelError, match="nothing to do"):
+            session.run_with_iobinding(binding)
+
+
+def test_bfloat16_is_neither_cast_nor_taken_from_another_type() -> None:
+    register_plus_one()
+    session = ort_ops.InferenceSession(one_node("Op", "bfloat16"))
+    with pytest.raises(ValueError, match=r"input 'x' is float32; the model expects bfloat16"):
+        session.run(None, {"x": X})
+
+
+# --- arrays of torch and DLPack --------------------------------------------------------------------
+
+
+def test_torch_kernels_run_in_inference_mode_and_on_shared_providers() -> None:
+    @op(f"{DOMAIN}::Op", array="torch", providers=[CPU, CUDA])
+    def kernel(x: torch.Tensor) -> torch.Tensor:
+        assert not torch.is_grad_enabled()
+        return torch.nn.functional.relu(x - 2).T
+
+    session = ort_ops.InferenceSession(one_node("Op"), providers=[CPU])
+    with torch.inference_mode():
+        np.testing.assert_array_equal(session.run(None, {"x": X})[0], np.maximum(X - 2, 0).T)
+    assert torch.is_grad_enabled()
+
+
+def test_a_write_into_a_torch_input_is_found() -> None:
+    @op(f"{DOMAIN}::Op", array="torch")
+    def kernel(x: torch.Tensor) -> torch.Tensor:
+        return x[0:1].add_(1)
+
+    with pytest.raises(ResultError, match=r"wrote into its input 0.*work on a copy \(x.clone\(\)\)"):
+        run(one_node("Op"), X.copy())
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (lambda x: x.double(), "returned torch.float64 on cpu for output 0; expected torch.float32 on cpu"),
+        (lambda x: x.to("meta"), "returned torch.float32 on meta"),
+        (lambda x: None, "returned None; expected torch.Tensor; did the function forget its return"),
+        (lambda x: x.numpy(), "returned a ndarray; expected torch.Tensor"),
+        (lambda x: (x, x), r"returned a tuple of 2 \(Tensor, Tensor\); expected torch.Tensor"),
+    ],
+)
+def test_a_wrong_result_of_a_torch_kernel_is_refused(result: Callable[[Any], Any], said: str) -> None:
+    @op(f"{DOMAIN}::Op", array="torch", inputs=["float32"], outputs=["float32"])
+    def kernel(x: Any) -> Any:
+        return result(x)
+
+    with pytest.raises(ResultError, match=said):
+        run(one_node("Op"), X)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dlpack_kernels(shape: tuple[int, ...]) -> None:
+    @op(f"{DOMAIN}::Op", array="dlpack", inputs=["float32", "float32"], outputs=["float32", "int64"])
+    def kernel(x: Any, y: Any = None, *, scale: float) -> Any:
+        array = np.from_dlpack(x)
+        return array * np.float32(scale), torch.tensor([array.size])
+
+    data = model([node("Op", outputs=["y", "n"], scale=2.0)], outputs=[tensor("y"), tensor("n", "int64")])
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    y, n = run(data, x)
+    np.testing.assert_array_equal(y, 2 * x)
+    assert n == [x.size]
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (lambda x: np.from_dlpack(x).astype(np.float64), "returned float64 for output 0; expected float32"),
+        (lambda x: [1.0], "returned a list; expected an array with __dlpack__"),
+    ],
+)
+def test_a_wrong_result_of_a_dlpack_kernel_is_refused(result: Callable[[Any], Any], said: str) -> None:
+    @op(f"{DOMAIN}::Op", array="dlpack", inputs=["float32"], outputs=["float32"])
+    def kernel(x: Any) -> Any:
+        return result(x)
+
+    with pytest.raises(ResultError, match=said):
+        run(one_node("Op"), X)
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "nul \0 inside", "\udc80 is no UTF-8", "é (ort_ops failure 1)", "", "a\nb"]
+)
+def test_a_kernels_exception_is_the_cause(text: str) -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x):
+        raise ValueError(text)
+
+    with pytest.raises(
+        KernelError, match=r"^kernel tests\..*kernel of node 'Op' failed: ValueError"
+    ) as caught:
+        run(one_node("Op"), X)
+    assert type(caught.value.__cause__) is ValueError
+    assert caught.value.__cause__.args == (text,)
+    assert caught.value.__cause__.__traceback__ is not None
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_is_no_error_comes_through_as_it_is(interrupt: type[BaseException]) -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x):
+        raise interrupt("stop")
+
+    session = ort_ops.InferenceSession(one_node("Op"))
+    with pytest.raises(interrupt, match="stop"):
+        session.run(None, {"x": X})
+
+
+def test_plain_onnxruntime_gets_the_traceback_as_text() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x):
+        raise ValueError("in plain sight")
+
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options, [f"{DOMAIN}::Op"])
+    session = onnxruntime.InferenceSession(one_node("Op"), options)
+    with pytest.raises(Exception, match=r'(?s)node \'Op\' failed.*test_session.py", line \d+, in kernel'):
+        session.run(None, {"x": X})
+
+
+@pytest.mark.parametrize("array", ["numpy", "torch", "dlpack"])
+def test_a_view_that_is_kept_is_found(array: Any) -> None:
+    kept = []
+
+    @op(f"{DOMAIN}::Op", array=array, inputs=["float32"], outputs=["float32"])
+    def kernel(x: Any) -> Any:
+        kept.append(x[:1] if array != "dlpack" else x)
+        return np.zeros(3, np.float32) if array != "torch" else torch.zeros(3)
+
+    with pytest.raises(ResultError, match="kept a view of an input beyond its call"):
+        run(one_node("Op"), X)
+
+
+@pytest.mark.parametrize("dtype", ["string", "float8"])
+def test_types_that_no_kernel_can_have_are_refused(dtype: str) -> None:
+    op(f"{DOMAIN}::Op")(lambda x: x)
+    cast = {"string": 8, "float8": 17}[dtype]
+    nodes = [
+        builtin("Cast", ["x"], ["a"], to=cast),
+        node("Op", ["a"], ["b"]),
+        builtin("Cast", ["b"], ["y"], to=1),
+    ]
+    with pytest.raises(KernelError, match=f"ONNX element type {cast} can't be given to a Python kernel"):
+        run(model(nodes, opset=19), X)
+
+
+def test_a_result_against_the_models_shapes_is_refused() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return x[:, :2]
+
+    fixed = model([node("Op")], [tensor("x", shape=["n", 3])], [tensor("y", shape=["n", 3])])
+    with pytest.raises(ResultError, match=r"output 0 has shape \(2, 2\) but the model says \(2, 3\)"):
+        run(fixed, X)
