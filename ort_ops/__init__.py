@@ -19,7 +19,10 @@ from .session import InferenceSession, NodeRun, get_library_path, register  # no
 __all__ = ["InferenceSession", "NodeRun", "TensorType", "get_library_path", "onnx_op", "register"]
 
 _SUBMODULES = frozenset(
-    {"dtypes", "errors", "kernel", "model", "parity", "registry", "runtime", "schema", "selection", "session"}
+    {
+        *("arrays", "compat", "dtypes", "errors", "failures", "inference", "kernel", "model", "packing"),
+        *("parity", "providers", "registry", "runtime", "schema", "selection", "session", "values"),
+    }
 )
 
 

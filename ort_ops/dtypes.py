@@ -1,6 +1,7 @@
 """One table of element types: ONNX's number, ONNX Runtime's name, NumPy's dtype and torch's name.
 
-A NumPy dtype comes from ml_dtypes where NumPy has none of its own. The torch column is a name, so that
+A NumPy dtype comes from ml_dtypes where NumPy has none of its own; strings are Python str in an array of
+objects, and the 4-bit types have an element a byte. The torch column is a name, so that
 reading the table loads no torch.
 """
 
@@ -47,12 +48,20 @@ DTYPES: tuple[DType, ...] = (
     _row(5, "int16", "int16", np.int16, "int16"),
     _row(6, "int32", "int32", np.int32, "int32"),
     _row(7, "int64", "int64", np.int64, "int64"),
+    _row(8, "string", "string", np.object_, None),
     _row(9, "bool", "bool", np.bool_, "bool"),
     _row(10, "float16", "float16", np.float16, "float16"),
     _row(11, "float64", "double", np.float64, "float64"),
     _row(12, "uint32", "uint32", np.uint32, "uint32"),
     _row(13, "uint64", "uint64", np.uint64, "uint64"),
     _row(16, "bfloat16", "bfloat16", ml_dtypes.bfloat16, "bfloat16"),
+    _row(17, "float8_e4m3fn", "float8e4m3fn", ml_dtypes.float8_e4m3fn, "float8_e4m3fn"),
+    _row(18, "float8_e4m3fnuz", "float8e4m3fnuz", ml_dtypes.float8_e4m3fnuz, "float8_e4m3fnuz"),
+    _row(19, "float8_e5m2", "float8e5m2", ml_dtypes.float8_e5m2, "float8_e5m2"),
+    _row(20, "float8_e5m2fnuz", "float8e5m2fnuz", ml_dtypes.float8_e5m2fnuz, "float8_e5m2fnuz"),
+    _row(21, "uint4", "uint4", ml_dtypes.uint4, None),
+    _row(22, "int4", "int4", ml_dtypes.int4, None),
+    _row(23, "float4_e2m1fn", "float4e2m1", ml_dtypes.float4_e2m1fn, None),
 )
 
 _BY_ONNX: Mapping[int, DType] = {dtype.onnx: dtype for dtype in DTYPES}
@@ -72,7 +81,7 @@ def from_onnx(element_type: int) -> DType:
 
 def from_numpy(dtype: DTypeLike) -> DType:
     """Return the row of a NumPy dtype, whatever its byte order; raises SchemaError for another."""
-    native = np.dtype(dtype).newbyteorder("=")
+    native = np.dtype(np.object_ if dtype is str else dtype).newbyteorder("=")
     try:
         return _BY_NUMPY[native]
     except KeyError:

@@ -68,9 +68,16 @@ ATTRIBUTE_KINDS: Mapping[Any, str] = {
     int: "int",
     float: "float",
     str: "str",
+    bytes: "bytes",
+    list[bool]: "list[bool]",
     list[int]: "list[int]",
     list[float]: "list[float]",
+    list[str]: "list[str]",
+    np.ndarray: "tensor",
 }
+
+OUT = "out"
+"""The keyword-only parameter by which a kernel asks for the buffers of its outputs, to fill them."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class OpSchema:
     inputs: tuple[Formal, ...]
     outputs: tuple[Formal, ...]
     attributes: tuple[Attribute, ...]
+    takes_out: bool = False
 
     def signatures(self) -> Iterator[Signature]:
         """Give every combination of element types, as ONNX Runtime wants them registered."""
@@ -117,6 +125,7 @@ def read_schema(
     hints = _hints(function, where)
     parameters = list(inspect.signature(function).parameters.values())
     positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     if inputs is not None:
         if len(inputs) != len(positional):
             raise SchemaError(f"{where}: inputs= lists {len(inputs)} types for {len(positional)} parameters")
@@ -125,7 +134,8 @@ def read_schema(
     schema = OpSchema(
         formals,
         _outputs(hints, outputs, formals, where),
-        tuple(_attribute(p, hints.get(p.name), where) for p in parameters if p.kind is p.KEYWORD_ONLY),
+        tuple(_attribute(p, hints.get(p.name), where) for p in keyword_only if p.name != OUT),
+        takes_out=any(p.name == OUT for p in keyword_only),
     )
     count = sum(1 for _ in itertools.islice(schema.signatures(), MAX_SIGNATURES + 1))
     if count > MAX_SIGNATURES:
@@ -189,14 +199,22 @@ def _like_first_input(inputs: tuple[Formal, ...], where: str) -> Formal:
 def _attribute(parameter: inspect.Parameter, hint: Any, where: str) -> Attribute:
     required = parameter.default is parameter.empty
     if hint is None and not required:
-        hint = type(parameter.default)
-    kind = ATTRIBUTE_KINDS.get(hint)
+        hint = _type_of_default(parameter.default)
+    kind = ATTRIBUTE_KINDS.get(np.ndarray if typing.get_origin(hint) is np.ndarray else hint)
     if kind is None:
         known = ", ".join(ATTRIBUTE_KINDS.values())
         raise SchemaError(
             f"{where}: attribute {parameter.name!r} is annotated {hint!r}; expected one of {known}"
         )
     return Attribute(parameter.name, kind, required)
+
+
+def _type_of_default(default: object) -> Any:
+    """Return the annotation that a default stands for: ``list[int]`` for ``(1, 2)``."""
+    if not isinstance(default, list | tuple):
+        return type(default)
+    kinds = {type(item) for item in default}
+    return types.GenericAlias(list, (kinds.pop(),)) if len(kinds) == 1 else type(default)
 
 
 def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | None]:

@@ -1,21 +1,19 @@
 """Sessions of ONNX Runtime that run Python kernels, and what they say about who ran what."""
 
-import ctypes
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy as np
 import onnxruntime
 
 from . import _bridge
-from .dtypes import find_dtype
 from .errors import KernelError, ProviderError, RegistrationError, ResultError
-from .kernel import take_failure
+from .failures import take_failure
 from .model import Node, read_model
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for
+from .values import REFUSED_BY_RUN, to_numpy, to_value
 
 __all__ = ["InferenceSession", "NodeRun", "get_library_path", "register"]
 
@@ -75,8 +73,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
     CPU as what to fall back to; RegistrationError where two libraries claim a domain; ModelError for a file
     that is no model. ``run`` raises KernelError where a kernel failed, with the kernel's own exception as
-    its cause, and ``KeyboardInterrupt`` and ``SystemExit`` as they are. bfloat16 arrays (of ml_dtypes) go
-    in and come out, which plain onnxruntime refuses.
+    its cause, and ``KeyboardInterrupt`` and ``SystemExit`` as they are. bfloat16 and
+    float8 arrays (of ml_dtypes) go in and come out, which plain onnxruntime refuses.
     """
 
     def __init__(
@@ -108,8 +106,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             self._create(path_or_bytes, None, plan, arguments)
         self._plan = plan
         self._refuse_silent_fallback(providers)
-        self._dtypes = {i.name: i.type for i in self.get_inputs()}
-        self._by_values = any(t.type == "tensor(bfloat16)" for t in (*self.get_inputs(), *self.get_outputs()))
+        self._types = {i.name: i.type for i in self.get_inputs()}
+        self._by_values = any(t.type in REFUSED_BY_RUN for t in (*self.get_inputs(), *self.get_outputs()))
 
     def _create(
         self,
@@ -188,22 +186,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
     def _run_by_values(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any) -> list[Any]:
         wanted = output_names or [output.name for output in self.get_outputs()]
-        values = {name: self._to_value(name, array) for name, array in input_feed.items()}
-        return [_to_numpy(v) for v in super().run_with_ort_values(wanted, values, run_options)]
-
-    def _to_value(self, name: str, array: Any) -> onnxruntime.OrtValue:
-        if isinstance(array, onnxruntime.OrtValue):
-            return array
-        declared = self._dtypes.get(name, "")
-        if declared != "tensor(bfloat16)":
-            return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array))
-        dtype = find_dtype(declared)
-        array = np.asarray(array, order="C")
-        if array.dtype != dtype.numpy:
-            raise ValueError(
-                f"input {name!r} is {array.dtype}; the model expects {dtype.name} (of ml_dtypes)"
-            )
-        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), dtype.onnx)
+        values = {
+            name: to_value(name, array, self._types.get(name, "")) for name, array in input_feed.items()
+        }
+        return [to_numpy(v) for v in super().run_with_ort_values(wanted, values, run_options)]
 
     def explain(self) -> tuple[NodeRun, ...]:
         """Say for each custom node of the model who runs it, and why no kernel does where none does."""
@@ -246,22 +232,6 @@ def _provider_names(providers: Sequence[str | tuple[str, dict[str, Any]]] | None
         )
     # ONNX Runtime itself puts the CPU behind the providers that are asked for.
     return [name for name in names if name in available] + ([] if CPU in names else [CPU])
-
-
-def _to_numpy(value: onnxruntime.OrtValue) -> Any:
-    """Return an OrtValue on the CPU as an array, bfloat16 included."""
-    if value.data_type() != "tensor(bfloat16)":
-        return value.numpy()
-    dtype = find_dtype("bfloat16")
-    array = np.empty(value.shape(), dtype.numpy)
-    if array.size:
-        source = np.ctypeslib.as_array(_pointer(value.data_ptr()), shape=(array.size,))
-        array.reshape(-1).view(np.uint16)[:] = source
-    return array
-
-
-def _pointer(address: int) -> Any:
-    return ctypes.cast(address, ctypes.POINTER(ctypes.c_uint16))
 
 
 def _raise_kernel_error(error: Exception) -> NoReturn:

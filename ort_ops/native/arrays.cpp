@@ -24,6 +24,7 @@ PyArray_Descr* dtype_of(int element_type) {
   return reinterpret_cast<PyArray_Descr*>(dtypes[index].ptr());
 }
 
+// An array over `data`, or over new memory of its own where that is null.
 nb::object wrap(PyArray_Descr* dtype, const std::vector<std::int64_t>& dims, void* data, int flags) {
   static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
   Py_INCREF(dtype);  // PyArray_NewFromDescr takes a reference over
@@ -39,6 +40,50 @@ nb::object wrap(PyArray_Descr* dtype, const std::vector<std::int64_t>& dims, voi
     types.append(i < wanted.size() ? wanted[i].type : 0);
   call_python(hooks().reject, result, types);
   throw OrtError{"the kernel's result was refused"};  // not reached: reject raises
+}
+
+constexpr int kUint8 = 2;
+constexpr int kString = 8;
+
+// Two elements a byte: uint4, int4, float4e2m1.
+bool is_packed(int element_type) { return element_type >= 21 && element_type <= 23; }
+
+// A view of memory that holds a reference to the run's owner for as long as anything refers to it.
+nb::object owned_view(const Call& call, const TensorType& type, void* data, int flags) {
+  nb::object array = wrap(dtype_of(type.type), type.dims, data, flags);
+  if (!array.is_valid()) throw nb::python_error();
+  Py_INCREF(call.owner.ptr());
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.ptr()), call.owner.ptr()) < 0)
+    throw nb::python_error();
+  return array;
+}
+
+nb::object shape_of(const TensorType& type) {
+  nb::list dims;
+  for (std::int64_t dim : type.dims) dims.append(dim);
+  return nb::tuple(dims);
+}
+
+nb::object unpacked(const abi::Api* api, const abi::Value* value, const TensorType& type) {
+  std::int64_t count = 1;
+  for (std::int64_t dim : type.dims) count *= dim;
+  nb::object raw = wrap(dtype_of(kUint8), {(count + 1) / 2}, nullptr, 0);
+  if (!raw.is_valid()) throw nb::python_error();
+  auto* bytes = reinterpret_cast<PyArrayObject*>(raw.ptr());
+  if (count != 0)
+    std::memcpy(PyArray_DATA(bytes), data_of(api, value), static_cast<std::size_t>(PyArray_NBYTES(bytes)));
+  return call_python(hooks().unpack, raw, shape_of(type), nb::cast(type.type));
+}
+
+// New memory with every bit set: NaN in all floating-point types but float8's fnuz kinds, -1 in integers.
+nb::object poisoned(const TensorType& type) {
+  nb::object array = wrap(dtype_of(type.type), type.dims, nullptr, 0);
+  if (!array.is_valid()) throw nb::python_error();
+  auto* to = reinterpret_cast<PyArrayObject*>(array.ptr());
+  if (PyArray_NBYTES(to) != 0)
+    std::memset(PyArray_DATA(to), PyArray_ISBOOL(to) ? 1 : 0xff,
+                static_cast<std::size_t>(PyArray_NBYTES(to)));
+  return array;
 }
 
 bool same_type(const PyArrayObject* array, PyArray_Descr* dtype) {
@@ -57,8 +102,28 @@ PyArrayObject* as_array(const Call& call, nb::handle result, nb::handle item, st
   }
   if (!PyArray_Check(array)) reject(call, result);
   auto* typed = reinterpret_cast<PyArrayObject*>(array);
-  if (!same_type(typed, dtype_of(call.kernel.expected[index].type))) reject(call, result);
+  const int type = call.kernel.expected[index].type;
+  const bool text = type == kString && PyArray_DESCR(typed)->kind == 'U';
+  if (!text && !same_type(typed, dtype_of(type))) reject(call, result);
   return typed;
+}
+
+void copy_strings(const Call& call, PyArrayObject* source, abi::Value* value) {
+  nb::object texts =
+      nb::steal(PyArray_FROM_OTF(reinterpret_cast<PyObject*>(source), NPY_OBJECT, NPY_ARRAY_CARRAY_RO));
+  if (!texts.is_valid()) throw nb::python_error();
+  auto* array = reinterpret_cast<PyArrayObject*>(texts.ptr());
+  write_strings(call.kernel.api, static_cast<PyObject* const*>(PyArray_DATA(array)),
+                static_cast<std::size_t>(PyArray_SIZE(array)), value);
+}
+
+void copy_packed(const Call& call, PyArrayObject* source, int type, abi::Value* value) {
+  nb::object packed =
+      call_python(hooks().pack, nb::handle(reinterpret_cast<PyObject*>(source)), nb::cast(type));
+  auto* bytes = reinterpret_cast<PyArrayObject*>(packed.ptr());
+  if (PyArray_NBYTES(bytes) != 0)
+    std::memcpy(data_of(call.kernel.api, value), PyArray_DATA(bytes),
+                static_cast<std::size_t>(PyArray_NBYTES(bytes)));
 }
 
 void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype, abi::Value* value) {
@@ -82,7 +147,14 @@ void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype, ab
 void store_one(const Call& call, PyArrayObject* array, std::size_t index) {
   const npy_intp* dims = PyArray_DIMS(array);
   abi::Value* value = call.allocate(index, {dims, dims + PyArray_NDIM(array)});
-  if (value != nullptr) copy_into(call, array, dtype_of(call.kernel.expected[index].type), value);
+  if (value == nullptr) return;
+  const int type = call.kernel.expected[index].type;
+  if (type == kString)
+    copy_strings(call, array, value);
+  else if (is_packed(type))
+    copy_packed(call, array, type, value);
+  else
+    copy_into(call, array, dtype_of(type), value);
 }
 
 }  // namespace
@@ -91,15 +163,37 @@ void import_numpy() {
   if (_import_array() < 0) throw nb::python_error();
 }
 
-nb::object numpy_view(const Call& call, const abi::Value* value) {
-  const TensorType type = type_and_shape(call.kernel.api, value);
-  nb::object array = wrap(dtype_of(type.type), type.dims, data_of(call.kernel.api, value),
-                          NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED);  // and not writeable
+nb::object numpy_copy(const abi::Api* api, const abi::Value* value) {
+  const TensorType type = type_and_shape(api, value);
+  PyArray_Descr* dtype = dtype_of(type.type);
+  if (is_packed(type.type)) return unpacked(api, value, type);
+  nb::object array = wrap(dtype, type.dims, nullptr, 0);  // memory of its own
   if (!array.is_valid()) throw nb::python_error();
-  Py_INCREF(call.owner.ptr());
-  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.ptr()), call.owner.ptr()) < 0)
-    throw nb::python_error();
+  auto* to = reinterpret_cast<PyArrayObject*>(array.ptr());
+  if (type.type == kString)
+    read_strings(api, value, static_cast<std::size_t>(PyArray_SIZE(to)),
+                 static_cast<PyObject**>(PyArray_DATA(to)));
+  else if (PyArray_NBYTES(to) != 0)
+    std::memcpy(PyArray_DATA(to), data_of(api, value), static_cast<std::size_t>(PyArray_NBYTES(to)));
+  PyArray_CLEARFLAGS(to, NPY_ARRAY_WRITEABLE);
   return array;
+}
+
+nb::object numpy_view(const Call& call, const abi::Value* value) {
+  const abi::Api* api = call.kernel.api;
+  const TensorType type = type_and_shape(api, value);
+  if (type.type == kString || is_packed(type.type) || hooks().debug) return numpy_copy(api, value);
+  return owned_view(call, type, data_of(api, value), NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED);
+}
+
+nb::object numpy_output(const Call& call, std::size_t index, const std::vector<std::int64_t>& shape) {
+  const TensorType type{call.kernel.expected.at(index).type, shape};
+  if (type.type == kString || is_packed(type.type))
+    throw BadResult{"out= can't be had for strings and 4-bit types; return an array instead"};
+  if (hooks().debug) return poisoned(type);
+  abi::Value* value = call.allocate(index, shape);
+  if (value == nullptr) return nb::none();
+  return owned_view(call, type, data_of(call.kernel.api, value), NPY_ARRAY_CARRAY);
 }
 
 void store_numpy(const Call& call, nb::handle result) {

@@ -71,6 +71,13 @@ void set_output(const Api* api, abi::ShapeInferContext* context, std::size_t ind
   check(api, abi::ShapeInferSetOutputTypeShape(api, context, index, info));
 }
 
+std::string summary_of(const nb::python_error& error) {
+  const nb::object text = nb::steal(PyObject_Str(error.value().ptr()));
+  if (!text.is_valid()) PyErr_Clear();
+  return nb::cast<std::string>(error.type().attr("__name__")) + ": " +
+         (text.is_valid() ? nb::cast<std::string>(text) : "");
+}
+
 }  // namespace
 
 abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferContext* context) noexcept {
@@ -86,7 +93,10 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
     }
   } catch (nb::python_error& error) {
     // ONNX Runtime would drop a status from here without a word; the session that is being made asks.
-    if (!logs().empty()) logs().back().errors.push_back(nb::borrow(error.value()));
+    if (!logs().empty())
+      logs().back().errors.push_back(nb::borrow(error.value()));
+    else
+      registration_of(custom).infer_error = op.kernel_name + "'s infer function failed: " + summary_of(error);
   } catch (const OrtError& error) {
     if (!logs().empty())
       logs().back().errors.push_back(nb::borrow(PyExc_RuntimeError)((op.name + ": " + error.text).c_str()));
@@ -94,6 +104,72 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
     return nullptr;  // out of memory: the shape stays unknown
   }
   return nullptr;
+}
+
+namespace {
+
+// The shapes that `infer` gives for these inputs: numbers alone, since the inputs' are.
+std::vector<std::vector<std::int64_t>> ask_infer(const Call& call) {
+  const std::size_t count = call.input_count();
+  nb::list inputs;
+  for (std::size_t i = 0; i < count; ++i) {
+    const abi::Value* value = call.input(i);
+    const TensorType type = value == nullptr ? TensorType() : type_and_shape(call.kernel.api, value);
+    nb::list dims;
+    for (std::int64_t dim : type.dims) dims.append(dim);
+    inputs.append(nb::make_tuple(type.type, nb::tuple(dims)));
+  }
+  std::vector<std::vector<std::int64_t>> shapes;
+  for (nb::handle output : call_python(call.kernel.op->infer, inputs)) {
+    std::vector<std::int64_t> shape;
+    if (output.is_none() || nb::object(output[1]).is_none())
+      throw BadResult{"the infer function gives no shape for given inputs; with out= it has to"};
+    for (nb::handle dim : nb::object(output[1])) {
+      if (!PyLong_Check(dim.ptr()))
+        throw BadResult{
+            "the infer function gives no number for a dimension of given inputs; with out= it has to"};
+      shape.push_back(nb::cast<std::int64_t>(dim));
+    }
+    shapes.push_back(std::move(shape));
+  }
+  return shapes;
+}
+
+// What the answer depends on, in a row of numbers.
+std::vector<std::int64_t> signature_of(const Call& call) {
+  std::vector<std::int64_t> row;
+  const std::size_t count = call.input_count();
+  for (std::size_t i = 0; i < count; ++i) {
+    const abi::Value* value = call.input(i);
+    const TensorType type = value == nullptr ? TensorType() : type_and_shape(call.kernel.api, value);
+    row.push_back(type.type);
+    row.push_back(static_cast<std::int64_t>(type.dims.size()));
+    row.insert(row.end(), type.dims.begin(), type.dims.end());
+  }
+  return row;
+}
+
+}  // namespace
+
+std::vector<std::vector<std::int64_t>> output_shapes(const Call& call) {
+  const Kernel& kernel = call.kernel;
+  if (!kernel.op->infer.is_none()) {
+    std::vector<std::int64_t> asked = signature_of(call);
+    if (kernel.answered.empty() || asked != kernel.asked) {
+      kernel.answered = ask_infer(call);
+      kernel.asked = std::move(asked);
+    }
+    return kernel.answered;
+  }
+  std::vector<std::vector<std::int64_t>> shapes;
+  for (std::size_t i = 0; i < kernel.expected.size(); ++i) {
+    shapes.push_back(call.wanted_shape(i));
+    for (std::int64_t dim : shapes.back())
+      if (dim < 0)
+        throw BadResult{"takes out=, but the model leaves the shape of output " + std::to_string(i) +
+                        " open; give the kernel an infer function"};
+  }
+  return shapes;
 }
 
 }  // namespace ort_ops

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 namespace ort_ops {
 namespace {
@@ -10,96 +11,6 @@ namespace {
 using abi::Api;
 
 constexpr const char* kNoPython = "the Python interpreter has been shut down";
-
-template <typename Get>
-std::string read_string(const Api* api, Get get) {
-  std::size_t size = 0;
-  if (abi::Status* status = get(nullptr, &size)) abi::ReleaseStatus(api, status);  // says the size
-  std::string text(size, '\0');
-  if (size == 0) return text;
-  check(api, get(text.data(), &size));
-  text.resize(size - 1);  // without the terminating NUL
-  return text;
-}
-
-// A status that only says "this attribute is not there".
-bool present(const Api* api, abi::Status* status) {
-  if (status == nullptr) return true;
-  abi::ReleaseStatus(api, status);
-  return false;
-}
-
-template <typename T, typename Slot>
-nb::object read_list(const Api* api, const abi::KernelInfo* info, const char* name, const Slot& slot) {
-  std::size_t size = 0;
-  if (!present(api, slot(api, info, name, nullptr, &size))) return nb::none();
-  std::vector<T> values(size);
-  if (size) check(api, slot(api, info, name, values.data(), &size));
-  nb::list list;
-  for (T value : values) list.append(value);
-  return list;
-}
-
-// The attribute as the node has it, or none.
-nb::object read_attribute(const Api* api, const abi::KernelInfo* info, const Attribute& attribute) {
-  const char* name = attribute.name.c_str();
-  std::int64_t integer = 0;
-  float number = 0;
-  std::size_t size = 0;
-  switch (attribute.type) {
-    case abi::kInt:
-      return present(api, abi::GetAttributeInt(api, info, name, &integer)) ? nb::cast(integer) : nb::none();
-    case abi::kBool:
-      return present(api, abi::GetAttributeInt(api, info, name, &integer)) ? nb::cast(integer != 0)
-                                                                           : nb::none();
-    case abi::kFloat:
-      return present(api, abi::GetAttributeFloat(api, info, name, &number)) ? nb::cast(number) : nb::none();
-    case abi::kInts:
-      return read_list<std::int64_t>(api, info, name, abi::GetAttributeInts);
-    case abi::kFloats:
-      return read_list<float>(api, info, name, abi::GetAttributeFloats);
-    default:
-      if (!present(api, abi::GetAttributeString(api, info, name, nullptr, &size)) && size == 0)
-        return nb::none();
-      const std::string text = read_string(
-          api, [&](char* out, std::size_t* n) { return abi::GetAttributeString(api, info, name, out, n); });
-      return nb::steal(  // bytes that are no UTF-8 become lone surrogates, as in os.fsdecode
-          PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "surrogateescape"));
-  }
-}
-
-bool is_empty_list(const nb::object& value) {
-  return PyList_Check(value.ptr()) && PyList_GET_SIZE(value.ptr()) == 0;
-}
-
-// ONNX Runtime shows an attribute of another type as an absent one, or as an empty list.
-bool in_another_type(const Api* api, const abi::KernelInfo* info, const Attribute& attribute) {
-  constexpr int kTypes[] = {abi::kInt, abi::kFloat, abi::kInts, abi::kFloats, abi::kString};
-  return std::any_of(std::begin(kTypes), std::end(kTypes), [&](int type) {
-    if (type == attribute.type) return false;
-    const nb::object value = read_attribute(api, info, {attribute.name, type, false});
-    return !value.is_none() && !is_empty_list(value);
-  });
-}
-
-void read_attributes(Kernel& kernel, const abi::KernelInfo* info) {
-  nb::list names;
-  for (const Attribute& attribute : kernel.op->attributes) {
-    nb::object value = read_attribute(kernel.api, info, attribute);
-    if ((value.is_none() || is_empty_list(value)) && in_another_type(kernel.api, info, attribute))
-      throw OrtError{kernel.op->name + " node \"" + kernel.node + "\" has attribute \"" + attribute.name +
-                     "\" in another type than " + kernel.op->kernel_name +
-                     " declares; expected what the kernel's signature says"};
-    if (value.is_none()) {
-      if (!attribute.required) continue;  // the kernel's own default serves
-      throw OrtError{kernel.op->name + " node \"" + kernel.node + "\" has no attribute \"" + attribute.name +
-                     "\"; expected one, since " + kernel.op->kernel_name + " gives it no default"};
-    }
-    names.append(nb::str(attribute.name.c_str()));
-    kernel.kwvalues.push_back(std::move(value));
-  }
-  if (!kernel.kwvalues.empty()) kernel.kwnames = nb::tuple(names);
-}
 
 struct NamedDims {
   int type = 0;
@@ -170,8 +81,17 @@ std::string to_text(const std::vector<std::int64_t>& shape) {
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-// Calls the kernel's function with views of the inputs, absent ones as None.
-nb::object call_with_arrays(const Call& call) {
+// The buffers of the outputs as arrays to be filled: one, or a tuple of them.
+nb::object make_out(const Call& call) {
+  const std::vector<std::vector<std::int64_t>> shapes = output_shapes(call);
+  if (call.kernel.op->outputs.size() == 1) return numpy_output(call, 0, shapes.at(0));
+  nb::list outputs;
+  for (std::size_t i = 0; i < shapes.size(); ++i) outputs.append(numpy_output(call, i, shapes[i]));
+  return nb::tuple(outputs);
+}
+
+// Calls the kernel's function with views of the inputs, absent ones as None, and stores what it returns.
+void run_with_arrays(const Call& call) {
   const Kernel& kernel = call.kernel;
   const std::size_t given = call.input_count();
   const std::size_t positional = std::max(given, kernel.op->inputs.size());
@@ -190,12 +110,22 @@ nb::object call_with_arrays(const Call& call) {
   }
   const std::size_t count = arguments.size() - 1;
   for (const nb::object& value : kernel.kwvalues) arguments.push_back(value.ptr());
+  nb::object out;
+  if (kernel.op->takes_out) {
+    out = make_out(call);
+    arguments.push_back(out.ptr());
+  }
   nb::object result = nb::steal(or_hang([&] {
     return PyObject_Vectorcall(kernel.op->function.ptr(), arguments.data() + 1,
                                count | PY_VECTORCALL_ARGUMENTS_OFFSET, kernel.kwnames.ptr());
   }));
   if (!result.is_valid()) throw nb::python_error();
-  return result;
+  if (!kernel.op->takes_out)
+    store_numpy(call, result);
+  else if (!result.is_none() && !result.is(out))
+    throw BadResult{"returned a result though it is given out=; expected it to fill out, and None"};
+  else if (hooks().debug)
+    store_numpy(call, out);  // which was memory of its own
 }
 
 // Hands the kernel the Call itself, which belongs to Python from here on.
@@ -214,7 +144,7 @@ abi::Status* run_or_fail(const Kernel& kernel, abi::KernelContext* context, nb::
     if (kernel.op->by_call)
       run_by_call(call);
     else
-      store_numpy(call, call_with_arrays(call));
+      run_with_arrays(call);
     return nullptr;
   } catch (nb::python_error& error) {
     error.restore();
@@ -284,19 +214,21 @@ const abi::Value* Call::input(std::size_t index) const {
   return value;
 }
 
+std::vector<std::int64_t> Call::wanted_shape(std::size_t index) const {
+  std::vector<std::int64_t> wanted;
+  for (const Expected::Dim& dim : kernel.expected.at(index).dims)
+    wanted.push_back(dim.input < 0 ? dim.size
+                                   : type_and_shape(kernel.api, input(static_cast<std::size_t>(dim.input)))
+                                         .dims.at(static_cast<std::size_t>(dim.axis)));
+  return wanted;
+}
+
 abi::Value* Call::allocate(std::size_t index, const std::vector<std::int64_t>& shape) const {
-  const Expected& expected = kernel.expected.at(index);
-  if (expected.known) {
-    std::vector<std::int64_t> wanted(expected.dims.size());
+  if (kernel.expected.at(index).known) {
+    const std::vector<std::int64_t> wanted = wanted_shape(index);
     bool fits = shape.size() == wanted.size();
-    for (std::size_t axis = 0; axis < wanted.size(); ++axis) {
-      const Expected::Dim& dim = expected.dims[axis];
-      wanted[axis] = dim.size;
-      if (dim.input >= 0)
-        wanted[axis] =
-            type_and_shape(kernel.api, input(dim.input)).dims.at(static_cast<std::size_t>(dim.axis));
-      fits = fits && (wanted[axis] < 0 || wanted[axis] == shape[axis]);
-    }
+    for (std::size_t axis = 0; fits && axis < wanted.size(); ++axis)
+      fits = wanted[axis] < 0 || wanted[axis] == shape[axis];
     if (!fits)
       throw BadResult{"output " + std::to_string(index) + " has shape " + to_text(shape) +
                       " but the model says " + to_text(wanted) + "; return an array of that shape"};
@@ -316,10 +248,12 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
     kernel->op = &op;
     kernel->api = api;
     kernel->owned = !logs().empty();
+    const Registration& registration = registration_of(custom);
+    if (!registration.infer_error.empty()) throw OrtError{std::exchange(registration.infer_error, "")};
     kernel->node = read_string(api, [&](char* text, std::size_t* size) {
       return abi::KernelInfoGetNodeName(api, info, text, size);
     });
-    read_attributes(*kernel, info);
+    read_attributes(*kernel, info, registration.minor_release);
     read_expected(*kernel, info);
     if (kernel->owned)
       logs().back().kernels.push_back({op.domain, op.name, kernel->node, op.provider, op.kernel_name});

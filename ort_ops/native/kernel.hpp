@@ -29,6 +29,9 @@ struct Kernel {
   nb::object kwnames;  // a tuple of attribute names, or null where there are none
   std::vector<nb::object> kwvalues;
   std::vector<Expected> expected;
+  // What `output_shapes` said last, and for which types and shapes of the inputs.
+  mutable std::vector<std::int64_t> asked;
+  mutable std::vector<std::vector<std::int64_t>> answered;
 };
 
 // A run of one node: what the kernel is given and where its results go. Only valid during the run; a kernel
@@ -43,9 +46,33 @@ struct Call {
 
   std::size_t input_count() const;
   const abi::Value* input(std::size_t index) const;  // null: absent
+  // The model's shape of an output with the symbols filled in; -1 where it says nothing.
+  std::vector<std::int64_t> wanted_shape(std::size_t index) const;
   // Checks the shape against the model and allocates the output; null where nobody asked for it.
   abi::Value* allocate(std::size_t index, const std::vector<std::int64_t>& shape) const;
 };
+
+// Whether a getter found what it was asked for; its status says nothing else.
+inline bool present(const abi::Api* api, abi::Status* status) {
+  if (status == nullptr) return true;
+  abi::ReleaseStatus(api, status);
+  return false;
+}
+
+// The text that a getter of the form (char*, size_t*) gives, which says its size when it is given no room.
+template <typename Get>
+std::string read_string(const abi::Api* api, Get get) {
+  std::size_t size = 0;
+  present(api, get(nullptr, &size));
+  std::string text(size, '\0');
+  if (size == 0) return text;
+  check(api, get(text.data(), &size));
+  text.resize(size - 1);  // without the terminating NUL
+  return text;
+}
+
+// The node's attributes as keyword arguments (attributes.cpp).
+void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_release);
 
 TensorType type_and_shape(const abi::Api* api, const abi::Value* value);
 void* data_of(const abi::Api* api, const abi::Value* value);
@@ -53,7 +80,16 @@ void* data_of(const abi::Api* api, const abi::Value* value);
 // NumPy arrays over ONNX Runtime's buffers (arrays.cpp).
 void import_numpy();
 nb::object numpy_view(const Call& call, const abi::Value* value);
+nb::object numpy_copy(const abi::Api* api, const abi::Value* value);
+nb::object numpy_output(const Call& call, std::size_t index, const std::vector<std::int64_t>& shape);
 void store_numpy(const Call& call, nb::handle result);
+
+// The strings of a tensor as Python str, and back (strings.cpp).
+void read_strings(const abi::Api* api, const abi::Value* value, std::size_t count, PyObject** items);
+void write_strings(const abi::Api* api, PyObject* const* items, std::size_t count, abi::Value* value);
+
+// The shapes of the outputs for the inputs at hand: what `infer` says, or the model (infer.cpp).
+std::vector<std::vector<std::int64_t>> output_shapes(const Call& call);
 
 // Arrays that speak DLPack, for kernels that are handed the Call itself (arrays.cpp).
 nb::object dlpack_view(const Call& call, const abi::Value* value);

@@ -17,7 +17,7 @@ std::vector<Formal> formals(const std::vector<std::pair<int, int>>& pairs) {
 void make_op(Op* self, const std::string& domain, const std::string& name, const std::string& provider,
              const std::string& kernel_name, const std::vector<std::pair<int, int>>& inputs,
              const std::vector<std::pair<int, int>>& outputs, nb::list attributes, nb::object function,
-             nb::object infer, bool by_call) {
+             nb::object infer, bool by_call, bool takes_out) {
   new (self) Op();
   self->domain = domain;
   self->name = name;
@@ -31,16 +31,20 @@ void make_op(Op* self, const std::string& domain, const std::string& name, const
   self->function = std::move(function);
   self->infer = std::move(infer);
   self->by_call = by_call;
+  self->takes_out = takes_out;
 }
 
 void set_hooks(nb::object fail, nb::object discard, nb::object reject, nb::object select,
-               nb::object result_error, nb::list dtypes) {
+               nb::object result_error, nb::object pack, nb::object unpack, bool debug, nb::list dtypes) {
   Hooks& to = hooks();
   to.fail = std::move(fail);
   to.discard = std::move(discard);
   to.reject = std::move(reject);
   to.select = std::move(select);
   to.result_error = std::move(result_error);
+  to.pack = std::move(pack);
+  to.unpack = std::move(unpack);
+  to.debug = debug;
   to.dtypes.clear();
   for (nb::handle dtype : dtypes) to.dtypes.push_back(nb::borrow(dtype));
 }
@@ -60,6 +64,15 @@ nb::tuple finish_log() {
 const Call& live(const Call& call) {
   if (call.over) throw nb::value_error("a Call was used after its kernel had returned");
   return call;
+}
+
+std::vector<std::vector<std::int64_t>> call_output_shapes(const Call& call) {
+  try {
+    return output_shapes(live(call));
+  } catch (const BadResult& error) {
+    PyErr_SetString(hooks().result_error.ptr(), error.text.c_str());
+    throw nb::python_error();
+  }
 }
 
 nb::list call_inputs(const Call& call) {
@@ -110,15 +123,16 @@ NB_MODULE(_bridge, m) {
   nb::class_<Op>(m, "Op").def("__init__", make_op, nb::arg("domain"), nb::arg("name"), nb::arg("provider"),
                               nb::arg("kernel_name"), nb::arg("inputs"), nb::arg("outputs"),
                               nb::arg("attributes"), nb::arg("function"), nb::arg("infer").none(),
-                              nb::arg("by_call"));
+                              nb::arg("by_call"), nb::arg("takes_out"));
   nb::class_<Call>(m, "Call")
       .def("inputs", call_inputs)
       .def("attributes", call_attributes)
       .def("output", call_output, nb::arg("index"), nb::arg("shape"))
       .def("output_count", [](const Call& call) { return live(call).kernel.expected.size(); })
+      .def("output_shapes", call_output_shapes)
       .def("stream", call_stream);
   m.def("set_hooks", set_hooks, nb::arg("fail"), nb::arg("discard"), nb::arg("reject"), nb::arg("select"),
-        nb::arg("result_error"), nb::arg("dtypes"));
+        nb::arg("result_error"), nb::arg("pack"), nb::arg("unpack"), nb::arg("debug"), nb::arg("dtypes"));
   m.def("start_log", [] { logs().emplace_back(); });
   m.def("finish_log", finish_log);
 }

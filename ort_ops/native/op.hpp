@@ -37,6 +37,7 @@ struct Op {
   nb::object function;  // numpy arrays in, numpy arrays out; or, if `by_call`, takes a Call
   nb::object infer;     // (inputs) -> outputs, or None
   bool by_call;
+  bool takes_out;  // fills the buffers of its outputs by itself
 };
 
 // An operator as one ONNX Runtime sees it. Never destroyed, and nor is its Op: sessions keep the address,
@@ -45,6 +46,9 @@ struct Registration {
   abi::CustomOp callbacks;  // first, so that the pointer ONNX Runtime hands back is the Registration's
   const Op* op;
   const abi::Api* api;
+  int minor_release;  // of ONNX Runtime: 32 for 1.32
+  // What `infer` raised for a session of plain onnxruntime: said where the kernel is made.
+  mutable std::string infer_error;
 };
 
 inline const Registration& registration_of(const abi::CustomOp* op) {
@@ -60,6 +64,9 @@ struct Hooks {
   nb::object reject;               // (result, element types of the outputs) -> raises what is wrong with it
   nb::object select;               // (wanted, registered) -> ([(domain, [Op])], registered)
   nb::object result_error;         // the class for a result that is not what the model says
+  nb::object pack;                 // (array, element type) -> the bytes of a 4-bit tensor
+  nb::object unpack;               // (bytes, shape, element type) -> array
+  bool debug = false;              // copy inputs, and poison what a kernel is given to fill
   std::vector<nb::object> dtypes;  // NumPy dtype by ONNX element type
 };
 Hooks& hooks();

@@ -1,4 +1,6 @@
 // RegisterCustomOps, by which any ONNX Runtime in this process takes the operators.
+#include <cstdlib>
+#include <cstring>
 #include <map>
 #include <tuple>
 
@@ -56,7 +58,8 @@ abi::CustomOp callbacks_of(const Op& op) {
 
 // Domains by runtime, name and content, so that sessions with the same operators share one. Kept for
 // good, like the operators in them.
-abi::CustomOpDomain* domain_of(const Api* api, const std::string& name, const std::vector<Op*>& ops) {
+abi::CustomOpDomain* domain_of(const Api* api, int minor_release, const std::string& name,
+                               const std::vector<Op*>& ops) {
   static auto& made =
       *new std::map<std::tuple<const Api*, std::string, std::vector<Op*>>, abi::CustomOpDomain*>();
   abi::CustomOpDomain*& domain = made[{api, name, ops}];
@@ -64,7 +67,7 @@ abi::CustomOpDomain* domain_of(const Api* api, const std::string& name, const st
   abi::CustomOpDomain* filled = nullptr;
   check(api, abi::CreateCustomOpDomain(api, name.c_str(), &filled));
   for (const Op* op : ops) {
-    auto* registration = new Registration{callbacks_of(*op), op, api};
+    auto* registration = new Registration{callbacks_of(*op), op, api, minor_release, {}};
     check(api, abi::CustomOpDomainAdd(api, filled, &registration->callbacks));
   }
   return domain = filled;
@@ -85,7 +88,7 @@ nb::object config_entry(const Api* api, const abi::SessionOptions* options, cons
 constexpr const char* kWanted = "ort_ops.ops";
 constexpr const char* kRegistered = "ort_ops.registered";
 
-void register_selected(const Api* api, abi::SessionOptions* options) {
+void register_selected(const Api* api, int minor_release, abi::SessionOptions* options) {
   nb::object registered = config_entry(api, options, kRegistered);
   nb::object selected = call_python(hooks().select, config_entry(api, options, kWanted), registered);
   for (nb::handle entry : selected[0]) {
@@ -94,10 +97,17 @@ void register_selected(const Api* api, abi::SessionOptions* options) {
       op.inc_ref();  // never given back: see Op
       ops.push_back(nb::cast<Op*>(op));
     }
-    check(api, abi::AddCustomOpDomain(api, options, domain_of(api, nb::cast<std::string>(entry[0]), ops)));
+    check(api, abi::AddCustomOpDomain(api, options,
+                                      domain_of(api, minor_release, nb::cast<std::string>(entry[0]), ops)));
   }
   if (!selected[1].equal(registered))
     check(api, abi::AddConfigEntry(api, options, kRegistered, nb::cast<const char*>(selected[1])));
+}
+
+// The 32 of "1.32.0".
+int minor_of(const char* release) {
+  const char* dot = std::strchr(release, '.');
+  return dot == nullptr ? 0 : std::atoi(dot + 1);
 }
 
 abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base) noexcept {
@@ -109,7 +119,7 @@ abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base
   }
   const HoldGil gil;
   try {
-    register_selected(api, options);
+    register_selected(api, minor_of(base->GetVersionString()), options);
     return nullptr;
   } catch (nb::python_error& error) {
     error.restore();

@@ -97,7 +97,10 @@ def from_nowhere(x: "Nowhere"): ...  # type: ignore[name-defined]  # noqa: F821
         (lambda **attributes: None, r"\*\*attributes can't be.*keyword-only"),
         (lambda x, alpha=1.0: None, r"input 'alpha' has the default 1.0.*behind a \*"),
         (lambda: None, "no input whose type its output could take"),
-        (lambda x, *, a=(1,): None, "attribute 'a' is annotated <class 'tuple'>; expected one of bool, int"),
+        (
+            lambda x, *, a=(1, "b"): None,
+            "attribute 'a' is annotated <class 'tuple'>; expected one of bool, int",
+        ),
         (lambda x, *, a: None, "attribute 'a' is annotated None"),
         (many, "more than 256 combinations.*share a type variable"),
         (from_nowhere, "'Nowhere' is not defined; annotations are looked up"),

@@ -53,7 +53,11 @@ enum AttributeType : int {
   kFloats = 4,
   kString = 5,
   kStrings = 6,
-  kBool = 100,  // ours: an INT of 0 or 1 that the kernel declares as a bool
+  kTensor = 8,
+  // Ours, for what an ONNX attribute stands for in Python.
+  kBool = 100,   // of INT
+  kBools = 101,  // of INTS
+  kBytes = 102,  // of STRING
 };
 
 // The struct by which an operator is handed over. It has to stay where it is for as long as any session
@@ -114,6 +118,15 @@ inline constexpr Slot<238, Status*(const SessionOptions*, const char* key, char*
 
 inline constexpr Slot<51, Status*(Value*, void** data)> GetTensorMutableData;
 inline constexpr Slot<65, Status*(const Value*, TensorInfo**)> GetTensorTypeAndShape;
+inline constexpr Slot<127, Status*(const Value*, std::size_t index, std::size_t* length)>
+    GetStringElementLength;
+inline constexpr Slot<128, Status*(const Value*, std::size_t length, std::size_t index, void* text)>
+    GetStringElement;
+inline constexpr Slot<252, Status*(Value*, std::size_t index, std::size_t length, char** buffer)>
+    GetStringElementBuffer;
+inline constexpr Slot<96, void(Value*)> ReleaseValue;
+inline constexpr Slot<76, Status*(Allocator*, void*)> AllocatorFree;
+inline constexpr Slot<78, Status*(Allocator**)> GetDefaultAllocator;
 inline constexpr Slot<194, Status*(const Value*, const MemoryInfo**)> GetTensorMemoryInfo;
 inline constexpr Slot<72, Status*(const MemoryInfo*, int* id)> MemoryInfoGetId;
 inline constexpr Slot<225, void(const MemoryInfo*, int* device_type)> MemoryInfoGetDeviceType;
@@ -139,6 +152,11 @@ inline constexpr Slot<162, Status*(const KernelInfo*, const char* name, float*, 
     GetAttributeFloats;
 inline constexpr Slot<163, Status*(const KernelInfo*, const char* name, std::int64_t*, std::size_t*)>
     GetAttributeInts;
+inline constexpr Slot<236, Status*(const KernelInfo*, const char* name, Allocator*, Value**)>
+    GetAttributeTensor;
+// Since release 1.25. The list and each text in it belong to the caller, who frees them by the allocator.
+inline constexpr Slot<417, Status*(const KernelInfo*, const char* name, Allocator*, char***, std::size_t*)>
+    GetAttributeStrings;
 inline constexpr Slot<230, Status*(const KernelInfo*, std::size_t*)> KernelInfoGetInputCount;
 inline constexpr Slot<231, Status*(const KernelInfo*, std::size_t*)> KernelInfoGetOutputCount;
 inline constexpr Slot<234, Status*(const KernelInfo*, std::size_t, TypeInfo**)> KernelInfoGetInputTypeInfo;

@@ -1,0 +1,135 @@
+"""Kernels that are not given NumPy arrays: torch tensors and DLPack arrays over ONNX Runtime's buffers.
+
+Also what is wrong with a result, for every kind of array.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._bridge import Call
+from .dtypes import from_onnx
+from .errors import ResultError
+
+__all__ = ["reject", "run_on_dlpack", "run_on_torch"]
+
+Function = Callable[..., Any]
+
+
+def run_on_torch(function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call) -> None:
+    """Run a kernel on torch tensors over the buffers; on ONNX Runtime's own stream where it is on a GPU.
+
+    ``outputs`` is how many the operator has; a kernel that ``takes_out`` fills their buffers by itself.
+    """
+    torch = importlib.import_module("torch")
+    # A tensor that is made in inference mode has no version to tell a write by.
+    with torch.inference_mode(False), torch.no_grad():
+        inputs = [None if i is None else torch.from_dlpack(i) for i in call.inputs()]
+        if not on_cuda:
+            _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
+            return
+        # The inputs are on the provider's own device; a kernel without any runs on the current one.
+        devices = [i.device for i in inputs if i is not None and i.is_cuda]
+        device = devices[0] if devices else torch.device("cuda", torch.cuda.current_device())
+        with torch.cuda.stream(torch.cuda.ExternalStream(call.stream(), device=device)):
+            _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
+
+
+def _compute_on_torch(
+    torch: Any, function: Function, outputs: int, takes_out: bool, call: Call, inputs: Sequence[Any]
+) -> None:
+    out = _out(torch.from_dlpack, call) if takes_out else {}
+    result = function(*inputs, **call.attributes(), **out)
+    for index, tensor in enumerate(inputs):
+        if tensor is not None and tensor._version:
+            raise ResultError(
+                f"wrote into its input {index}, which may be a weight of the model; "
+                "work on a copy (x.clone())"
+            )
+    if takes_out:
+        _refuse_result(result, out)
+        return
+    for index, output in enumerate(_results(outputs, result)[: call.output_count()]):
+        if not isinstance(output, torch.Tensor):
+            raise ResultError(_not_an_array(result, "torch.Tensor", outputs))
+        buffer = call.output(index, tuple(output.shape))
+        if buffer is None:
+            continue
+        target = torch.from_dlpack(buffer)
+        if output.dtype != target.dtype or output.device != target.device:
+            raise ResultError(
+                f"returned {output.dtype} on {output.device} for output {index}; "
+                f"expected {target.dtype} on {target.device}"
+            )
+        target.copy_(output)
+
+
+def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call) -> None:
+    """Run a kernel on objects that speak DLPack; its results have to speak it, too."""
+    torch = importlib.import_module("torch") if on_cuda else None
+    out = _out(lambda buffer: buffer, call) if takes_out else {}
+    result = function(*call.inputs(), **call.attributes(), **out)
+    if takes_out:
+        _refuse_result(result, out)
+        return
+    from_dlpack: Any = np.from_dlpack if torch is None else torch.from_dlpack
+    for index, output in enumerate(_results(outputs, result)[: call.output_count()]):
+        if isinstance(output, np.generic):  # what NumPy makes of a sum
+            output = np.asarray(output)
+        if not hasattr(output, "__dlpack__"):
+            raise ResultError(_not_an_array(result, "an array with __dlpack__", outputs))
+        source = from_dlpack(output)
+        buffer = call.output(index, tuple(source.shape))
+        if buffer is None:
+            continue
+        target = from_dlpack(buffer)
+        if source.dtype != target.dtype:
+            raise ResultError(f"returned {source.dtype} for output {index}; expected {target.dtype}")
+        target[...] = source
+
+
+def _out(wrap: Callable[[Any], Any], call: Call) -> dict[str, Any]:
+    """Return the keyword argument that holds the buffers of the outputs: one array, or a tuple of them."""
+    buffers = [call.output(index, shape) for index, shape in enumerate(call.output_shapes())]
+    arrays = tuple(None if buffer is None else wrap(buffer) for buffer in buffers)
+    return {"out": arrays[0] if len(arrays) == 1 else arrays}
+
+
+def _refuse_result(result: object, out: Mapping[str, object]) -> None:
+    if result is not None and result is not out["out"]:
+        raise ResultError("returned a result though it is given out=; expected it to fill out, and None")
+
+
+def _results(outputs: int, result: object) -> tuple[object, ...]:
+    if outputs == 1:
+        return (result,)
+    if outputs == 0 and result is None:
+        return ()
+    if not isinstance(result, tuple) or len(result) != outputs:
+        raise ResultError(_not_an_array(result, "array", outputs))
+    return result
+
+
+def _not_an_array(result: object, wanted: str, count: int) -> str:
+    expected = wanted if count == 1 else "None" if count == 0 else f"a tuple of {count}: {wanted}"
+    got = "None" if result is None else f"a {type(result).__name__}"
+    if isinstance(result, tuple):
+        got = f"a tuple of {len(result)} ({', '.join(type(r).__name__ for r in result)})"
+    hint = "; did the function forget its return?" if result is None else ""
+    return f"returned {got}; expected {expected}{hint}"
+
+
+def reject(result: object, types: list[int]) -> None:
+    """Raise what is wrong with a result that the bridge could not store."""
+    items = result if isinstance(result, tuple) and len(types) != 1 else (result,)
+    for index, (item, element_type) in enumerate(zip(items, types, strict=False)):
+        if isinstance(item, np.ndarray | np.generic) and element_type:
+            expected = from_onnx(element_type).numpy
+            if item.dtype != expected:
+                raise ResultError(
+                    f"returned dtype {item.dtype} for output {index}; expected {expected}: nothing is cast "
+                    f"for you, so return result.astype({expected.name!r}) if that is what you mean"
+                )
+    raise ResultError(_not_an_array(result, "a NumPy array", len(types)))

@@ -1,0 +1,68 @@
+"""Output types and shapes: a kernel's ``infer`` function, asked in the bridge's own terms."""
+
+import itertools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from .dtypes import from_numpy, from_onnx
+from .errors import SchemaError
+from .schema import Dim, OpSchema, Signature, TensorType
+
+__all__ = ["Infer"]
+
+
+class Infer:
+    """Asks a kernel's ``infer`` function for output types and shapes, in the bridge's own terms."""
+
+    def __init__(self, function: Callable[..., Any], schema: OpSchema, signature: Signature) -> None:
+        self.function, self.schema, self.signature = function, schema, signature
+
+    def __call__(
+        self, inputs: list[tuple[int, tuple[int | str | None, ...] | None]]
+    ) -> list[tuple[int, tuple[int | str, ...] | None]]:
+        """Return (element type, dims) of each output from those of the inputs; type 0: an absent input."""
+        given = [TensorType(from_onnx(t).numpy, shape) if t else None for t, shape in inputs]
+        missing = len(self.schema.inputs) - len(given)
+        if missing > 0 and not any(f.variadic for f in self.schema.inputs):
+            given += [None] * missing
+        try:
+            result = self.function(*given)
+        except Exception:
+            if any(t is not None and t.shape is None for t in given):
+                return []  # of an unknown rank nothing need follow
+            raise
+        return [self._output(i, o) for i, o in enumerate(_as_tuple(result))]
+
+    def _output(self, index: int, output: object) -> tuple[int, tuple[int | str, ...] | None]:
+        if not isinstance(output, TensorType):
+            raise SchemaError(
+                f"{self.function.__qualname__}: an infer function returns ort_ops.TensorType "
+                f"(a tuple of them for several outputs); got {type(output).__name__}"
+            )
+        declared = self.signature.outputs[index]
+        stated = declared if output.dtype is None else from_numpy(output.dtype).onnx
+        if declared and stated != declared:
+            raise SchemaError(
+                f"{self.function.__qualname__}: output {index} is {from_onnx(stated).name}; "
+                f"the kernel declares {from_onnx(declared).name}"
+            )
+        return stated, None if output.shape is None else tuple(_dim(dim) for dim in output.shape)
+
+
+_unknown = itertools.count(1)
+
+
+def _dim(dim: Dim) -> int | str:
+    """Return a dimension as ONNX Runtime takes it.
+
+    From an operator it takes no unknown one (it reads -1, and its Concat refuses that); so each gets a
+    symbol of its own, one a call, since dimensions of one symbol are taken to be equal.
+    """
+    if dim is None:
+        return f"unknown_{next(_unknown)}"
+    return dim if isinstance(dim, str) else operator.index(dim)
+
+
+def _as_tuple(result: object) -> tuple[object, ...]:
+    return result if isinstance(result, tuple) else (result,)

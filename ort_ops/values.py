@@ -1,0 +1,48 @@
+"""Arrays that ``onnxruntime.InferenceSession.run`` refuses, bfloat16 and float8, into OrtValues and back."""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from .dtypes import DTYPES, find_dtype
+
+__all__ = ["REFUSED_BY_RUN", "to_numpy", "to_value"]
+
+REFUSED_BY_RUN = frozenset(f"tensor({dtype.ort})" for dtype in DTYPES if 16 <= dtype.onnx <= 20)
+"""ONNX Runtime's names of the types that its ``run`` takes no NumPy arrays of."""
+
+
+def to_value(name: str, array: Any, declared: str) -> onnxruntime.OrtValue:
+    """Return what input ``name``, of the type that the model declares, is fed with, as an OrtValue.
+
+    Raises ValueError where the model takes a type of ml_dtypes and the array is of another.
+    """
+    if isinstance(array, onnxruntime.OrtValue):
+        return array
+    if declared not in REFUSED_BY_RUN:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array))
+    dtype = find_dtype(declared)
+    array = np.asarray(array, order="C")
+    if array.dtype != dtype.numpy:
+        raise ValueError(f"input {name!r} is {array.dtype}; the model expects {dtype.name} (of ml_dtypes)")
+    bits = array.view(_bits(dtype.numpy))
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, dtype.onnx)
+
+
+def to_numpy(value: onnxruntime.OrtValue) -> Any:
+    """Return an OrtValue as an array on the CPU; a sequence or a map as onnxruntime returns it."""
+    if value.data_type() not in REFUSED_BY_RUN:
+        return value.numpy()
+    dtype = find_dtype(value.data_type()).numpy
+    array = np.empty(value.shape(), dtype)
+    if array.size:
+        pointer = ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_uint8))
+        source = np.ctypeslib.as_array(pointer, shape=(array.nbytes,))
+        array.reshape(-1).view(np.uint8)[:] = source
+    return array
+
+
+def _bits(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(f"u{dtype.itemsize}")
