@@ -34,12 +34,13 @@ def fail(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
     for link in _chain(error) if not DEBUG else ():
         traceback.clear_frames(link.__traceback__)
     what = f"kernel {kernel_name} of node {node!r}" if node else kernel_name
-    what = f"{what} failed: {_summary(error)}"
+    summary = _summary(error)
     number = next(_numbers)
-    _failures[number] = error, what
+    _failures[number] = error, f"{what} failed: {summary}"
     while len(_failures) > _KEPT:
         _failures.popitem(last=False)
-    message = f"{what} (ort_ops failure {number})"
+    # The number stands before what may be long: ONNX Runtime cuts a text off after some 2,000 characters.
+    message = f"{what} failed (ort_ops failure {number}): {summary}"
     return message if owned else f"{message}\n{text}"
 
 

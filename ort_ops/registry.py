@@ -9,7 +9,7 @@ from .errors import RegistrationError, SchemaError
 from .kernel import ArrayKind, Kernel
 from .schema import Signature, read_schema
 
-__all__ = ["Op", "Overload", "find_ops", "onnx_op", "registered_ops", "split_name"]
+__all__ = ["Op", "Overload", "add_op", "find_ops", "onnx_op", "registered_ops", "split_name"]
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -135,16 +135,21 @@ def onnx_op(
     def register(function: Callable[..., Any]) -> Op:
         kernel = Kernel(function, read_schema(function, inputs, outputs), tuple(providers), array)
         op = Op(kernel, pairs, version)
-        predecessors = [other for other in _ops if other.kernel.where == kernel.where and _overlap(op, other)]
-        for other in _ops:
-            if other not in predecessors:
-                _refuse_conflict(op, other)
-        for other in predecessors:
-            _ops.remove(other)
-        _ops.append(op)
+        add_op(op)
         return op
 
     return register
+
+
+def add_op(op: Op) -> None:
+    """Register a kernel in place of what the same function registered before; see ``onnx_op``."""
+    predecessors = [o for o in _ops if o.kernel.where == op.kernel.where and _overlap(op, o)]
+    for other in _ops:
+        if other not in predecessors:
+            _refuse_conflict(op, other)
+    for other in predecessors:
+        _ops.remove(other)
+    _ops.append(op)
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -17,13 +17,23 @@ from .kernel import set_select_hook
 from .model import Model
 from .registry import Op, Overload, find_ops, registered_ops, split_name
 
-__all__ = ["Plan", "Prefer", "giving", "plan_for"]
+__all__ = ["Plan", "Prefer", "giving", "offer", "plan_for"]
 
 Prefer = Literal["kernel", "body"]
 
 # Domains that another library registers: ours stay out unless a model or the user asks for them, since
 # ONNX Runtime refuses a domain that is set twice.
 FOREIGN_DOMAINS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
+
+_offered: set[Op] = set()
+
+
+def offer(op: Op, offered: bool = True) -> None:
+    """Say whether plain onnxruntime is given a kernel though its domain is another library's."""
+    if offered:
+        _offered.add(op)
+    else:
+        _offered.discard(op)
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,8 @@ def _everything(wanted: str | None) -> Plan:
     newest: dict[tuple[str, str], list[Op]] = {}
     for op in registered_ops():
         for name in op.names:
-            if name in names if names is not None else name[0] not in FOREIGN_DOMAINS:
+            given = op in _offered or name[0] not in FOREIGN_DOMAINS
+            if name in names if names is not None else given:
                 newest[name] = find_ops(name)
     missing = (names or set()) - set(newest)
     if missing:

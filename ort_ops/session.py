@@ -1,6 +1,7 @@
 """Sessions of ONNX Runtime that run Python kernels, and what they say about who ran what."""
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -240,9 +241,12 @@ def _raise_kernel_error(error: Exception) -> NoReturn:
     taken = take_failure(text)
     if taken is None:
         if "already set in registry" in text:
+            extensions = "onnxruntime_extensions" in sys.modules
             raise RegistrationError(
-                "a domain of this model is registered by ort_ops and by another library in the same "
-                "SessionOptions; keep it to one of them (ops=[...] limits what ort_ops registers)"
+                f"ort_ops and {'onnxruntime-extensions' if extensions else 'another library'} both register "
+                "one domain in this SessionOptions, which ONNX Runtime refuses; give the Python kernels a "
+                "domain of their own ('my.domain::Name'), or leave theirs out (ops=[...] limits what ort_ops "
+                "registers, ort_ops.compat.enable_py_op(False) what plain onnxruntime is given)"
             ) from error
         raise error
     failure, what = taken

@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
-from .cases import BEHAVIOURS
+from .__main__ import MODULES
+from .base import BEHAVIOURS
 
 
 def run(name: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.ort_ops.behaviours.cases", name]
+    command = [sys.executable, "-X", "faulthandler", "-m", "tests.ort_ops.behaviours", name]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -26,3 +27,8 @@ def test_a_process_that_aborts_is_seen() -> None:
     assert done.returncode == 1
     crash = [sys.executable, "-c", "import os; os.abort()"]
     assert subprocess.run(crash, check=False, capture_output=True).returncode == -6
+
+
+def test_there_are_at_least_a_hundred() -> None:
+    assert len(BEHAVIOURS) >= 100
+    assert len(MODULES) == 6

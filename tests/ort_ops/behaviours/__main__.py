@@ -1,0 +1,11 @@
+"""Runs one behaviour: ``python -m tests.ort_ops.behaviours NAME``."""
+
+import sys
+
+from . import exceptions, plain, results, sessions, types, views
+from .base import BEHAVIOURS
+
+MODULES = (exceptions, plain, results, sessions, types, views)
+
+if __name__ == "__main__":
+    BEHAVIOURS[sys.argv[1]].run()

@@ -1,0 +1,195 @@
+"""Kernels that raise."""
+
+import asyncio
+import importlib
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .base import (
+    kernel,
+)
+
+
+@kernel("KernelError: ValueError: wrong")
+def raises(x: Any) -> Any:
+    raise ValueError("wrong")
+
+
+@kernel("KernelError: RecursionError: maximum recursion depth exceeded")
+def recurses(x: Any) -> Any:
+    def deeper() -> Any:
+        return [deeper()]
+
+    return deeper()
+
+
+@kernel("KernelError: MemoryError: no memory")
+def has_no_memory(x: Any) -> Any:
+    raise MemoryError("no memory")
+
+
+@kernel("KernelError: StopIteration: ")
+def stops_iteration(x: Any) -> Any:
+    return next(iter(()))
+
+
+@kernel("SystemExit: 3")
+def exits(x: Any) -> Any:
+    sys.exit(3)
+
+
+@kernel("KeyboardInterrupt: stop")
+def is_interrupted(x: Any) -> Any:
+    raise KeyboardInterrupt("stop")
+
+
+@kernel("KernelError: ValueError: read-only")
+def writes_into_an_input(x: Any) -> Any:
+    try:
+        x[...] = 1
+    except ValueError as error:
+        raise ValueError(str(error).rpartition(" ")[2]) from error
+
+
+@kernel("KernelError: UnspeakableError: <its text can't be made>")
+def raises_what_has_no_text(x: Any) -> Any:
+    class UnspeakableError(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    raise UnspeakableError
+
+
+@kernel("KernelError: ValueError: bad kernel size (ort_ops failure")
+def raises_what_looks_like_our_mark(x: Any) -> Any:
+    raise ValueError("bad kernel size (ort_ops failure 1) (ort_ops failure")
+
+
+@kernel("KernelError: ExceptionGroup: several (2 sub-exceptions)")
+def raises_a_group(x: Any) -> Any:
+    raise ExceptionGroup("several", [ValueError(1), ExceptionGroup("more", [KeyError(2)])])
+
+
+@kernel("KernelError: ValueError: round")
+def raises_a_ring_of_causes(x: Any) -> Any:
+    one, two = ValueError("round"), ValueError("trip")
+    one.__cause__, two.__cause__ = two, one
+    raise one
+
+
+@kernel("KernelError: AssertionError: ")
+def asserts(x: Any) -> Any:
+    assert (x == 1).all()
+
+
+@kernel("KernelError: KeyError: 'missing'")
+def looks_up_what_is_missing(x: Any) -> Any:
+    return {}["missing"]
+
+
+@kernel("KernelError: ZeroDivisionError: division by zero")
+def divides_by_zero(x: Any) -> Any:
+    return 1 / 0
+
+
+@kernel("KernelError: FloatingPointError: divide by zero encountered in divide")
+def is_told_to_raise_by_numpy(x: Any) -> Any:
+    with np.errstate(all="raise"):
+        return 1 / x
+
+
+@kernel("KernelError: RuntimeWarning: divide by zero encountered in divide")
+def turns_a_warning_into_an_error(x: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return 1 / x
+
+
+@kernel("KernelError: ModuleNotFoundError: No module named 'no_such_module'")
+def imports_what_is_missing(x: Any) -> Any:
+    return importlib.import_module("no_such_module")
+
+
+@kernel("KernelError: FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'")
+def opens_what_is_missing(x: Any) -> Any:
+    return Path("/no/such/file").read_bytes()
+
+
+@kernel("KernelError: NeedsTwoError: one, two")
+def raises_what_can_not_be_copied(x: Any) -> Any:
+    class NeedsTwoError(Exception):
+        def __init__(self, one: str, two: str) -> None:
+            super().__init__(f"{one}, {two}")
+
+    raise NeedsTwoError("one", "two")
+
+
+@kernel("KernelError: ValueError: 100% %s %n {} \\\\ größe 日本")
+def raises_text_that_looks_like_a_format(x: Any) -> Any:
+    raise ValueError("100% %s %n {} \\\\ größe 日本")
+
+
+@kernel("KernelError: ValueError: nul\\x00inside")
+def raises_text_with_a_nul(x: Any) -> Any:
+    raise ValueError("nul\0inside")
+
+
+@kernel("KernelError: ValueError: lone \\udcff surrogate")
+def raises_text_that_is_no_utf8(x: Any) -> Any:
+    raise ValueError("lone \udcff surrogate")
+
+
+@kernel("KernelError: ValueError: " + 100_000 * "x")
+def raises_a_long_text(x: Any) -> Any:
+    raise ValueError(100_000 * "x")
+
+
+@kernel("KernelError: ValueError: ")
+def raises_a_class(x: Any) -> Any:
+    raise ValueError
+
+
+@kernel("KernelError: TypeError: exceptions must derive from BaseException")
+def raises_what_is_no_exception(x: Any) -> Any:
+    raise "text"  # type: ignore[misc] # noqa: B016 # that is the case
+
+
+@kernel("GeneratorExit: closed")
+def raises_generator_exit(x: Any) -> Any:
+    raise GeneratorExit("closed")
+
+
+@kernel("CancelledError: cancelled")
+def is_cancelled(x: Any) -> Any:
+    raise asyncio.CancelledError("cancelled")
+
+
+@kernel("no error")
+def leaves_an_object_that_fails_when_it_goes(x: Any) -> Any:
+    class Fails:
+        def __del__(self) -> None:
+            raise ValueError("while it goes")
+
+    del_me = Fails()
+    del del_me
+    return x
+
+
+@kernel("no error")
+def swallows_its_own_exception(x: Any) -> Any:
+    try:
+        raise ValueError("never seen")
+    except ValueError:
+        return x
+
+
+@kernel("KernelError: TypeError: missing 1 required positional argument: 'y'")
+def calls_with_too_few_arguments(x: Any) -> Any:
+    try:
+        (lambda x, y: x)(x)  # type: ignore[call-arg,misc]
+    except TypeError as error:
+        raise TypeError("missing " + str(error).partition("missing ")[2]) from None
