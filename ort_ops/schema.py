@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from .dtypes import ANY, DTYPES, DType, find_dtype, from_numpy
+from .dtypes import ANY, DTYPES, DType, find_dtype, from_numpy, from_onnx
 from .errors import SchemaError
 
 __all__ = ["Attribute", "Dim", "Formal", "OpSchema", "Signature", "TensorType", "read_schema"]
@@ -146,9 +146,13 @@ def read_schema(
     return schema
 
 
+# What a name stands for in an annotation that is a string: "float32" as well as "NDArray[np.float32]".
+_NAMES = {dtype.name: dtype.numpy.type for dtype in DTYPES if dtype.name != "bool"}
+
+
 def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, localns=_NAMES)
     except NameError as error:
         raise SchemaError(f"{where}: {error}; annotations are looked up in the kernel's module") from error
 
@@ -245,7 +249,10 @@ def _element(hint: Any) -> Any:
 
 
 def _one_type(hint: Any, where: str, name: str) -> DType:
+    of_onnxscript = getattr(hint, "dtype", None)  # its FLOAT and FLOAT["N"] say ONNX's number there
     try:
+        if isinstance(of_onnxscript, int):
+            return from_onnx(int(of_onnxscript))
         return find_dtype(hint) if isinstance(hint, str) else from_numpy(hint)
     except (SchemaError, TypeError) as error:
         raise SchemaError(

@@ -3,6 +3,7 @@ from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
+import onnxscript
 import pytest
 from numpy.typing import NDArray
 
@@ -122,3 +123,19 @@ def test_a_type_that_is_no_element_type_is_refused() -> None:
         read_schema(union)
     with pytest.raises(SchemaError, match="inputs= lists 2 types for 1 parameters"):
         read_schema(union, inputs=["float32", "float32"])
+
+
+def test_types_are_named_by_strings() -> None:
+    def kernel(x: "float32", y: "string", *more: "int4") -> "bfloat16":  # type: ignore[name-defined] # noqa: F821
+        return x
+
+    schema = read_schema(kernel)
+    assert [f.types for f in (*schema.inputs, *schema.outputs)] == [(1,), (8,), (22,), (16,)]
+
+
+def test_types_are_named_by_onnxscripts_tensor_types() -> None:
+    def kernel(x: onnxscript.FLOAT, y: onnxscript.BFLOAT16["N", 3]) -> onnxscript.INT64[...]:  # type: ignore[type-arg,valid-type] # noqa: F821
+        return x
+
+    schema = read_schema(kernel)
+    assert [f.types for f in (*schema.inputs, *schema.outputs)] == [(1,), (16,), (7,)]
