@@ -117,7 +117,11 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         plan: Plan,
         arguments: tuple[Any, Any, Any],
     ) -> None:
-        options = onnxruntime.SessionOptions() if options is None else options
+        self._records_assignment = options is None
+        if options is None:
+            options = onnxruntime.SessionOptions()
+            # For explain(); releases that don't know the entry make nothing of it.
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         providers, provider_options, disabled_optimizers = arguments
         _bridge.start_log()
         kernels: list[tuple[str, str, str, str, str]] = []
@@ -215,9 +219,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         return NodeRun(node.name, op, "library", "+".join(self._assigned()), reason=reason)
 
     def _assigned(self) -> Sequence[str]:
-        """Return the providers that built-in nodes may be on: one where there is no choice."""
+        """Return the providers that built-in nodes are on, or may be on where ONNX Runtime doesn't say."""
         there: Sequence[str] = self.get_providers()
-        return there
+        known = self._records_assignment and hasattr(self, "get_provider_graph_assignment_info")
+        if len(there) == 1 or not known:
+            return there
+        return sorted({part.ep_name for part in self.get_provider_graph_assignment_info()})
 
 
 def _provider_names(providers: Sequence[str | tuple[str, dict[str, Any]]] | None) -> list[str]:

@@ -641,3 +641,12 @@ def test_a_result_against_the_models_shapes_is_refused() -> None:
     fixed = model([node("Op")], [tensor("x", shape=["n", 3])], [tensor("y", shape=["n", 3])])
     with pytest.raises(ResultError, match=r"output 0 has shape \(2, 2\) but the model says \(2, 3\)"):
         run(fixed, X)
+
+
+def test_a_body_is_said_to_run_where_its_nodes_are() -> None:
+    data = model([node("Op")], functions=[BODY])
+    several = onnxruntime.get_available_providers()
+    (run,) = ort_ops.InferenceSession(data, providers=several).explain()
+    assert (run.runner, run.provider) == ("function body", CPU)
+    (run,) = ort_ops.InferenceSession(data, onnxruntime.SessionOptions(), providers=several).explain()
+    assert set(run.provider.split("+")) <= set(several)
