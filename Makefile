@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NATIVE := $(shell find ort_ops/native -name '*.cpp' -o -name '*.hpp')
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench soak clean
+.PHONY: test-ort-versions test-pythons test-sanitizers
 
 setup: $(VENV)/.ready
 
@@ -39,6 +40,21 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.op_overhead
+	$(BIN)/python -m benchmarks.python_kernels
+
+# A million runs, ten thousand sessions, ten thousand failures: is memory flat?
+soak: setup
+	$(BIN)/python -m benchmarks.soak
+
+# The tests of ort_ops in environments of their own below build/: other releases, interpreters, sanitizers.
+test-ort-versions: setup
+	$(BIN)/python -m tests.environments.onnxruntimes
+
+test-pythons: setup
+	$(BIN)/python -m tests.environments.pythons $(PYTHONS)
+
+test-sanitizers: setup
+	$(BIN)/python -m tests.environments.sanitizers
 
 clean:
 	rm -rf $(VENV) build dist runs

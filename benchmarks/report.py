@@ -33,7 +33,15 @@ class Timing:
 def time_alternating(
     calls: Mapping[str, Callable[[], object]], *, threads: int, rounds: int = 25, round_seconds: float = 0.04
 ) -> dict[str, Timing]:
-    """Time calls in turn, round after round, so that a slow moment of the machine falls on all of them.
+    """Time calls in turn: medians and quartiles of what ``alternate`` returns."""
+    seconds = alternate(calls, threads=threads, rounds=rounds, round_seconds=round_seconds)
+    return {name: summarise(values) for name, values in seconds.items()}
+
+
+def alternate(
+    calls: Mapping[str, Callable[[], object]], *, threads: int, rounds: int = 25, round_seconds: float = 0.04
+) -> dict[str, list[float]]:
+    """Return seconds a call by round: in turn, so that a slow moment of the machine falls on all of them.
 
     threads: of torch, while timing. A round times one call for about ``round_seconds``.
     """
@@ -49,8 +57,12 @@ def time_alternating(
         order = list(timers) if turn % 2 == 0 else list(reversed(timers))  # so that none always comes first
         for name in order:
             seconds[name].append(timers[name].timeit(numbers[name]).median)
-    quartiles = {name: np.percentile(values, [50, 25, 75]) * 1e6 for name, values in seconds.items()}
-    return {name: Timing(*map(float, values)) for name, values in quartiles.items()}
+    return seconds
+
+
+def summarise(seconds: Sequence[float]) -> Timing:
+    """Return the median and the quartiles of rounds, in microseconds."""
+    return Timing(*(float(value) * 1e6 for value in np.percentile(seconds, [50, 25, 75])))
 
 
 def environment(packages: Sequence[str]) -> dict[str, str]:

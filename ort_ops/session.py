@@ -69,7 +69,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     Takes onnxruntime's arguments, and: ``ops``, the operators (names, or what ``onnx_op`` returned) that
     may get a kernel, None for all; ``prefer="body"`` to let a function body in the file run where there is
     one. A kernel is registered only where it can run (element types, a provider asked for); else the body
-    runs, and ``explain()`` says so.
+    runs, and ``explain()`` says so. Without ``sess_options``, a session with Python kernels on the CPU
+    keeps ONNX Runtime's threads from spinning (``session.intra_op.allow_spinning`` is 0), which would take
+    the cores from the kernels' own threads.
 
     Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
     CPU as what to fall back to; RegistrationError where two libraries claim a domain; ModelError for a file
@@ -122,6 +124,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             options = onnxruntime.SessionOptions()
             # For explain(); releases that don't know the entry make nothing of it.
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            if any(overload.provider == CPU for _, overload in plan.overloads):
+                # ONNX Runtime's threads spin while they wait, and take the cores from a kernel's BLAS:
+                # 2.2 times the time of a NumPy product behind a MatMul on two cores, against 1.03 without
+                # spinning, which costs built-in nodes 4 % (MatMul) to 58 % (small Tanh); see
+                # benchmarks/results/python_kernels.md.
+                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers, provider_options, disabled_optimizers = arguments
         _bridge.start_log()
         kernels: list[tuple[str, str, str, str, str]] = []

@@ -2,7 +2,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from ort_ops.dtypes import DTYPES, DType, find_dtype, from_numpy, from_onnx
 from ort_ops.errors import SchemaError
@@ -16,6 +15,7 @@ def test_onnx_numpy_and_torch_mean_the_same_type(dtype: DType) -> None:
     if dtype.torch is None:
         assert dtype.name in ("string", "uint4", "int4", "float4_e2m1fn")
     else:
+        torch = pytest.importorskip("torch")
         assert getattr(torch, dtype.torch).itemsize == dtype.numpy.itemsize
 
 

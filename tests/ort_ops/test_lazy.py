@@ -32,6 +32,7 @@ def test_a_deployment_loads_nothing_heavy(code: str) -> None:
 
 @pytest.mark.parametrize("planted", ["torch", "typer"])
 def test_the_proof_can_fail(planted: str) -> None:
+    pytest.importorskip(planted)
     assert planted in loaded_by(f"import ort_ops, {planted}")
 
 

@@ -1,3 +1,5 @@
+import importlib
+import importlib.util
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -6,7 +8,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
@@ -18,6 +19,8 @@ from ort_ops.registry import CPU, CUDA
 from .models import DOMAIN, builtin, function, model, node, one_node, tensor
 
 T = TypeVar("T")
+# Tests that use it are marked, and skipped where it is missing.
+torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 SHAPES = ((2, 3), (7,), (), (0,), (3, 0, 5), (1, 1, 1, 1))
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 # The types that arrays of bytes are; test_types.py has the others.
@@ -507,6 +510,7 @@ def test_bfloat16_is_neither_cast_nor_taken_from_another_type() -> None:
 # --- arrays of torch and DLPack --------------------------------------------------------------------
 
 
+@pytest.mark.needs("torch")
 def test_torch_kernels_run_in_inference_mode_and_on_shared_providers() -> None:
     @op(f"{DOMAIN}::Op", array="torch", providers=[CPU, CUDA])
     def kernel(x: torch.Tensor) -> torch.Tensor:
@@ -519,6 +523,7 @@ def test_torch_kernels_run_in_inference_mode_and_on_shared_providers() -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.needs("torch")
 def test_a_write_into_a_torch_input_is_found() -> None:
     @op(f"{DOMAIN}::Op", array="torch")
     def kernel(x: torch.Tensor) -> torch.Tensor:
@@ -528,6 +533,7 @@ def test_a_write_into_a_torch_input_is_found() -> None:
         run(one_node("Op"), X.copy())
 
 
+@pytest.mark.needs("torch")
 @pytest.mark.parametrize(
     ("result", "said"),
     [
@@ -547,6 +553,7 @@ def test_a_wrong_result_of_a_torch_kernel_is_refused(result: Callable[[Any], Any
         run(one_node("Op"), X)
 
 
+@pytest.mark.needs("torch")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_dlpack_kernels(shape: tuple[int, ...]) -> None:
     @op(f"{DOMAIN}::Op", array="dlpack", inputs=["float32", "float32"], outputs=["float32", "int64"])

@@ -25,14 +25,17 @@ class Behaviour:
     run: Callable[[], None]
     says: tuple[str, ...]
     code: int = 0
+    needs: str = ""  # a package
 
 
 BEHAVIOURS: dict[str, Behaviour] = {}
 
 
-def behaviour(*says: str, code: int = 0) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def behaviour(
+    *says: str, code: int = 0, needs: str = ""
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def add(run: Callable[[], None]) -> Callable[[], None]:
-        BEHAVIOURS[run.__name__] = Behaviour(run, says, code)
+        BEHAVIOURS[run.__name__] = Behaviour(run, says, code, needs)
         return run
 
     return add
@@ -90,7 +93,8 @@ def kernel(
             attempt(session)
             check(session)
 
-        BEHAVIOURS[compute.__name__] = Behaviour(run, (says, "next run right") * 2)
+        needs = "torch" if options.get("array") == "torch" else ""
+        BEHAVIOURS[compute.__name__] = Behaviour(run, (says, "next run right") * 2, needs=needs)
         return compute
 
     return add

@@ -17,6 +17,8 @@ def run(name: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("name", BEHAVIOURS)
 def test_behaviour(name: str) -> None:
     expected = BEHAVIOURS[name]
+    if expected.needs:
+        pytest.importorskip(expected.needs)
     done = run(name)
     assert tuple(done.stdout.splitlines()) == expected.says, done.stderr
     assert done.returncode == expected.code, done.stderr

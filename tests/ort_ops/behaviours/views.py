@@ -98,7 +98,7 @@ def an_exceptions_frames_hold_no_input_after_the_session_is_gone() -> None:
     check(session_of())
 
 
-@behaviour("a Call was used after its kernel had returned", "next run right", "5 refused")
+@behaviour("a Call was used after its kernel had returned", "next run right", "5 refused", needs="torch")
 def a_call_is_kept() -> None:
     from ort_ops import _bridge
 

@@ -1,0 +1,1 @@
+"""The parts of benchmarks.python_kernels, one question a file."""
