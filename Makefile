@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Interpreters for test-pythons; without any, python3.12 to python3.14 where the PATH has them.
+PYTHONS ?=
 NATIVE := $(shell find ort_ops/native -name '*.cpp' -o -name '*.hpp')
 
 .PHONY: setup demo test lint format bench soak clean
@@ -26,6 +28,16 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2
 
+# Each of these makes environments of its own below build/, without torch, and takes some minutes.
+test-ort-versions: setup
+	$(BIN)/python -m tests.environments.onnxruntimes
+
+test-pythons: setup
+	$(BIN)/python -m tests.environments.pythons $(PYTHONS)
+
+test-sanitizers: setup
+	$(BIN)/python -m tests.environments.sanitizers
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +52,10 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.op_overhead
+	$(BIN)/python -m benchmarks.python_kernels
+
+soak: setup
+	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.python_kernels
 
 # A million runs, ten thousand sessions, ten thousand failures: is memory flat?

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import onnxruntime
+
 from . import _bridge
 from .errors import RegistrationError, SchemaError
 from .kernel import ArrayKind, Kernel
@@ -13,6 +15,8 @@ __all__ = ["Op", "Overload", "add_op", "find_ops", "onnx_op", "registered_ops", 
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+
+_RELEASE = tuple(int(number) for number in onnxruntime.__version__.split(".")[:2])
 
 
 class Op:
@@ -49,6 +53,24 @@ class Op:
         self._infer = function
         self._overloads.clear()
         return function
+
+    def needs_release(self) -> str | None:
+        """Return why this release of ONNX Runtime can't be given the operator, or None.
+
+        Before 1.22 it knows an output's type only where that is declared, or where just one input is of
+        any type; a computed one it refuses while the session is made, whatever the model.
+        """
+        computed = any(
+            0 in signature.outputs and signature.inputs.count(0) != 1
+            for signature in self.kernel.schema.signatures()
+        )
+        if not computed or _RELEASE >= (1, 22):
+            return None
+        return (
+            f"{self.kernel.where}: an output's type is computed from those of several inputs, which needs "
+            f"ONNX Runtime 1.22; this is {onnxruntime.__version__}: annotate the types, or let them share a "
+            "type variable"
+        )
 
     def overloads(self, name: tuple[str, str]) -> tuple["Overload", ...]:
         """Return what ONNX Runtime can be given for one of the operator's names."""

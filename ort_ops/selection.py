@@ -80,11 +80,21 @@ def plan_for(
         if prefer == "body" and name in model.functions:
             reasons[name] = 'prefer="body"'
             continue
+        refused = _refused_by_release(candidates)
+        if refused and name in model.functions:
+            reasons[name] = refused
+            continue
+        if refused:
+            raise RegistrationError(refused)
         overloads, reason = _runnable(model, name, candidates, providers)
         chosen += [(name, overload) for overload in overloads]
         if reason:
             reasons[name] = reason
     return Plan(tuple(chosen), reasons)
+
+
+def _refused_by_release(ops: Iterable[Op]) -> str:
+    return next((why for op in ops if (why := op.needs_release())), "")
 
 
 def _runnable(
@@ -123,9 +133,12 @@ def _everything(wanted: str | None) -> Plan:
     newest: dict[tuple[str, str], list[Op]] = {}
     for op in registered_ops():
         for name in op.names:
-            given = op in _offered or name[0] not in FOREIGN_DOMAINS
+            # One that this release refuses would take every session with it: it has to be asked for.
+            given = (op in _offered or name[0] not in FOREIGN_DOMAINS) and op.needs_release() is None
             if name in names if names is not None else given:
                 newest[name] = find_ops(name)
+                if refused := _refused_by_release(newest[name]):
+                    raise RegistrationError(refused)
     missing = (names or set()) - set(newest)
     if missing:
         listed = ", ".join(f"{domain}::{name}" for domain, name in sorted(missing))

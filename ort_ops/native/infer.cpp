@@ -9,6 +9,7 @@ using abi::Api;
 // (element type, dims): a dim is an int, a str, or None where it is unknown; dims is None where there are
 // none, since ONNX Runtime shows a scalar and an unknown rank alike.
 nb::object to_python(const Api* api, const abi::TensorInfo* info) {
+  if (info == nullptr) return nb::make_tuple(0, nb::none());  // an absent input
   int type = 0;
   std::size_t rank = 0;
   check(api, abi::GetTensorElementType(api, info, &type));

@@ -19,6 +19,8 @@ from ort_ops.errors import KernelError, RegistrationError, ResultError, SchemaEr
 from .compat_programs import PROGRAMS, add_then_mul, floats, one_node, run
 from .test_lazy import loaded_by
 
+pytestmark = pytest.mark.needs("onnxruntime_extensions")  # which it is compared with
+
 FLOAT, INT64, STRING, BOOL = ox.PyOp.dt_float, ox.PyOp.dt_int64, ox.PyOp.dt_string, ox.PyOp.dt_bool
 
 

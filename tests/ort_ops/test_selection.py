@@ -118,3 +118,18 @@ def test_plain_onnxruntime_gets_everything_but_what_is_in_domains_of_others() ->
 def test_a_name_without_a_kernel_is_refused() -> None:
     with pytest.raises(RegistrationError, match=r"names test\.domain::Missing, for which no kernel"):
         _everything(f"{DOMAIN}::Missing")
+
+
+def test_a_release_without_computed_types_says_so_or_leaves_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    @ort_ops.onnx_op(f"{DOMAIN}::Op")
+    def kernel(x, y=None): ...
+
+    assert kernel.needs_release() is None
+    monkeypatch.setattr(ort_ops.registry, "_RELEASE", (1, 21))
+    with pytest.raises(RegistrationError, match=r"needs ONNX Runtime 1\.22.*share a type variable"):
+        plan_for(read_model(one_node("Op")), [CPU])
+    plan = plan_for(read_model(model([node("Op")], functions=[BODY])), [CPU])
+    assert (plan.overloads, "1.22" in plan.reasons[OP]) == ((), True)
+    assert OP not in [name for name, _ in _everything(None).overloads]
+    with pytest.raises(RegistrationError, match=r"1\.22"):
+        _everything(f"{DOMAIN}::Op")
