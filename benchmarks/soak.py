@@ -126,8 +126,9 @@ def soak(name: str) -> bool:
     last = resident_kib()
     flat = last - first <= part.allowed_kib
     print(
-        f"{name}: {part.times:,} times, {first:,} KiB after a warm-up of {part.warm_up:,}, {last:,} KiB at the end, "
-        f"{last - first:+,} KiB; at most +{part.allowed_kib:,}: {'flat' if flat else 'GREW'}",
+        f"{name}: {part.times:,} times, {first:,} KiB after a warm-up of {part.warm_up:,}, "
+        f"{last:,} KiB at the end, {last - first:+,} KiB; at most +{part.allowed_kib:,}: "
+        f"{'flat' if flat else 'GREW'}",
         flush=True,
     )
     return flat
