@@ -28,16 +28,6 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2
 
-# Each of these makes environments of its own below build/, without torch, and takes some minutes.
-test-ort-versions: setup
-	$(BIN)/python -m tests.environments.onnxruntimes
-
-test-pythons: setup
-	$(BIN)/python -m tests.environments.pythons $(PYTHONS)
-
-test-sanitizers: setup
-	$(BIN)/python -m tests.environments.sanitizers
-
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,10 +42,6 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.op_overhead
-	$(BIN)/python -m benchmarks.python_kernels
-
-soak: setup
-	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.python_kernels
 
 # A million runs, ten thousand sessions, ten thousand failures: is memory flat?

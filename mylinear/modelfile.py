@@ -22,7 +22,8 @@ _FORMAT = "mylinear-model-1"
 
 def save_model(path: str | Path, model: nn.Module) -> None:
     """Write a MyLinear, or an nn.Sequential of MyLinear and ReLU; raises CheckpointError for another."""
-    metadata = {"format": _FORMAT, "layers": json.dumps(_describe(model))}
+    # One entry: safetensors writes several in any order, and equal models are to be equal files.
+    metadata = {"model": json.dumps({"format": _FORMAT, "layers": _describe(model)})}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     replace_file(Path(path), serialise(tensors, metadata=metadata))
 
@@ -36,11 +37,12 @@ def load_model(path: str | Path) -> nn.Module:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"format is {metadata.get('format', 'missing')}; expected {_FORMAT}")
-        model = _build(json.loads(metadata["layers"]))
+        described = json.loads(metadata.get("model", "{}"))
+        if described.get("format") != _FORMAT:
+            raise ValueError(f"format is {described.get('format', 'missing')}; expected {_FORMAT}")
+        model = _build(described["layers"])
         model.load_state_dict(tensors)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: {error}; expected a whole model file that `mylinear train` wrote"
         ) from error

@@ -43,7 +43,14 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path, size):
     "layers", ['{"layer": "os.system"}', '{"layer": "MyLinear"}', "[", '{"layer": "ReLU"}', "7"]
 )
 def test_a_file_that_describes_no_such_model_is_refused(tmp_path, layers):
-    metadata = {"format": "mylinear-model-1", "layers": layers}
+    metadata = {"model": '{"format": "mylinear-model-1", "layers": ' + layers + "}"}
     save_file({"weight": torch.ones(1, 2)}, tmp_path / "m", metadata)
     with pytest.raises(CheckpointError):
         load_model(tmp_path / "m")
+
+
+def test_equal_models_are_equal_files(tmp_path):
+    model = MyLinear(3, 2)
+    for index in range(8):  # an order that is drawn anew would be the same 8 times once in 128
+        save_model(tmp_path / str(index), model)
+    assert len({(tmp_path / str(index)).read_bytes() for index in range(8)}) == 1
