@@ -20,7 +20,18 @@ __all__ = ["InferenceSession", "NodeRun", "TensorType", "get_library_path", "onn
 
 _SUBMODULES = frozenset(
     {
-        *("arrays", "compat", "dtypes", "errors", "failures", "inference", "kernel", "model", "packing"),
+        *(
+            "arrays",
+            "compat",
+            "dtypes",
+            "errors",
+            "export",
+            "failures",
+            "inference",
+            "kernel",
+            "model",
+            "packing",
+        ),
         *("parity", "providers", "registry", "runtime", "schema", "selection", "session", "values"),
     }
 )

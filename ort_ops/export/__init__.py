@@ -1,0 +1,14 @@
+"""PyTorch to ONNX with custom operators kept: an ``autograd.Function`` becomes the nodes of its ``symbolic``.
+
+``export`` takes the arguments of ``torch.onnx.export``; ``keep_functions`` does the same around code that
+calls that by itself; ``as_node`` keeps operators of torch.library.
+"""
+
+from ort_ops.errors import ExportError
+
+from .exporter import Kept, export, keep_functions
+from .finish import CallReport, Moved
+from .node import as_node
+from .program import Program
+
+__all__ = ["CallReport", "ExportError", "Kept", "Moved", "Program", "as_node", "export", "keep_functions"]

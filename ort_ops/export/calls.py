@@ -1,0 +1,306 @@
+"""A call of an ``autograd.Function`` as data: the class, the arguments, and how to compute it again."""
+
+import contextlib
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.utils import _pytree as pytree
+
+from ort_ops.errors import ExportError
+
+from .probing import probe
+
+__all__ = [
+    "OWN",
+    "Call",
+    "Context",
+    "Size",
+    "Slot",
+    "find_call",
+    "is_running_own",
+    "make_call",
+    "own_method",
+    "running_own",
+    "takes_context",
+]
+
+
+_count = itertools.count()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a tensor among a call's arguments or results: the index among its tensors."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """The place of an integer that depends on the shapes of the inputs: its index among those."""
+
+    index: int
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a Function: its class, and its arguments with the tensors taken out.
+
+    ``leaves`` are the arguments as a pytree has them, tensors replaced by Slot and symbolic integers by Size;
+    ``forward`` is the Function's own, ``fake`` what the caller gave to compute shapes with. ``results`` are
+    the leaves and the structure of what forward returned, known once it ran.
+    """
+
+    function: type[Function]
+    forward: Callable[..., Any]
+    leaves: tuple[Any, ...]
+    structure: pytree.TreeSpec
+    fake: Callable[..., Any] | None = None
+    key: str = field(default_factory=lambda: f"call{next(_count)}")
+    results: tuple[tuple[Any, ...], pytree.TreeSpec] | None = None
+    written: Mapping[int, int] = field(default_factory=dict)
+    """For each tensor that forward writes into, the index of the result that is this tensor."""
+    examples: tuple[tuple[torch.Size, torch.dtype, torch.device], ...] = ()
+    """Shape, dtype and device that each tensor had when the call was made."""
+    types: Sequence[tuple[torch.dtype, Sequence[int | None]]] = ()
+    """Dtype and sizes (None: any) of each result, where the exporter didn't find them out by itself."""
+    autocast: tuple[tuple[str, bool, torch.dtype], ...] = ()
+
+    def __deepcopy__(self, memo: object) -> "Call":
+        return self  # graphs that name it are copied; the call stays one
+
+    @property
+    def name(self) -> str:
+        """Return the Function's module and name."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    @property
+    def number(self) -> int:
+        """Return the key as a number."""
+        return int(self.key.removeprefix("call"))
+
+    @property
+    def takes_context(self) -> bool:
+        """Tell whether forward is of the form ``forward(ctx, ...)``."""
+        return takes_context(self.function)
+
+    def arguments(
+        self, tensors: Sequence[Any], sizes: Sequence[Any] = ()
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the positional and keyword arguments with these in the places of Slot and Size."""
+        leaves = [_fill(leaf, tensors, sizes) for leaf in self.leaves]
+        positional, keywords = pytree.tree_unflatten(leaves, self.structure)
+        return positional, keywords
+
+    def rebuild(self, results: Sequence[Any]) -> Any:
+        """Return what forward returned, with these tensors in it."""
+        assert self.results is not None
+        leaves, structure = self.results
+        return pytree.tree_unflatten([_fill(leaf, results, ()) for leaf in leaves], structure)
+
+    def run(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
+        """Compute with the Function's own forward; returns the tensors among its results.
+
+        It gets copies of the tensors, so that no result shares memory with an argument: an operator of torch
+        must not, though a Function may return or write into what it was given.
+        """
+        copies = [tensor.clone() for tensor in tensors]
+        versions = [copy._version for copy in copies]
+        returned = self._returned(self.forward, copies, sizes)
+        written = [i for i, copy in enumerate(copies) if copy._version != versions[i]]
+        return self._keep(returned, copies, written)
+
+    def _returned(self, forward: Callable[..., Any], tensors: Sequence[Tensor], sizes: Sequence[Any]) -> Any:
+        positional, keywords = self.arguments(tensors, sizes)
+        if forward is self.forward and self.takes_context:
+            positional = (Context(len(positional)), *positional)
+        with torch.no_grad(), self._autocast(), running_own():
+            return forward(*positional, **keywords)
+
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """Run under the autocast that was on when the call was made, wherever it is run again."""
+        with contextlib.ExitStack() as stack:
+            for device, enabled, dtype in self.autocast:
+                if torch.is_autocast_enabled(device) != enabled:
+                    stack.enter_context(torch.autocast(device, dtype, enabled))
+            yield
+
+    def _keep(self, returned: Any, copies: Sequence[Tensor], written: Sequence[int]) -> list[Tensor]:
+        leaves, structure = pytree.tree_flatten(returned)
+        tensors: list[Tensor] = []
+        places: list[Any] = []
+        same: dict[int, int] = {}
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                same.setdefault(id(leaf), len(tensors))
+                places.append(Slot(len(tensors)))
+                tensors.append(leaf)
+            else:
+                places.append(leaf)
+        lost = [i for i in written if id(copies[i]) not in same]
+        if lost:
+            raise ExportError(
+                f"{self.name}: forward writes into its tensor {lost[0]} and does not return it; "
+                "expected it to return what it writes into (ctx.mark_dirty), or to work on a copy"
+            )
+        self.written = {i: same[id(copies[i])] for i in written}
+        self.results = (tuple(places), structure)
+        return _apart(tensors)
+
+    def run_fake(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
+        """Compute dtypes and shapes only: by forward on fake tensors, by ``fake``, or by trying it out."""
+        if self.fake is not None:
+            return self._keep(self._returned(self.fake, tensors, sizes), tensors, [])
+        with _fresh_symbols_dropped_on_failure(tensors):
+            try:
+                return self.run(tensors, sizes)
+            except ExportError:
+                raise
+            except Exception as error:  # it is C++ or NumPy, or asks for values
+                reason = error
+        return probe(self, self.name, tensors, sizes, reason)
+
+
+class Context:
+    """What stands for ``ctx`` where nothing is differentiated: takes whatever a forward leaves with it."""
+
+    saved_tensors: tuple[Tensor, ...] = ()
+
+    def __init__(self, count: int) -> None:
+        self.needs_input_grad = (False,) * count
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        """Keep the tensors, for a forward that reads them back."""
+        self.saved_tensors = tensors
+
+    def save_for_forward(self, *tensors: Any) -> None:
+        """Keep nothing: there is no forward-mode differentiation here."""
+
+    def mark_dirty(self, *tensors: Any) -> None:
+        """Do nothing: what was written into is seen by its version."""
+
+    def mark_non_differentiable(self, *tensors: Any) -> None:
+        """Do nothing: nothing is differentiated."""
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Do nothing: there are no gradients."""
+
+
+_calls: "weakref.WeakValueDictionary[str, Call]" = weakref.WeakValueDictionary()
+_inside = threading.local()
+
+
+def takes_context(function: type[Function]) -> bool:
+    """Tell whether a Function's forward is of the form ``forward(ctx, ...)``."""
+    return function.setup_context is Function.setup_context
+
+
+OWN = "_ort_ops_own"
+"""On what stands in the place of a Function's method for a while: the Function's own."""
+
+
+def own_method(function: type[Function], name: str) -> Callable[..., Any]:
+    """Return a Function's own method, whatever stands in its place."""
+    method = getattr(function, name)
+    own: Callable[..., Any] = getattr(method, OWN, method)
+    return own
+
+
+def make_call(
+    function: type[Function],
+    forward: Callable[..., Any],
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]],
+    is_tensor: Callable[[Any], bool],
+    fake: Callable[..., Any] | None = None,
+) -> tuple[Call, list[Any], list[Any]]:
+    """Take the tensors and the symbolic integers out of a call's arguments; returns all three."""
+    leaves, structure = pytree.tree_flatten((tuple(arguments[0]), dict(arguments[1])))
+    tensors: list[Any] = []
+    sizes: list[Any] = []
+    places: list[Any] = []
+    for leaf in leaves:
+        if is_tensor(leaf):
+            places.append(Slot(len(tensors)))
+            tensors.append(leaf)
+        elif isinstance(leaf, torch.SymInt):
+            places.append(Size(len(sizes)))
+            sizes.append(leaf)
+        elif isinstance(leaf, torch.SymFloat | torch.SymBool):
+            raise ExportError(
+                f"{function.__qualname__}: an argument is a {type(leaf).__name__[3:].lower()} that depends "
+                "on the shapes of the inputs; expected a tensor, an integer, or a constant"
+            )
+        else:
+            places.append(leaf)
+    examples = tuple((t.shape, t.dtype, t.device) for t in tensors if isinstance(t, Tensor))
+    call = Call(
+        function, forward, tuple(places), structure, fake, examples=examples, autocast=_autocast_state()
+    )
+    _calls[call.key] = call
+    return call, tensors, sizes
+
+
+def find_call(key: str) -> Call:
+    """Return the call that an operator in a captured program names."""
+    try:
+        return _calls[key]
+    except KeyError:
+        raise ExportError(f"{key}: the call was captured by an export that is gone") from None
+
+
+@contextlib.contextmanager
+def running_own() -> Iterator[None]:
+    """Mark that a Function's own forward runs: Functions that it calls in turn are a part of it."""
+    depth = getattr(_inside, "depth", 0)
+    _inside.depth = depth + 1
+    try:
+        yield
+    finally:
+        _inside.depth = depth
+
+
+def is_running_own() -> bool:
+    """Tell whether a Function's own forward runs in this thread."""
+    return getattr(_inside, "depth", 0) > 0
+
+
+def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:
+    if isinstance(leaf, Slot):
+        return tensors[leaf.index]
+    return sizes[leaf.index] if isinstance(leaf, Size) else leaf
+
+
+def _apart(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors, each that shares memory with an earlier one copied."""
+    seen: set[int] = set()
+    result = []
+    for tensor in tensors:
+        storage = tensor.untyped_storage()._cdata
+        result.append(tensor.clone() if storage in seen else tensor)
+        seen.add(storage)
+    return result
+
+
+def _autocast_state() -> tuple[tuple[str, bool, torch.dtype], ...]:
+    return tuple(
+        (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        for device in ("cpu", "cuda")
+    )
+
+
+@contextlib.contextmanager
+def _fresh_symbols_dropped_on_failure(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Forget the sizes that a forward invented before it failed: torch wants to see them in a result."""
+    mode = torch._guards.detect_fake_mode(tensors)
+    pending = getattr(getattr(mode, "shape_env", None), "pending_fresh_unbacked_symbols", [])
+    before = len(pending)
+    yield
+    del pending[before:]

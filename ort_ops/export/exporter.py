@@ -1,0 +1,330 @@
+"""``torch.onnx.export`` that keeps Functions: as a function, and around code that calls it by itself."""
+
+import contextlib
+import functools
+import io
+import os
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.export import ExportedProgram
+from torch.onnx._internal.exporter import _compat
+from torch.onnx._internal.torchscript_exporter import utils as torchscript_utils
+from torch.utils import _pytree as pytree
+
+from ort_ops.errors import ExportError
+
+from .calls import Call, find_call
+from .capture import functions_shown
+from .finish import finish
+from .node import nodes_kept, translations
+from .operator import CALL, calls_in
+from .program import Program
+from .quiet import quiet
+from .record import Record
+from .torchscript import Writing, results_matter
+from .translate import translation
+
+__all__ = ["Kept", "TorchOptions", "export", "keep_functions"]
+
+CUSTOM_DOMAIN = "custom"
+"""The domain of an operator that ``symbolic`` writes without one and that ONNX doesn't know."""
+
+
+class TorchOptions(TypedDict, total=False):
+    """The options of ``torch.onnx.export`` that go through to it."""
+
+    kwargs: dict[str, Any] | None
+    export_params: bool
+    verbose: bool | None
+    input_names: Any
+    output_names: Any
+    opset_version: int | None
+    dynamic_axes: Any
+    dynamic_shapes: Any
+    keep_initializers_as_inputs: bool
+    custom_translation_table: dict[Any, Any] | None
+    external_data: bool
+    report: bool
+    optimize: bool
+    verify: bool
+    profile: bool
+    dump_exported_program: bool
+    artifacts_dir: str | os.PathLike[str]
+    training: Any
+    operator_export_type: Any
+    do_constant_folding: bool
+    export_modules_as_functions: Any
+    autograd_inlining: bool
+    fallback: bool
+
+
+def export(
+    model: Any,
+    args: Any = (),
+    f: str | os.PathLike[str] | io.BytesIO | None = None,
+    *,
+    dynamo: bool = True,
+    custom_opsets: Mapping[str, int] | None = None,
+    default_domain: str = CUSTOM_DOMAIN,
+    fakes: Mapping[type[Function], Callable[..., Any]] | None = None,
+    **options: Unpack[TorchOptions],
+) -> Program:
+    """Export a model with each Function that has a ``symbolic`` as the nodes which that writes.
+
+    ``model``, ``args``, ``f`` and the other options are those of ``torch.onnx.export``; ``dynamo`` chooses
+    between its two exporters, and both write the same nodes.
+
+    custom_opsets: the versions of custom domains; 1 where none is given.
+    default_domain: where a node goes that ``symbolic`` writes without a domain and that ONNX doesn't know,
+        which makes a file invalid; ``"keep"`` leaves it.
+    fakes: for a Function whose forward can't run without values, a function of the same arguments (without
+        the ctx) that returns tensors of the right dtype and shape.
+
+    Raises ExportError where a call would be lost, where forward runs neither on fake nor on real tensors, and
+    where ``symbolic`` doesn't give what forward returns. What PyTorch's exporters raise comes through.
+    """
+    keeping = keep_functions(custom_opsets=custom_opsets, default_domain=default_domain, fakes=fakes)
+    with keeping as kept, quiet():
+        passed: Any = {**options, **({} if dynamo else {"custom_opsets": custom_opsets})}
+        torch.onnx.export(model, args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
+    return kept.programs[-1]
+
+
+@contextlib.contextmanager
+def keep_functions(
+    *,
+    custom_opsets: Mapping[str, int] | None = None,
+    default_domain: str = CUSTOM_DOMAIN,
+    fakes: Mapping[type[Function], Callable[..., Any]] | None = None,
+) -> Iterator["Kept"]:
+    """Make every ``torch.onnx.export`` inside keep Functions, as ``export`` does; its arguments, too.
+
+    For code that exports by itself. What torch looks like outside is as before, whatever happens inside; one
+    thread at a time is inside.
+    """
+    kept = Kept(fakes or {}, default_domain, custom_opsets or {})
+    with _lock, contextlib.ExitStack() as undo:
+        _active.append(kept)
+        undo.callback(_active.pop)
+        if len(_active) == 1:
+            undo.enter_context(functions_shown(_host))
+            undo.enter_context(nodes_kept())
+            _replace(undo, torch.export, "export", _capture)
+            _replace(undo, ExportedProgram, "run_decompositions", _decompose)
+            _replace(undo, _compat, "export_compat", _export_captured)
+            _replace(undo, torchscript_utils, "export", _export_traced)
+        yield kept
+
+
+class Kept:
+    """What ``keep_functions`` gives: ``programs`` has a Program for each export made inside, in order."""
+
+    def __init__(
+        self,
+        fakes: Mapping[type[Function], Callable[..., Any]],
+        default_domain: str,
+        custom_opsets: Mapping[str, int],
+    ) -> None:
+        self.programs: list[Program] = []
+        self._fakes = fakes
+        self._default_domain = default_domain
+        self._custom_opsets = custom_opsets
+        self._record = Record()
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[Record]:
+        before, self._record = self._record, Record()
+        try:
+            yield self._record
+        finally:
+            self._record = before
+
+    def _finish(
+        self, model: ir.Model, program: ExportedProgram | None, record: Record, opsets: Mapping[str, int]
+    ) -> Program:
+        calls, moved = finish(model, record, self._default_domain, opsets)
+        self.programs.append(Program(model, program, calls, moved))
+        return self.programs[-1]
+
+
+class _Host:
+    """Passes what happens on to the innermost ``keep_functions``."""
+
+    def __init__(self) -> None:
+        self.spoilt: int | None = None
+        self.computed_calls = 0
+
+    def see(self, call: Call) -> None:
+        _active[-1]._record.seen.append(call)
+
+    def fake(self, function: type[Function]) -> Callable[..., Any] | None:
+        return _active[-1]._fakes.get(function)
+
+    def writing(self) -> Writing | None:
+        return _active[-1]._record.writing
+
+    def computed(self, result: Any) -> Any:
+        """Return a call's result, spoilt where it is to be seen whether anything depends on it."""
+        self.computed_calls += 1
+        if self.computed_calls - 1 != self.spoilt:
+            return result
+        return pytree.tree_map_only(Tensor, _spoil, result)
+
+
+_host = _Host()
+_active: list[Kept] = []
+_lock = threading.RLock()
+
+
+def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+    """Put ``replacement`` in the place of a function; it is given the original first."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def replaced(*arguments: Any, **keywords: Any) -> Any:
+        return replacement(original, *arguments, **keywords)
+
+    setattr(owner, name, replaced)
+    undo.callback(setattr, owner, name, original)
+
+
+def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
+    """Stand in for torch.export.export: see that each call is in the program that it returns."""
+    record = _active[-1]._record
+    before = len(record.seen)
+    try:
+        # With gradients Dynamo, which traces the branches of torch.cond, wraps a Function in its own way.
+        with torch.no_grad():
+            program: ExportedProgram = original(*arguments, **keywords)
+    except Exception:
+        del record.seen[before:]  # the exporter tries again in another way
+        raise
+    seen = record.seen[before:]
+    there = set(calls_in(program))
+    _refuse_lost([call for call in seen if call.key not in there], "torch.export.export left it out")
+    program.graph_module.meta["ort_ops.calls"] = [find_call(key) for key in there]  # they live as long
+    return program
+
+
+def _decompose(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
+    """Stand in for ExportedProgram.run_decompositions, whose result the exporter translates."""
+    program: ExportedProgram = original(*arguments, **keywords)
+    _active[-1]._record.program = program
+    return program
+
+
+def _export_captured(
+    original: Callable[..., Any], model: Any, args: Any, f: Any = None, **options: Any
+) -> Program:
+    """Stand in for the newer exporter's way into it."""
+    kept = _active[-1]
+    with kept._recording() as record:
+        if isinstance(model, ExportedProgram):
+            record.seen += [find_call(key) for key in calls_in(model)]
+        own = {CALL: translation(record)}
+        table = {**(options.pop("custom_translation_table", None) or {}), **translations(), **own}
+        try:
+            program = original(model, args, None, custom_translation_table=table, **options)
+        except Exception as error:
+            raise _reason(error) from error
+        lost = [call for call in record.seen if call.number not in record.written]
+        _refuse_lost(lost, "the exporter didn't translate it")
+        result = kept._finish(program.model, program.exported_program, record, kept._custom_opsets)
+    _save(result, f, options)
+    return result
+
+
+def _save(program: Program, f: Any, options: Mapping[str, Any]) -> None:
+    if isinstance(f, io.BytesIO):
+        f.write(program.model_proto.SerializeToString())
+    elif f is not None:
+        program.save(
+            f,
+            include_initializers=options.get("export_params", True),
+            keep_initializers_as_inputs=options.get("keep_initializers_as_inputs", False),
+            external_data=options.get("external_data", True),
+        )
+
+
+def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:
+    """Stand in for the TorchScript exporter's way into it."""
+    kept = _active[-1]
+    beside = None if f is None or hasattr(f, "write") else Path(f).parent
+    with kept._recording() as record, tempfile.TemporaryDirectory(dir=beside) as folder:
+        record.writing = Writing(record.seen, record.note)
+        path = Path(folder, "model.onnx")
+        try:
+            original(model, args, str(path), **options)
+        except Exception as error:
+            raise _reason(error) from error
+        record.writing = None
+        lost = [call for call in record.seen if call.number not in record.written]
+        if lost and not _unused(lost, record, model, args, options.get("kwargs") or {}):
+            _refuse_lost(lost, "the TorchScript exporter left it out")
+        opsets = {**kept._custom_opsets, **(options.get("custom_opsets") or {})}
+        written = ir.load(path)
+        result = kept._finish(written, None, record, opsets)
+        if beside is not None:
+            ir.save(written, f, external_data=_external(written, f))
+        else:
+            ir.external_data.load_to_model(written)
+            if f is not None:
+                f.write(ir.to_proto(written).SerializeToString())
+    if beside is not None:
+        result.model = ir.load(f)  # the weights are where the file is now
+
+
+def _unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: Mapping[str, Any]) -> bool:
+    """Tell whether as many calls of each Function as were lost don't matter to the model's output."""
+    given = args if isinstance(args, tuple | list) else (args,)
+    unused: Counter[str] = Counter()
+    for place, call in enumerate(record.seen):
+        if call.function not in {other.function for other in lost}:
+            continue
+
+        def spoil(spoilt: bool, place: int = place) -> None:
+            _host.spoilt = place if spoilt else None
+            _host.computed_calls = 0
+
+        unused[call.name] += not results_matter(lambda: model(*given, **keywords), spoil)
+    return Counter(call.name for call in lost) <= unused
+
+
+def _spoil(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point() or tensor.is_complex():
+        return torch.full_like(tensor, float("nan"))
+    return ~tensor if tensor.dtype == torch.bool else tensor + 1
+
+
+def _refuse_lost(calls: list[Call], why: str) -> None:
+    if calls:
+        names = ", ".join(dict.fromkeys(call.name for call in calls))
+        raise ExportError(f"{len(calls)} calls of {names} did not become nodes: {why}")
+
+
+def _reason(error: Exception) -> Exception:
+    """Return the ExportError of ours that is behind what an exporter raises, or that itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ExportError):
+            return ExportError(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
+def _external(model: ir.Model, f: Any) -> str | None:
+    """Return the name of the file for weights that one file can't hold, protobuf's limit being 2 GiB."""
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    return f"{Path(f).name}.data" if size > _MAX_WEIGHTS else None
+
+
+_MAX_WEIGHTS = 2**31 - 2**24  # bytes: 16 MiB for the graph itself

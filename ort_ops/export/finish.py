@@ -1,0 +1,153 @@
+"""The last touch on a file: each custom node tied to its call, domains, versions, names, what is too much."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx import defs, helper
+
+from ort_ops.errors import ExportError
+
+from .calls import Call
+from .record import Record
+from .symbolic import MARK, MISSING, Whole
+
+__all__ = ["CallReport", "Moved", "finish"]
+
+
+@dataclass(frozen=True)
+class CallReport:
+    """What became of one call of a Function.
+
+    ``nodes`` are the names of the custom nodes that ``symbolic`` wrote for it; none where it writes standard
+    operators only, or where nothing reads the results. ``reason`` says why the Function's own forward can't
+    run in a node's place; empty where it can.
+    """
+
+    function: str
+    nodes: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """An operator that was taken out of ONNX's default domain, which doesn't have it."""
+
+    op_type: str
+    domain: str
+
+
+def finish(
+    model: ir.Model, record: Record, default_domain: str, custom_opsets: Mapping[str, int]
+) -> tuple[tuple[CallReport, ...], tuple[Moved, ...]]:
+    """Bring a model that an exporter wrote into its final form, in place.
+
+    Raises ExportError where a result is used that ``symbolic`` gave no value for.
+    """
+    _drop_unused(model.graph)
+    moved = () if default_domain == "keep" else _move(model, default_domain)
+    _name_nodes(model.graph)
+    marked = _take_marks(model)
+    reports = tuple(_report(call, marked.get(call.number, [])) for call in record.seen)
+    for number, nodes in marked.items():
+        call, whole = record.written[number]
+        for node in nodes:
+            _describe(node, call, whole)
+    _set_versions(model, custom_opsets)
+    return reports, moved
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Give every node of the graph, of graphs inside it, and of functions."""
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    return itertools.chain.from_iterable(ir.traversal.RecursiveGraphIterator(graph) for graph in graphs)
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    """Remove nodes of ours that nothing reads; refuse a result that has no value."""
+    for node in reversed(list(ir.traversal.RecursiveGraphIterator(graph))):
+        ours = MARK in node.attributes or (node.domain, node.op_type) == MISSING
+        if not ours or node.graph is None:
+            continue
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            node.graph.remove(node, safe=True)
+        elif (node.domain, node.op_type) == MISSING:
+            raise ExportError("symbolic returned None for a result that the model uses; expected a value")
+
+
+def _move(model: ir.Model, domain: str) -> tuple[Moved, ...]:
+    """Move what ONNX's default domain doesn't have into another."""
+    moved: dict[str, Moved] = {}
+    functions = {(f.domain, f.name) for f in model.functions.values()}
+    for node in _nodes(model):
+        unknown = node.domain in ("", "ai.onnx") and not defs.has(node.op_type)
+        if unknown and (node.domain, node.op_type) not in functions:
+            node.domain = domain
+            moved[node.op_type] = Moved(node.op_type, domain)
+    return tuple(moved.values())
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Give every node a name of its own: by it a kernel finds out which call it computes."""
+    seen: set[str] = set()
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        stem = node.name or f"node_{node.op_type}"
+        name = stem
+        for count in itertools.count(1):
+            if name not in seen:
+                break
+            name = f"{stem}_{count}"
+        node.name = name
+        seen.add(name)
+
+
+def _take_marks(model: ir.Model) -> dict[int, list[ir.Node]]:
+    """Remove the marks; returns the nodes of each call."""
+    marked: dict[int, list[ir.Node]] = {}
+    for node in _nodes(model):
+        mark = node.attributes.pop(MARK, None)
+        if mark is not None:
+            marked.setdefault(mark.as_int(), []).append(node)
+    return marked
+
+
+def _report(call: Call, nodes: list[ir.Node]) -> CallReport:
+    return CallReport(call.name, tuple(node.name or "" for node in nodes), "")
+
+
+def _describe(node: ir.Node, call: Call, whole: Whole | str) -> None:
+    """Record in a node's metadata which call it stands for."""
+
+
+def _set_versions(model: ir.Model, custom_opsets: Mapping[str, int]) -> None:
+    """Import every domain that is used, in the version asked for, and state no newer IR than that takes."""
+    used = {node.domain for node in _nodes(model)} | {f.domain for f in model.functions.values()}
+    for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
+        for domain in used - {""}:
+            imports.setdefault(domain, custom_opsets.get(domain, 1))
+        for domain, version in custom_opsets.items():
+            if domain in imports:
+                imports[domain] = version
+        for domain in set(imports) - used - {""}:
+            del imports[domain]
+    default = [helper.make_opsetid("", model.opset_imports.get("", 1))]
+    needed = helper.find_min_ir_version_for(default, ignore_unknown=True)
+    if model.functions:
+        needed = max(needed, 8)
+    model.ir_version = min(model.ir_version, max(needed, _needed_by_types(model)))
+
+
+def _needed_by_types(model: ir.Model) -> int:
+    """Return the IR version that first had the model's element types."""
+    values = itertools.chain(
+        model.graph.inputs,
+        model.graph.initializers.values(),
+        (value for node in _nodes(model) for value in node.outputs),
+    )
+    types = {int(value.dtype) for value in values if value.dtype is not None}
+    return max((_IR_OF_TYPE.get(element_type, 3) for element_type in types), default=3)
+
+
+# float8 came with IR 9, int4 and uint4 with 10, float4 with 11: onnx/onnx, docs/IR.md and onnx.proto.
+_IR_OF_TYPE = {17: 9, 18: 9, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}

@@ -1,0 +1,31 @@
+"""What PyTorch's exporters say about themselves, silenced; what they say about the model still comes out."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+__all__ = ["quiet"]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the exporters' notes on their own state."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    with warnings.catch_warnings():
+        ignore = warnings.filterwarnings
+        # The TorchScript exporter is deprecated as a whole; it is asked for by name.
+        ignore("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
+        ignore("ignore", "The feature will be removed", DeprecationWarning, r"torch\.onnx\.")
+        # Above opset 20 it writes what it writes at 20.
+        ignore("ignore", "Exporting to ONNX opset version", UserWarning, r"torch\.onnx\.")
+        # torch copies its own deprecated class while it exports.
+        ignore("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        # Its second way of tracing makes an instance of autograd.Function.
+        ignore("ignore", r"<class 'torch\.autograd\.function\.Function'> should not be", DeprecationWarning)
+        logger.setLevel(logging.ERROR)  # it reports that torchvision, which nobody asked for, is missing
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

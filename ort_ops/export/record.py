@@ -1,0 +1,29 @@
+"""What one export has seen and written so far."""
+
+from dataclasses import dataclass, field
+
+from torch.export import ExportedProgram
+
+from .calls import Call
+from .symbolic import Whole
+from .torchscript import Writing
+
+__all__ = ["Record"]
+
+
+@dataclass
+class Record:
+    """The calls of one export: those seen while the model ran, and what ``symbolic`` wrote for each.
+
+    ``program`` is the captured program that is being translated, for the values of its constants;
+    ``writing`` what the TorchScript exporter's calls of ``symbolic`` are noted in while it runs.
+    """
+
+    seen: list[Call] = field(default_factory=list)
+    written: dict[int, tuple[Call, Whole | str]] = field(default_factory=dict)
+    program: ExportedProgram | None = None
+    writing: Writing | None = None
+
+    def note(self, call: Call, whole: Whole | str) -> None:
+        """Note that ``symbolic`` has been run for a call, and how its node stands for it."""
+        self.written[call.number] = (call, whole)

@@ -1,0 +1,160 @@
+"""The TorchScript exporter: each ``symbolic`` marked, so that its nodes are found again, and typed.
+
+That exporter calls ``symbolic`` by itself. Behind a node that it doesn't know it loses every shape, so it is
+told here what forward gives.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import Function
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.utils import _pytree as pytree
+
+from ort_ops.errors import ExportError
+
+from .calls import OWN, Call, Slot, make_call
+from .operator import CALL
+from .symbolic import Whole, run_symbolic
+
+__all__ = ["Writing", "mark_symbolic", "results_matter"]
+
+_DYNAMIC = 6  # stands for a size that may vary; 0 and 1 torch takes for constants
+
+
+class Writing:
+    """The calls that were traced, matched in order with those that ``symbolic`` is run for."""
+
+    def __init__(self, seen: Sequence[Call], note: Callable[[Call, Whole | str], None]) -> None:
+        self._seen = seen
+        self._waiting: list[Call] | None = None
+        self._note = note
+
+    def write(self, function: type[Function], own: Callable[..., Any], g: Any, given: Any) -> Any:
+        """Run ``symbolic`` for the next call of a Function that has these arguments."""
+        asked, values, _ = make_call(function, own, given, _is_value)
+        call = self._next(asked, values)
+        constants = {
+            i: value.node().t("value") for i, value in enumerate(values) if _is_constant(value.node())
+        }
+        outputs, whole = run_symbolic(call, g, values, [], constants)
+        self._note(call, whole)
+        _set_types(call, values, outputs)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _next(self, asked: Call, values: Sequence[Any]) -> Call:
+        """Take the next traced call that this one can be; those before it the exporter dropped."""
+        if self._waiting is None:  # the model has been traced by now
+            self._waiting = list(self._seen)
+        for index, call in enumerate(self._waiting):
+            same = call.function is asked.function and call.structure == asked.structure
+            if same and _fits(call, asked, values):
+                del self._waiting[index]
+                return call
+        raise ExportError(f"{asked.name}: the exporter writes a call that was not traced")
+
+
+def _fits(call: Call, asked: Call, values: Sequence[Any]) -> bool:
+    """Tell whether a traced call can be the one that is asked for: same constants, same known sizes."""
+    if not all(_same_leaf(*pair) for pair in zip(call.leaves, asked.leaves, strict=True)):
+        return False
+    for value, (shape, _, _) in zip(values, call.examples, strict=True):
+        known = value.type().varyingSizes() if isinstance(value.type(), torch._C.TensorType) else None
+        if known is not None and not (
+            len(known) == len(shape) and all(k in (None, s) for k, s in zip(known, shape, strict=True))
+        ):
+            return False
+    return True
+
+
+def _same_leaf(mine: Any, other: Any) -> bool:
+    if isinstance(mine, Slot) or isinstance(other, Slot):
+        return bool(mine == other)
+    same = mine is other or (type(mine) is type(other) and mine == other)
+    return bool(same or mine != mine)  # a NaN
+
+
+def mark_symbolic(
+    function: type[Function], own: Callable[..., Any], writing: Callable[[], Writing | None]
+) -> "staticmethod[..., Any]":
+    """Return what stands in the place of a Function's ``symbolic`` while its nodes are marked."""
+
+    @functools.wraps(own)
+    def symbolic(g: Any, *arguments: Any, **keywords: Any) -> Any:
+        current = writing()
+        if current is None:
+            return own(g, *arguments, **keywords)
+        return current.write(function, own, g, (arguments, keywords))
+
+    setattr(symbolic, OWN, own)
+    return staticmethod(symbolic)
+
+
+def _is_value(leaf: Any) -> bool:
+    return isinstance(leaf, torch._C.Value)
+
+
+def _is_constant(node: Any) -> bool:
+    return bool(node.kind() == "onnx::Constant" and node.kindOf("value") == "t")
+
+
+def _set_types(call: Call, values: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Give the results the dtypes and shapes that forward gives, where ``symbolic`` didn't say."""
+    unknown = [out for out in outputs if out is not None and out.type().varyingSizes() is None]
+    if not unknown:
+        return
+    try:
+        results = _fake_results(call, values)
+    except Exception:
+        # The shape of a result is a service to what comes after it; the file is right without.
+        return
+    call.types = [(r.dtype, [s if isinstance(s, int) else None for s in r.shape]) for r in results]
+    for output, (dtype, sizes) in zip(outputs, call.types, strict=True):
+        if output is not None and output.type().varyingSizes() is None:
+            output.setType(torch._C.TensorType.get().with_dtype(dtype).with_sizes(list(sizes)))
+
+
+def _fake_results(call: Call, values: Sequence[Any]) -> list[Tensor]:
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    fakes = []
+    for index, (value, (shape, dtype, device)) in enumerate(zip(values, call.examples, strict=True)):
+        known = value.type().varyingSizes() or [None] * len(shape)
+        sizes = [_DYNAMIC if k is None and s in (0, 1) else s for k, s in zip(known, shape, strict=True)]
+        dims = [DimDynamic.DYNAMIC if k is None else DimDynamic.STATIC for k in known]
+        fakes.append(
+            mode.from_tensor(
+                torch.empty(sizes, dtype=dtype, device=device),
+                source=ConstantSource(f"tensor_{index}"),
+                symbolic_context=StatelessSymbolicContext(dynamic_sizes=dims),
+            )
+        )
+    with mode, torch.no_grad():
+        results: list[Tensor] = CALL(fakes, [], call.key)
+    return results
+
+
+def results_matter(run: Callable[[], Any], spoil: Callable[[bool], Any]) -> bool:
+    """Tell whether a model's output changes when the results of some calls are spoilt.
+
+    ``run`` runs the model, ``spoil`` says whether the calls' results are.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        state = torch.get_rng_state()
+        outputs = []
+        for spoilt in (False, True):
+            torch.set_rng_state(state)
+            with contextlib.ExitStack() as undo:
+                spoil(spoilt)
+                undo.callback(spoil, False)
+                outputs.append([leaf for leaf in pytree.tree_leaves(run()) if isinstance(leaf, Tensor)])
+    return not all(_same(a, b) for a, b in zip(*outputs, strict=True))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))

@@ -1,0 +1,84 @@
+"""Each Function of the table exports as the nodes that the TorchScript exporter writes for it."""
+
+import io
+import warnings
+from collections import Counter
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+from ort_ops.export import Program, export
+from ort_ops.export.quiet import quiet
+
+from .functions import CASES, Case
+
+CUSTOM = ("my", "custom")
+
+
+def attributes(node: onnx.NodeProto) -> tuple[Any, ...]:
+    found = []
+    for attribute in sorted(node.attribute, key=lambda a: a.name):
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, onnx.TensorProto):
+            array = onnx.numpy_helper.to_array(value)
+            value = (str(array.dtype), array.shape, array.tobytes())
+        found.append((attribute.name, attribute.type, value if not isinstance(value, list) else tuple(value)))
+    return tuple(found)
+
+
+def all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    found = []
+    for node in graph.node:
+        found.append(node)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found += all_nodes(attribute.g)
+    return found
+
+
+def custom_nodes(model: onnx.ModelProto) -> Counter[Any]:
+    """Type, attributes and arity of each node that isn't ONNX's own, whatever its domain."""
+    return Counter(
+        (node.op_type, attributes(node), tuple(bool(name) for name in node.input), len(node.output))
+        for graph in (model.graph, *model.functions)
+        for node in (all_nodes(graph) if isinstance(graph, onnx.GraphProto) else graph.node)
+        if node.domain in CUSTOM or (node.domain == "" and not onnx.defs.has(node.op_type))
+    )
+
+
+def options(case: Case, *, dynamo: bool) -> dict[str, Any]:
+    names = ["x", *(f"x{i}" for i in range(1, len(case.inputs)))]
+    if not case.dynamic:
+        return {"input_names": names, "verbose": False}
+    if dynamo:
+        shapes = tuple(case.dynamic.get(name, None) for name in names)
+        return {"input_names": names, "dynamic_shapes": (shapes,), "verbose": False}
+    return {"input_names": names, "dynamic_axes": case.dynamic, "verbose": False}
+
+
+def by_torchscript(case: Case) -> onnx.ModelProto:
+    file = io.BytesIO()
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(case.model(), case.inputs, file, dynamo=False, **options(case, dynamo=False))
+    return onnx.load_from_string(file.getvalue())
+
+
+def by_us(case: Case, *, dynamo: bool) -> Program:
+    with warnings.catch_warnings():
+        # The tracer's, that what a forward does with values is not in the trace: it needn't be.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        given = {**options(case, dynamo=dynamo), **case.options}
+        return export(case.model(), case.inputs, dynamo=dynamo, **given)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_nodes_are_those_of_the_torchscript_exporter(case: Case) -> None:
+    program = by_us(case, dynamo=True)
+    ours = custom_nodes(program.model_proto)
+    assert ours or case.name in ("standard operators only", "a whole operator of an opset module")
+    if case.torchscript:
+        assert ours == custom_nodes(by_torchscript(case))
+        assert ours == custom_nodes(by_us(case, dynamo=False).model_proto)
