@@ -20,19 +20,9 @@ __all__ = ["InferenceSession", "NodeRun", "TensorType", "get_library_path", "onn
 
 _SUBMODULES = frozenset(
     {
-        *(
-            "arrays",
-            "compat",
-            "dtypes",
-            "errors",
-            "export",
-            "failures",
-            "inference",
-            "kernel",
-            "model",
-            "packing",
-        ),
-        *("parity", "providers", "registry", "runtime", "schema", "selection", "session", "values"),
+        *("arrays", "builtin", "cli", "compat", "dtypes", "errors", "export", "failures"),
+        *("inference", "inspection", "kernel", "model", "packing", "parity", "providers", "registry"),
+        *("runtime", "schema", "selection", "session", "values"),
     }
 )
 

@@ -11,12 +11,31 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .errors import ModelError
+from .schema import Dim
 
-__all__ = ["Model", "Node", "read_model"]
+__all__ = ["Model", "Node", "Value", "read_model"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 Buffer = bytes | mmap.mmap
+
+# The fields of TypeProto that say what a value is.
+_KINDS = {1: "tensor", 4: "sequence", 5: "map", 8: "sparse_tensor", 9: "optional"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of the model.
+
+    ``kind`` is ``"tensor"``, ``"sequence"``, ``"map"``, ``"optional"`` or ``"sparse_tensor"``, and "" where
+    the file doesn't say. For a tensor ``element_type`` is ONNX's number for it (0 if not stated), and
+    ``shape`` has a size, a symbol, or None for each dimension; it is None where the rank isn't stated.
+    """
+
+    name: str
+    kind: str = ""
+    element_type: int = 0
+    shape: tuple[Dim, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,8 @@ class Node:
     op_type: str
     input_types: tuple[int | None, ...]
     in_function: tuple[str, str] | None = None
+    overload: str = ""
+    """Which of several function bodies of its operator the node asks for (IR 10)."""
 
     @property
     def op(self) -> tuple[str, str]:
@@ -45,8 +66,19 @@ class Model:
 
     opsets: Mapping[str, int]
     nodes: tuple[Node, ...]
-    functions: frozenset[tuple[str, str]]
-    """Domain and name of each operator that the file carries a body for."""
+    bodies: frozenset[tuple[str, str, str]]
+    """Domain, name and overload of each function body in the file."""
+    inputs: tuple[Value, ...] = ()
+    """What a caller has to give: the graph's inputs, less those that an initializer fills."""
+    outputs: tuple[Value, ...] = ()
+    element_types: frozenset[int] = frozenset()
+    """Those that the file states of the graph's inputs, outputs, initializers and values between."""
+    ir_version: int = 0
+
+    @property
+    def functions(self) -> frozenset[tuple[str, str]]:
+        """Return domain and name of each operator that the file carries a body for."""
+        return frozenset((domain, name) for domain, name, _ in self.bodies)
 
     def calls(self) -> frozenset[tuple[str, str]]:
         """Return domain and name of every operator that the file uses."""
@@ -74,25 +106,43 @@ def _read(buffer: Buffer, what: str) -> Model:
 def _model(buffer: Buffer) -> Model:
     opsets: dict[str, int] = {}
     nodes: list[Node] = []
-    functions: set[tuple[str, str]] = set()
-    graphs = 0
+    bodies: set[tuple[str, str, str]] = set()
+    graphs: list[slice] = []
+    ir_version = 0
     for field, value in _fields(buffer, 0, len(buffer)):
-        if field == 7 and isinstance(value, slice):  # graph
-            graphs += 1
+        if field == 1:
+            ir_version = _number(value)
+        elif field == 7 and isinstance(value, slice):  # graph
+            graphs.append(value)
             nodes += _graph(buffer, value, {}, None)
         elif field == 8 and isinstance(value, slice):  # opset_import
             opset = dict(_fields(buffer, value.start, value.stop))
             opsets[_domain(_text(buffer, opset.get(1)))] = _number(opset.get(2))
         elif field == 25 and isinstance(value, slice):  # functions
-            op, inside = _function(buffer, value)
-            functions.add(op)
+            body, inside = _function(buffer, value)
+            bodies.add(body)
             nodes += inside
-    if graphs != 1:
-        raise ValueError(f"it holds {graphs} graphs")
-    return Model(opsets, tuple(nodes), frozenset(functions))
+    if len(graphs) != 1:
+        raise ValueError(f"it holds {len(graphs)} graphs")
+    inputs, outputs, element_types = _tensors(buffer, graphs[0])
+    return Model(opsets, tuple(nodes), frozenset(bodies), inputs, outputs, element_types, ir_version)
 
 
-def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str], list[Node]]:
+def _tensors(buffer: Buffer, graph: slice) -> tuple[tuple[Value, ...], tuple[Value, ...], frozenset[int]]:
+    """Return the inputs and outputs of the model's graph, and the element types that it states."""
+    fields = [(f, v) for f, v in _fields(buffer, graph.start, graph.stop) if isinstance(v, slice)]
+    weights = [_tensor(buffer, value) for field, value in fields if field == 5]
+    inputs, outputs, between = (
+        tuple(_value_info(buffer, value) for field, value in fields if field == wanted)
+        for wanted in (11, 12, 13)
+    )
+    types = {value.element_type for value in (*inputs, *outputs, *between)} | {kind for _, kind in weights}
+    # Before IR 4 every initializer was listed as an input, too.
+    filled = {name for name, _ in weights}
+    return tuple(value for value in inputs if value.name not in filled), outputs, frozenset(types - {0})
+
+
+def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str, str], list[Node]]:
     fields = list(_fields(buffer, span.start, span.stop))
     single = dict(fields)
     op = (_domain(_text(buffer, single.get(10))), _text(buffer, single.get(1)))
@@ -102,7 +152,7 @@ def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str], list[Node]]
         if field == 7 and isinstance(value, slice)
         for node in _node(buffer, value, {}, op)
     ]
-    return op, inside
+    return (*op, _text(buffer, single.get(13))), inside
 
 
 def _graph(
@@ -114,9 +164,9 @@ def _graph(
         if not isinstance(value, slice):
             continue
         if field in (11, 12, 13):  # input, output, value_info
-            name, element_type = _value_info(buffer, value)
-            if element_type:
-                types[name] = element_type
+            info = _value_info(buffer, value)
+            if info.element_type:
+                types[info.name] = info.element_type
         elif field == 5:  # initializer
             name, element_type = _tensor(buffer, value)
             types[name] = element_type
@@ -128,7 +178,7 @@ def _graph(
 def _node(
     buffer: Buffer, span: slice, types: Mapping[str, int], in_function: tuple[str, str] | None
 ) -> Iterator[Node]:
-    name = op_type = domain = ""
+    name = op_type = domain = overload = ""
     inputs: list[int | None] = []
     graphs: list[slice] = []
     for field, value in _fields(buffer, span.start, span.stop):
@@ -141,25 +191,43 @@ def _node(
             op_type = _text(buffer, value)
         elif field == 7:
             domain = _text(buffer, value)
+        elif field == 8:
+            overload = _text(buffer, value)
         elif field == 5 and isinstance(value, slice):
             attribute = _fields(buffer, value.start, value.stop)
             graphs += [v for f, v in attribute if f in (6, 11) and isinstance(v, slice)]
-    yield Node(name, _domain(domain), op_type, tuple(inputs), in_function)
+    yield Node(name, _domain(domain), op_type, tuple(inputs), in_function, overload)
     for graph in graphs:
         yield from _graph(buffer, graph, types, in_function)
 
 
-def _value_info(buffer: Buffer, span: slice) -> tuple[str, int]:
-    """Return a ValueInfoProto's name and, where it is a tensor, its element type (else 0)."""
+def _value_info(buffer: Buffer, span: slice) -> Value:
+    """Return what a ValueInfoProto says."""
     info = dict(_fields(buffer, span.start, span.stop))
-    name = _text(buffer, info.get(1))
-    of_type = info.get(2)
+    name, of_type = _text(buffer, info.get(1)), info.get(2)
     if not isinstance(of_type, slice):
-        return name, 0
-    tensor = dict(_fields(buffer, of_type.start, of_type.stop)).get(1)
-    if not isinstance(tensor, slice):
-        return name, 0
-    return name, _number(dict(_fields(buffer, tensor.start, tensor.stop)).get(1, 0))
+        return Value(name)
+    for field, value in _fields(buffer, of_type.start, of_type.stop):
+        if field in _KINDS and isinstance(value, slice):
+            if field != 1:
+                return Value(name, _KINDS[field])
+            tensor = dict(_fields(buffer, value.start, value.stop))
+            return Value(name, _KINDS[field], _number(tensor.get(1, 0)), _shape(buffer, tensor.get(2)))
+    return Value(name)
+
+
+def _shape(buffer: Buffer, shape: int | slice | None) -> tuple[Dim, ...] | None:
+    """Return what a TensorShapeProto says; None where there is none."""
+    if not isinstance(shape, slice):
+        return None
+    dims: list[Dim] = []
+    for field, value in _fields(buffer, shape.start, shape.stop):
+        if field == 1 and isinstance(value, slice):
+            dim = dict(_fields(buffer, value.start, value.stop))
+            size = _number(dim[1]) if 1 in dim else -1
+            # A negative size (two's complement in 64 bits) is none.
+            dims.append(size if 0 <= size < 1 << 63 else _text(buffer, dim.get(2)) or None)
+    return tuple(dims)
 
 
 def _tensor(buffer: Buffer, span: slice) -> tuple[str, int]:

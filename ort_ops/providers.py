@@ -1,8 +1,13 @@
-"""Execution providers as people write them: ``cpu``, ``cuda``, ``cuda:use_tf32=0,device_id=1``."""
+"""Execution providers: as people write them (``cuda:use_tf32=0,device_id=1``), and those a session has."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnxruntime
 
 from .errors import ProviderError
 
-__all__ = ["parse_provider"]
+__all__ = ["parse_provider", "session_providers"]
 
 _SHORT = {
     "cpu": "CPUExecutionProvider",
@@ -27,3 +32,24 @@ def parse_provider(text: str) -> tuple[str, dict[str, str]]:
             raise ProviderError(f"{text!r}: {pair!r} is no option; expected name=value")
         options[key] = value
     return full, options
+
+
+def session_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | None) -> list[str]:
+    """Return the names of the execution providers that a session would have, in its order.
+
+    ``providers`` is as for ``InferenceSession``: names, or pairs of name and options; None means all there
+    are. Raises ProviderError where one isn't there, unless the list itself names the CPU to fall back to.
+    """
+    cpu = _SHORT["cpu"]
+    available = onnxruntime.get_available_providers()
+    if providers is None:
+        return list(available)
+    names = [name if isinstance(name, str) else name[0] for name in providers]
+    missing = [name for name in names if name not in available]
+    if missing and cpu not in names:
+        raise ProviderError(
+            f"{', '.join(missing)} is not in this onnxruntime, which has {', '.join(available)}; "
+            "install the build that has it (pip install 'ort-ops[gpu]' for CUDA)"
+        )
+    # ONNX Runtime itself puts the CPU behind the providers that are asked for.
+    return [name for name in names if name in available] + ([] if cpu in names else [cpu])

@@ -113,6 +113,10 @@ class Overload:
     def accepts(self, input_types: Sequence[int | None]) -> bool:
         """Tell whether inputs of these element types fit; None is unknown, 0 absent."""
         formals = self.op.kernel.schema.inputs
+        for index, formal in enumerate(formals):
+            required = not formal.optional and not formal.variadic
+            if required and (index >= len(input_types) or input_types[index] == 0):
+                return False
         for index, given in enumerate(input_types):
             if index >= len(formals) and not (formals and formals[-1].variadic):
                 return False

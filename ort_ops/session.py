@@ -12,6 +12,7 @@ from . import _bridge
 from .errors import KernelError, ProviderError, RegistrationError, ResultError
 from .failures import take_failure
 from .model import Node, read_model
+from .providers import session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for
 from .values import REFUSED_BY_RUN, to_numpy, to_value
@@ -92,7 +93,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         disabled_optimizers: Sequence[str] | None = None,
     ) -> None:
         self._model = read_model(path_or_bytes)
-        names = _provider_names(providers)
+        names = session_providers(providers)
         plan = plan_for(self._model, names, prefer, ops)
         arguments = (providers, provider_options, disabled_optimizers)
         try:
@@ -233,21 +234,6 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         if len(there) == 1 or not known:
             return there
         return sorted({part.ep_name for part in self.get_provider_graph_assignment_info()})
-
-
-def _provider_names(providers: Sequence[str | tuple[str, dict[str, Any]]] | None) -> list[str]:
-    available = onnxruntime.get_available_providers()
-    if providers is None:
-        return list(available)
-    names = [name if isinstance(name, str) else name[0] for name in providers]
-    missing = [name for name in names if name not in available]
-    if missing and CPU not in names:
-        raise ProviderError(
-            f"{', '.join(missing)} is not in this onnxruntime, which has {', '.join(available)}; "
-            "install the build that has it (pip install 'ort-ops[gpu]' for CUDA)"
-        )
-    # ONNX Runtime itself puts the CPU behind the providers that are asked for.
-    return [name for name in names if name in available] + ([] if CPU in names else [CPU])
 
 
 def _raise_kernel_error(error: Exception) -> NoReturn:

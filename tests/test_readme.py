@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+BIN = Path(sys.executable).parent
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 DEMO = re.search(r"`make demo` prints:\n\n```text\n(.*?)```", README, re.DOTALL)
+INSPECT = re.search(r"## Inspect.*?```sh\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 
 
 def run(arguments, folder):
@@ -35,9 +37,17 @@ def test_a_program_prints_what_the_readme_shows(program, output, tmp_path):
 
 
 def test_the_demo_prints_what_the_readme_shows(tmp_path):
-    printed = run([Path(sys.executable).parent / "mylinear", "demo"], tmp_path)
+    printed = run([BIN / "mylinear", "demo"], tmp_path)
     assert DEMO is not None
     assert masked(printed) == masked(DEMO[1])
+
+
+def test_inspect_prints_what_the_readme_shows(tmp_path):
+    run([BIN / "mylinear", "demo"], tmp_path)
+    assert INSPECT is not None
+    commands, shown = INSPECT.groups()
+    printed = [run([BIN / name, *rest], tmp_path) for name, *rest in map(str.split, commands.splitlines())]
+    assert masked("\n".join(printed)) == masked(shown)
 
 
 def test_the_map_names_every_module():

@@ -22,12 +22,18 @@ def loaded_by(code: str) -> set[str]:
     "code",
     [
         "import ort_ops",
-        "import ort_ops; ort_ops.get_library_path(); ort_ops.errors, ort_ops.model, ort_ops.selection",
+        "import ort_ops; ort_ops.get_library_path(); ort_ops.errors, ort_ops.inspection, ort_ops.selection",
         "import mylinear.kernels",
     ],
 )
 def test_a_deployment_loads_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == set()
+
+
+def test_inspect_loads_neither_torch_nor_onnx() -> None:
+    pytest.importorskip("typer")
+    code = "import ort_ops.cli\ntry: ort_ops.cli.main(['inspect', 'missing'])\nexcept SystemExit: pass"
+    assert loaded_by(code) == {"typer", "rich"}
 
 
 @pytest.mark.parametrize("planted", ["torch", "typer"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from ort_ops.errors import ModelError
-from ort_ops.model import Model, read_model
+from ort_ops.model import Model, Value, read_model
 
 from .models import DOMAIN, builtin, function, model, node, tensor
 
@@ -84,6 +84,50 @@ def test_types_of_inputs_are_known_as_far_as_the_file_states_them() -> None:
     assert types["Then"] == (FLOAT,)  # a value of the graph around it
     assert types["InLoop"] == (DOUBLE, FLOAT)
     assert types["Inner"] == (None,)
+
+
+def test_inputs_and_outputs_are_those_that_onnx_reads() -> None:
+    ends = [
+        tensor("x", "float32", ["batch", 3, None, 0]),
+        tensor("scalar", "bool", []),
+        tensor("any_rank", "string"),
+        helper.make_tensor_sequence_value_info("list", FLOAT, None),
+        helper.make_value_info("optional", helper.make_optional_type_proto(onnx.TypeProto())),
+        onnx.ValueInfoProto(name="untyped"),
+        tensor("w", "float64"),  # as before IR 4: an initializer's name among the inputs
+    ]
+    expected = (
+        Value("x", "tensor", FLOAT, ("batch", 3, None, 0)),
+        Value("scalar", "tensor", BOOL, ()),
+        Value("any_rank", "tensor", 8, None),
+        Value("list", "sequence"),
+        Value("optional", "optional"),
+        Value("untyped"),
+    )
+    weights = [numpy_helper.from_array(np.ones(3), "w")]
+    found = read_model(model([], ends, ends[:1], initializers=weights))
+    assert (found.inputs, found.outputs) == (expected, expected[:1])
+
+
+def test_a_dimension_below_zero_is_none() -> None:
+    (x,) = read_model(model([], [tensor("x", "float32", [-1, 2])])).inputs
+    assert x.shape == (None, 2)
+
+
+def test_element_types_and_ir_version() -> None:
+    found = read_model(everything())
+    assert found.element_types == {FLOAT, INT64, BOOL, DOUBLE}
+    assert found.ir_version == 8
+
+
+def test_overloads_of_function_bodies_are_told_apart() -> None:
+    made = helper.make_node("Op", ["x"], ["y"], domain=DOMAIN, overload="second")
+    bodies = [function("Op", ["a"], ["b"]) for _ in range(2)]
+    bodies[1].overload = "second"
+    found = read_model(model([made], functions=bodies))
+    assert found.bodies == {(DOMAIN, "Op", ""), (DOMAIN, "Op", "second")}
+    assert found.functions == {(DOMAIN, "Op")}
+    assert found.nodes[0].overload == "second"
 
 
 def test_the_default_domain_has_one_name() -> None:

@@ -97,5 +97,5 @@ def test_an_overload_takes_known_unknown_and_absent_types() -> None:
     (overload,) = kernel.overloads(NAME)
     for fitting in ([1], [None], [1, 7], [1, 0], [None, None]):
         assert overload.accepts(fitting)
-    for other in ([11], [1, 1], [1, 7, 1]):
+    for other in ([11], [1, 1], [1, 7, 1], [], [0], [0, 7]):
         assert not overload.accepts(other)

@@ -1,0 +1,31 @@
+"""Which operators this ONNX Runtime has itself, and from which opset to which."""
+
+import functools
+from collections.abc import Mapping
+
+from onnxruntime.capi import onnxruntime_pybind11_state as _state
+
+__all__ = ["is_built_in", "known_since"]
+
+
+@functools.cache
+def _versions() -> Mapping[tuple[str, str], Mapping[int, bool]]:
+    """Return, by domain and name, each version of an operator's schema and whether it is deprecated."""
+    found: dict[tuple[str, str], dict[int, bool]] = {}
+    for schema in _state.get_all_operator_schema():
+        found.setdefault((schema.domain, schema.name), {})[schema.since_version] = schema.deprecated
+    return found
+
+
+def is_built_in(op: tuple[str, str], imported: int | None) -> bool:
+    """Tell whether ONNX Runtime knows an operator, (domain, name), in a model that imports this opset.
+
+    That it has a kernel for the node's element types on some provider is not said.
+    """
+    versions = {since: gone for since, gone in _versions().get(op, {}).items() if since <= (imported or 0)}
+    return bool(versions) and not versions[max(versions)]
+
+
+def known_since(op: tuple[str, str]) -> int | None:
+    """Return the first opset of an operator that ONNX Runtime knows, None for one that it doesn't."""
+    return min(_versions().get(op, ()), default=None)

@@ -1,0 +1,35 @@
+"""How the commands print: as wide as the terminal, plain and as wide as a table needs elsewhere."""
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["cell", "complain", "console", "say", "table"]
+
+# A pipe has no width; 100 columns hold the tables.
+console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+
+def say(text: str = "", style: str = "") -> None:
+    """Print a line as it is; a terminal wraps it, not we."""
+    console.print(cell(text, style), soft_wrap=True)
+
+
+def cell(text: str, style: str = "") -> Text:
+    """Return a text in which nothing is markup, nor an escape sequence: a file's names may hold either."""
+    return Text("".join(each if each.isprintable() else repr(each)[1:-1] for each in text), style)
+
+
+def complain(error: BaseException) -> None:
+    """Print an error to stderr as one line."""
+    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table without lines, its columns to the left."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name)
+    return made

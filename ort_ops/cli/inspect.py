@@ -1,0 +1,98 @@
+"""``ort-ops inspect``: what is in a model file, and who would run its custom nodes here."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ort_ops.inspection import CustomNodes, Inspection, inspect_model, type_name
+from ort_ops.model import Value
+from ort_ops.providers import parse_provider
+
+from .arguments import check_provider, import_modules
+from .console import cell, console, say, table
+
+__all__ = ["inspect"]
+
+_COLOURS = {"kernel": "green", "function body": "green", "nobody": "red", "not needed": "dim"}
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    module: Annotated[
+        list[str] | None, typer.Option(help="A Python module that registers kernels; may be given again.")
+    ] = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="cpu, cuda, ...; may be given again. All there are, if not.", parser=check_provider
+        ),
+    ] = None,
+    prefer: Annotated[
+        Literal["kernel", "body"], typer.Option(help="Who is to run an operator where both can.")
+    ] = "kernel",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show a model's custom nodes, who would run each here, opsets, types and dynamic dimensions.
+
+    Exits with 0 also where nobody would run a node; "runnable" in the JSON says it.
+    """
+    import_modules(module or ())
+    providers = [parse_provider(text) for text in provider] if provider else None
+    found = inspect_model(model, providers, prefer=prefer)
+    if json:
+        print(found.to_json())
+    else:
+        _print(model, found)
+
+
+def _print(model: Path, found: Inspection) -> None:
+    opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
+    custom = sum(nodes.count for nodes in found.custom if not nodes.inside)
+    count = f"{found.node_count} node{'s' * (found.node_count != 1)}"
+    say(f"{model}: IR {found.ir_version}, opsets {opsets}")
+    say(f"{count}, {custom or 'none'} of them custom; types: {', '.join(found.dtypes) or 'none stated'}")
+    if found.custom:
+        say()
+        _print_custom(found)
+    say()
+    _print_ends(found)
+
+
+def _print_custom(found: Inspection) -> None:
+    rows = table("custom nodes", "count", "inputs", "run by", "on")
+    for nodes in found.custom:
+        provider = nodes.provider.removesuffix("ExecutionProvider")
+        who = f"{nodes.runner} {nodes.kernel}".rstrip()
+        shown = [_name(nodes), str(nodes.count), ", ".join(nodes.dtypes)]
+        rows.add_row(*map(cell, shown), cell(who, _COLOURS[nodes.runner]), cell(provider))
+    console.print(rows)
+    for nodes in found.custom:
+        if nodes.reason:
+            say(f"{_name(nodes)}: {nodes.runner}, {nodes.reason}")
+    if not found.runnable:
+        say("nobody runs some of them: a session can't be made here", "red")
+
+
+def _name(nodes: CustomNodes) -> str:
+    return f"{nodes.op} in {nodes.inside}" if nodes.inside else nodes.op
+
+
+def _print_ends(found: Inspection) -> None:
+    rows = table("", "name", "type", "shape")
+    for what, values in (("input", found.inputs), ("output", found.outputs)):
+        for value in values:
+            rows.add_row(*map(cell, (what, value.name, _type(value), _shape(value))))
+    console.print(rows)
+    for symbol, places in found.dynamic_dims.items():
+        say(f"dynamic: {symbol or 'without a name'} ({', '.join(places)})")
+
+
+def _type(value: Value) -> str:
+    return type_name(value.element_type) if value.kind in ("tensor", "") else value.kind
+
+
+def _shape(value: Value) -> str:
+    if value.shape is None:
+        return "any" if value.kind == "tensor" else ""
+    return f"({', '.join('?' if dim is None else str(dim) for dim in value.shape)})"
