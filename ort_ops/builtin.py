@@ -1,11 +1,15 @@
-"""Which operators this ONNX Runtime has itself, and from which opset to which."""
+"""What this release of ONNX Runtime has itself: operators, by opset, and what it makes of function bodies."""
 
 import functools
 from collections.abc import Mapping
 
+import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-__all__ = ["is_built_in", "known_since"]
+__all__ = ["TELLS_OVERLOADS_APART", "is_built_in", "known_since"]
+
+TELLS_OVERLOADS_APART = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 27)
+"""Whether a node gets the function body of its own overload; before 1.27 it gets the last in the file."""
 
 
 @functools.cache

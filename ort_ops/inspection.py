@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import onnxruntime
 
-from .builtin import is_built_in, known_since
+from . import builtin
 from .dtypes import ANY, DTYPES
 from .errors import RegistrationError
 from .model import Model, Node, Value, read_model
@@ -210,7 +210,7 @@ def _fate(model: Model, node: Node, plan: Plan, providers: Sequence[str]) -> _Fa
             return _kernel(node, here, provider)
     reason = plan.reasons.get(node.op) or _why_no_kernel(model, node, plan)
     if _has_body(model, node):
-        return _Fate("function body", reason=reason)
+        return _Fate("function body", reason=reason + _which_body(model, node))
     return _Fate("nobody", reason=reason + _why_no_body(model, node))
 
 
@@ -248,7 +248,19 @@ def _has_body(model: Model, node: Node) -> bool:
     It takes none in its own default domain, and wants the domain imported by the model itself, also where
     just a function uses it (seen with 1.20 to 1.32).
     """
-    return (*node.op, node.overload) in model.bodies and node.domain in model.opsets.keys() - {""}
+    exact = not builtin.TELLS_OVERLOADS_APART or (*node.op, node.overload) in model.bodies
+    return exact and node.op in model.functions and node.domain in model.opsets.keys() - {""}
+
+
+def _which_body(model: Model, node: Node) -> str:
+    """Warn of a body that is another overload's."""
+    overloads = {overload for *op, overload in model.bodies if tuple(op) == node.op}
+    if builtin.TELLS_OVERLOADS_APART or overloads == {node.overload}:
+        return ""
+    return (
+        f"; WRONG ANSWERS: the node asks for the function body of overload {node.overload!r}, and ONNX "
+        "Runtime before 1.27 runs the last in the file, whatever its overload"
+    )
 
 
 def _why_no_kernel(model: Model, node: Node, plan: Plan) -> str:
@@ -258,7 +270,7 @@ def _why_no_kernel(model: Model, node: Node, plan: Plan) -> str:
     imported = f"the model imports {node.domain or 'ai.onnx'} {model.opsets.get(node.domain)}"
     if kernels_of_any_version := find_ops(node.op):
         return f"its kernel is of version {kernels_of_any_version[0].version}, {imported}"
-    if (since := known_since(node.op)) is not None:
+    if (since := builtin.known_since(node.op)) is not None:
         return f"ONNX Runtime has it in opset {since}, {imported}"
     return "no kernel is registered for it"
 
@@ -275,7 +287,7 @@ def _why_no_body(model: Model, node: Node) -> str:
 
 
 def _is_custom(model: Model, node: Node, fate: _Fate) -> bool:
-    return fate.runner == "kernel" or not is_built_in(node.op, model.opsets.get(node.domain))
+    return fate.runner == "kernel" or not builtin.is_built_in(node.op, model.opsets.get(node.domain))
 
 
 def _bodies_run(custom: Sequence[tuple[Node, _Fate]]) -> set[tuple[str, str]]:
