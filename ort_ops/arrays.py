@@ -84,7 +84,8 @@ def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bo
         buffer = call.output(index, tuple(source.shape))
         if buffer is None:
             continue
-        target = from_dlpack(buffer)
+        # By the buffer protocol: what NumPy 1 makes of DLPack is read-only.
+        target = np.asarray(memoryview(buffer)) if torch is None else from_dlpack(buffer)
         if source.dtype != target.dtype:
             raise ResultError(f"returned {source.dtype} for output {index}; expected {target.dtype}")
         target[...] = source
