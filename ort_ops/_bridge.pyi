@@ -18,15 +18,17 @@ class Op:
         attributes: list[tuple[str, int, bool]],
         function: Callable[..., object],
         infer: Callable[[list[tuple[int, tuple[int | str | None, ...] | None]]], object] | None,
+        infers: bool,
         by_call: bool,
         takes_out: bool,
     ) -> None: ...
 
 class SupportsDlpack:
-    """What ``Call`` hands out: an object with ``__dlpack__`` and ``__dlpack_device__``."""
+    """What ``Call`` hands out: an object that speaks DLPack and, on the CPU, the buffer protocol."""
 
     def __dlpack__(self, *, stream: None = ...) -> CapsuleType: ...
     def __dlpack_device__(self) -> tuple[Literal[1], Literal[0]]: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Call:
     """A run of one node, valid while its kernel runs."""

@@ -52,9 +52,18 @@ class Kernel:
         return f"{self.function.__module__}.{self.function.__qualname__}"
 
     def bridge_op(
-        self, domain: str, name: str, provider: str, signature: Signature, infer: Callable[..., Any] | None
+        self,
+        domain: str,
+        name: str,
+        provider: str,
+        signature: Signature,
+        infer: Callable[..., Any] | None,
+        infers: bool,
     ) -> _bridge.Op:
-        """Return what ONNX Runtime is given for one name, provider and combination of types."""
+        """Return what ONNX Runtime is given for one name, provider and combination of types.
+
+        ``infer`` serves ``out=``, and ONNX Runtime while it makes a session unless ``infers`` is False.
+        """
         inputs = [_characteristic(f.optional, f.variadic) for f in self.schema.inputs]
         return _bridge.Op(
             domain=domain,
@@ -67,6 +76,7 @@ class Kernel:
             attributes=[(a.name, _ATTRIBUTE_TYPE[a.kind], a.required) for a in self.schema.attributes],
             function=self.function if self.array == "numpy" else self._run_call,
             infer=None if infer is None else Infer(infer, self.schema, signature),
+            infers=infers,
             by_call=self.array != "numpy",
             takes_out=self.schema.takes_out,
         )

@@ -31,7 +31,7 @@ class Op:
         self.names = names
         self.version = version
         self._infer: Callable[..., Any] | None = None
-        self._overloads: dict[tuple[str, str], tuple[Overload, ...]] = {}
+        self._overloads: dict[tuple[tuple[str, str], bool], tuple[Overload, ...]] = {}
         self.__doc__ = kernel.function.__doc__
         self.__wrapped__ = kernel.function
 
@@ -54,60 +54,98 @@ class Op:
         self._overloads.clear()
         return function
 
-    def needs_release(self) -> str | None:
+    def needs_release(self, leaves_out: bool) -> str | None:
         """Return why this release of ONNX Runtime can't be given the operator, or None.
 
         Before 1.22 it knows an output's type only where that is declared, or where just one input is of
-        any type; a computed one it refuses while the session is made, whatever the model.
+        any type; a computed one it refuses while the session is made, whatever the model. Before 1.24 it
+        can't compute one where a node leaves out an input, which ``leaves_out`` says of some node.
         """
-        computed = any(
-            0 in signature.outputs and signature.inputs.count(0) != 1
-            for signature in self.kernel.schema.signatures()
-        )
-        if not computed or _RELEASE >= (1, 22):
+        if not any(_computes_type(signature) for signature in self._signatures()):
+            return None
+        if _RELEASE < (1, 22):
+            needed = "1.22"
+        elif not self._infers(leaves_out):
+            needed = "1.24 where a node may leave out an input"
+        else:
             return None
         return (
             f"{self.kernel.where}: an output's type is computed from those of several inputs, which needs "
-            f"ONNX Runtime 1.22; this is {onnxruntime.__version__}: annotate the types, or let them share a "
-            "type variable"
+            f"ONNX Runtime {needed}; this is {onnxruntime.__version__}: annotate the types, or let them "
+            "share a type variable"
         )
 
-    def overloads(self, name: tuple[str, str]) -> tuple["Overload", ...]:
-        """Return what ONNX Runtime can be given for one of the operator's names."""
-        if name not in self._overloads:
-            self._overloads[name] = tuple(
-                Overload(self, provider, signature, self._bridge_op(name, provider, signature))
-                for provider in self.kernel.providers
-                for signature in self.kernel.schema.signatures()
-            )
-        return self._overloads[name]
+    def overloads(self, name: tuple[str, str], leaves_out: bool) -> tuple["Overload", ...]:
+        """Return what ONNX Runtime can be given for one of the operator's names.
 
-    def _bridge_op(self, name: tuple[str, str], provider: str, signature: Signature) -> _bridge.Op:
-        return self.kernel.bridge_op(*name, provider, signature, self._infer or self._like_first(signature))
-
-    def _like_first(self, signature: Signature) -> Callable[..., Any] | None:
-        """Return what stands in for ``infer`` where an output takes the type of an any-typed input.
-
-        ONNX Runtime itself knows how to do so where just one input is of any type.
+        ``leaves_out`` says whether some node may leave out an optional input, by an empty name.
         """
-        if 0 not in signature.outputs or signature.inputs.count(0) == 1:
-            return None
-        from_first = len(signature.outputs)
+        infers = self._infers(leaves_out)
+        if (name, infers) not in self._overloads:
+            self._overloads[name, infers] = tuple(
+                Overload(
+                    self, provider, signature, infers, self._bridge_op(name, provider, signature, infers)
+                )
+                for provider in self.kernel.providers
+                for signature in self._signatures()
+            )
+        return self._overloads[name, infers]
 
-        def infer(*inputs: Any) -> Any:
-            first = type(inputs[0])(inputs[0].dtype, None)
-            return (first,) * from_first if from_first != 1 else first
+    def _infers(self, leaves_out: bool) -> bool:
+        """Tell whether ONNX Runtime may be given a function for output types and shapes.
 
-        return infer
+        Before 1.24 it reads the type of every input for that function, and of one that is left out there
+        is none: the process ends.
+        """
+        return _RELEASE >= (1, 24) or not (leaves_out and any(f.optional for f in self.kernel.schema.inputs))
+
+    def _signatures(self) -> Iterator[Signature]:
+        """Give the schema's signatures, with the first input's type for outputs of any type.
+
+        That is where it is declared and there is no ``infer`` function to say another one.
+        """
+        for signature in self.kernel.schema.signatures():
+            declared = signature.inputs[:1]
+            if self._infer is None and any(declared) and _computes_type(signature):
+                yield Signature(signature.inputs, tuple(t or declared[0] for t in signature.outputs))
+            else:
+                yield signature
+
+    def _bridge_op(
+        self, name: tuple[str, str], provider: str, signature: Signature, infers: bool
+    ) -> _bridge.Op:
+        infer = self._infer
+        if infer is None and _computes_type(signature):
+            infer = _like_first(len(signature.outputs))
+        return self.kernel.bridge_op(*name, provider, signature, infer, infers)
+
+
+def _computes_type(signature: Signature) -> bool:
+    """Tell whether an output's type has to be computed while the session is made."""
+    return 0 in signature.outputs and signature.inputs.count(0) != 1
+
+
+def _like_first(count: int) -> Callable[..., Any]:
+    """Return what stands in for ``infer``: ``count`` outputs of the first input's type."""
+
+    def infer(*inputs: Any) -> Any:
+        first = type(inputs[0])(inputs[0].dtype, None)
+        return (first,) * count if count != 1 else first
+
+    return infer
 
 
 @dataclass(frozen=True)
 class Overload:
-    """An operator on one execution provider with one combination of element types."""
+    """An operator on one execution provider with one combination of element types.
+
+    ``infers`` says whether ONNX Runtime may ask it for output types and shapes.
+    """
 
     op: Op
     provider: str
     signature: Signature
+    infers: bool
     bridge: _bridge.Op = field(repr=False)
 
     def accepts(self, input_types: Sequence[int | None]) -> bool:

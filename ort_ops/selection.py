@@ -80,7 +80,7 @@ def plan_for(
         if prefer == "body" and name in model.functions:
             reasons[name] = 'prefer="body"'
             continue
-        refused = _refused_by_release(candidates)
+        refused = _refused_by_release(candidates, _leaves_out(model, name))
         if refused and name in model.functions:
             reasons[name] = refused
             continue
@@ -93,15 +93,22 @@ def plan_for(
     return Plan(tuple(chosen), reasons)
 
 
-def _refused_by_release(ops: Iterable[Op]) -> str:
-    return next((why for op in ops if (why := op.needs_release())), "")
+def _refused_by_release(ops: Iterable[Op], leaves_out: bool) -> str:
+    return next((why for op in ops if (why := op.needs_release(leaves_out))), "")
+
+
+def _leaves_out(model: Model, name: tuple[str, str]) -> bool:
+    """Tell whether a node leaves out an input, or may: in a body that depends on who calls it."""
+    nodes = (node for node in model.nodes if node.op == name)
+    return any(0 in node.input_types or node.in_function is not None for node in nodes)
 
 
 def _runnable(
     model: Model, name: tuple[str, str], candidates: Sequence[Op], providers: Sequence[str]
 ) -> tuple[list[Overload], str]:
     """Return the overloads that some node needs; none where a node with a body is not covered."""
-    here = [o for op in candidates for o in op.overloads(name) if o.provider in providers]
+    leaves_out = _leaves_out(model, name)
+    here = [o for op in candidates for o in op.overloads(name, leaves_out) if o.provider in providers]
     if not here:
         wanted = sorted({provider for op in candidates for provider in op.kernel.providers})
         return [], f"its kernels run on {', '.join(wanted)}; this session has {', '.join(providers)}"
@@ -128,22 +135,26 @@ def giving(plan: Plan) -> Iterator[None]:
 
 
 def _everything(wanted: str | None) -> Plan:
-    """Return what plain onnxruntime is given: all kernels, or those that ``ort_ops.ops`` names."""
+    """Return what plain onnxruntime is given: all kernels, or those that ``ort_ops.ops`` names.
+
+    Its models aren't known, so that any node may leave out an input.
+    """
     names = None if wanted is None else {split_name(n.strip()) for n in wanted.split(",") if n.strip()}
     newest: dict[tuple[str, str], list[Op]] = {}
     for op in registered_ops():
         for name in op.names:
             # One that this release refuses would take every session with it: it has to be asked for.
-            given = (op in _offered or name[0] not in FOREIGN_DOMAINS) and op.needs_release() is None
+            given = op in _offered or name[0] not in FOREIGN_DOMAINS
+            given = given and op.needs_release(leaves_out=True) is None
             if name in names if names is not None else given:
                 newest[name] = find_ops(name)
-                if refused := _refused_by_release(newest[name]):
+                if refused := _refused_by_release(newest[name], leaves_out=True):
                     raise RegistrationError(refused)
     missing = (names or set()) - set(newest)
     if missing:
         listed = ", ".join(f"{domain}::{name}" for domain, name in sorted(missing))
         raise RegistrationError(f"ort_ops.ops names {listed}, for which no kernel is registered")
-    overloads = [(name, o) for name, ops in newest.items() for op in ops for o in op.overloads(name)]
+    overloads = [(name, o) for name, ops in newest.items() for op in ops for o in op.overloads(name, True)]
     return Plan(tuple(sorted(overloads, key=lambda pair: pair[1].signature.inputs.count(0))))
 
 

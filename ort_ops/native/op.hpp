@@ -36,6 +36,7 @@ struct Op {
   std::vector<Attribute> attributes;
   nb::object function;  // numpy arrays in, numpy arrays out; or, if `by_call`, takes a Call
   nb::object infer;     // (inputs) -> outputs, or None
+  bool infers;          // whether ONNX Runtime is given `infer`, too
   bool by_call;
   bool takes_out;  // fills the buffers of its outputs by itself
 };

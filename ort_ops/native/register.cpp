@@ -50,7 +50,7 @@ abi::CustomOp callbacks_of(const Op& op) {
   };
   to.CreateKernelV2 = create_kernel;
   to.KernelComputeV2 = compute_kernel;
-  if (!op.infer.is_none()) to.InferOutputShapeFn = infer_output_shapes;
+  if (op.infers && !op.infer.is_none()) to.InferOutputShapeFn = infer_output_shapes;
   to.GetStartVersion = one;
   to.GetEndVersion = [](const abi::CustomOp*) { return 0x7fffffff; };
   return to;

@@ -14,6 +14,7 @@ RELEASES = {
     "oldest": ("onnxruntime==1.20.0", "numpy==1.26.0", "ml_dtypes==0.5.0", "onnx==1.17.0"),
     "1.20.1": ("onnxruntime==1.20.1",),
     "1.22.1": ("onnxruntime==1.22.1",),  # computed output types
+    "1.23.2": ("onnxruntime==1.23.2",),  # the last that fails over an input left out
     "1.24.4": ("onnxruntime==1.24.4",),
     "1.25.1": ("onnxruntime==1.25.1",),  # attributes that are lists of strings
     "1.27.0": ("onnxruntime==1.27.0",),  # overloads of function bodies

@@ -129,7 +129,7 @@ def a_nested_session_fails() -> None:
 def an_infer_function_fails_and_the_next_session_is_made() -> None:
     register(lambda x: x)
 
-    @ort_ops.onnx_op(f"{DOMAIN}::Other", inputs=["float32"])
+    @ort_ops.onnx_op(f"{DOMAIN}::Other", inputs=["float32"], outputs=["float32"])
     def other(x: Any) -> Any:
         raise ValueError("first")
 
@@ -144,6 +144,21 @@ def an_infer_function_fails_and_the_next_session_is_made() -> None:
         other.infer(lambda x: x)
     attempt(ort_ops.InferenceSession(one_node("Other")))
     check(session_of())
+
+
+@behaviour("ours [2. 2. 2.]", "plain [2. 2. 2.]")
+def a_node_leaves_out_an_input() -> None:
+    @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"] * 3, outputs=["float32"])
+    def op(x: Any, y: Any = None, z: Any = None) -> Any:
+        return x + z if y is None else y
+
+    op.infer(lambda x, y, z: x)
+    data = model([node("Op", ["x", "", "x"])])
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options)
+    sessions = (ort_ops.InferenceSession(data), onnxruntime.InferenceSession(data, options))
+    for name, session in zip(("ours", "plain"), sessions, strict=True):
+        print(name, session.run(None, {"x": np.ones(3, np.float32)})[0])
 
 
 @behaviour("next run right", "child: next run right", "child ended with 0")
