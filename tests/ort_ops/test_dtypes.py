@@ -6,12 +6,23 @@ import pytest
 from ort_ops.dtypes import DTYPES, DType, find_dtype, from_numpy, from_onnx
 from ort_ops.errors import SchemaError
 
+from .releases import needs_onnx
+
 by_name = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
 
 
 @by_name
-def test_onnx_numpy_and_torch_mean_the_same_type(dtype: DType) -> None:
+def test_onnx_means_the_same_type(dtype: DType) -> None:
+    if dtype.name == "float4_e2m1fn":
+        needs_onnx((1, 18), "float4e2m1")
+    assert onnx.TensorProto.DataType.Name(dtype.onnx) == dtype.ort.upper()
+    if dtype.onnx >= 16:
+        needs_onnx((1, 19), "ml_dtypes' types")
     assert onnx.helper.tensor_dtype_to_np_dtype(dtype.onnx) == dtype.numpy
+
+
+@by_name
+def test_torch_means_the_same_type(dtype: DType) -> None:
     if dtype.torch is None:
         assert dtype.name in ("string", "uint4", "int4", "float4_e2m1fn")
     else:

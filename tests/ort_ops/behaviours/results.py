@@ -2,10 +2,15 @@
 
 import numpy as np
 
+from tests.ort_ops.releases import NUMPY
+
 from .base import lambdas
 
 ONE = "expected a NumPy array"
 PAIR = "expected a tuple of 2: a NumPy array"
+# NumPy 1 itself has 32 dimensions at the most.
+TOO_MANY = "KernelError: ValueError: maximum supported dimension for an ndarray is 32, found 64"
+OF_64 = "no error" if NUMPY >= (2, 0) else TOO_MANY
 
 lambdas(
     [
@@ -105,7 +110,7 @@ lambdas(
         ("a_scalar", lambda x: np.float32(1), "no error"),
         ("a_transpose", lambda x: x.T, "no error"),
         ("a_byte_swapped_array", lambda x: x.astype(">f4"), "no error"),
-        ("an_array_of_64_dimensions", lambda x: x.sum().reshape((1,) * 64), "no error"),
+        ("an_array_of_64_dimensions", lambda x: x.sum().reshape((1,) * 64), OF_64),
         ("an_empty_array", lambda x: x[:0], "no error"),
     ]
 )
