@@ -27,7 +27,7 @@ PyArray_Descr* dtype_of(int element_type) {
 // An array over `data`, or over new memory of its own where that is null.
 nb::object wrap(PyArray_Descr* dtype, const std::vector<std::int64_t>& dims, void* data, int flags) {
   static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
-  Py_INCREF(dtype);  // PyArray_NewFromDescr takes a reference over
+  Py_INCREF(reinterpret_cast<PyObject*>(dtype));  // PyArray_NewFromDescr takes a reference over
   return nb::steal(PyArray_NewFromDescr(&PyArray_Type, dtype, static_cast<int>(dims.size()),
                                         reinterpret_cast<const npy_intp*>(dims.data()), nullptr, data, flags,
                                         nullptr));
@@ -212,7 +212,8 @@ void store_numpy(const Call& call, nb::handle result) {
   std::vector<PyArrayObject*> arrays(count, nullptr);
   for (std::size_t i = 0; i < count; ++i)
     if (call.kernel.expected[i].type != 0)  // or one in between
-      arrays[i] = as_array(call, result, nb::handle(PyTuple_GET_ITEM(result.ptr(), i)), i, keep[i]);
+      arrays[i] = as_array(call, result,
+                           nb::handle(PyTuple_GetItem(result.ptr(), static_cast<Py_ssize_t>(i))), i, keep[i]);
   for (std::size_t i = 0; i < count; ++i)
     if (arrays[i] != nullptr) store_one(call, arrays[i], i);
 }

@@ -99,7 +99,7 @@ nb::object read_attribute(const Api* api, const abi::KernelInfo* info, const Att
 }
 
 bool is_empty_list(const nb::object& value) {
-  return PyList_Check(value.ptr()) && PyList_GET_SIZE(value.ptr()) == 0;
+  return PyList_Check(value.ptr()) && PyList_Size(value.ptr()) == 0;
 }
 
 // What ONNX stores an attribute of one of our types as.

@@ -158,11 +158,15 @@ abi::Status* run_or_fail(const Kernel& kernel, abi::KernelContext* context, nb::
   return python_failure(kernel.api, kernel.node, kernel.op->kernel_name, kernel.owned);
 }
 
+// Whether nothing but its maker refers to an object. Python 3.14 keeps flags above the low 32 bits, where the
+// stable ABI of 3.12 looks for the count, too.
+bool is_alone(nb::handle object) { return static_cast<std::uint32_t>(Py_REFCNT(object.ptr())) == 1; }
+
 // A view that outlives its run would read freed memory: it is found by the reference it holds.
 abi::Status* refuse_kept_views(const Kernel& kernel, nb::handle owner, abi::Status* status) {
-  if (Py_REFCNT(owner.ptr()) == 1) return status;
+  if (is_alone(owner)) return status;
   or_hang([] { return PyGC_Collect(); });
-  if (Py_REFCNT(owner.ptr()) == 1) return status;
+  if (is_alone(owner)) return status;
   try {
     const std::string text = status == nullptr ? "" : abi::GetErrorMessage(kernel.api, status);
     if (status != nullptr) abi::ReleaseStatus(kernel.api, status);

@@ -23,14 +23,14 @@ nb::object read_one(const abi::Api* api, const abi::Value* value, std::size_t in
 
 void write_one(const abi::Api* api, abi::Value* value, std::size_t index, nb::handle text) {
   if (!PyUnicode_Check(text.ptr()))
-    throw BadResult{"returned an object array with a " + std::string(Py_TYPE(text.ptr())->tp_name) +
+    throw BadResult{"returned an object array with a " + nb::cast<std::string>(text.type().attr("__name__")) +
                     " in it; expected strings alone"};
   nb::object bytes = nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-8", kErrors));
   if (!bytes.is_valid()) throw nb::python_error();
-  const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr()));
+  const auto size = static_cast<std::size_t>(PyBytes_Size(bytes.ptr()));
   char* buffer = nullptr;
   check(api, abi::GetStringElementBuffer(api, value, index, size, &buffer));
-  if (size != 0) std::memcpy(buffer, PyBytes_AS_STRING(bytes.ptr()), size);
+  if (size != 0) std::memcpy(buffer, PyBytes_AsString(bytes.ptr()), size);
 }
 
 }  // namespace
