@@ -20,7 +20,7 @@ __all__ = ["InferenceSession", "NodeRun", "TensorType", "get_library_path", "onn
 
 _SUBMODULES = frozenset(
     {
-        *("arrays", "builtin", "cli", "compat", "dtypes", "errors", "export", "failures"),
+        *("arrays", "builtin", "cli", "compat", "dtypes", "errors", "export", "failures", "functions"),
         *("inference", "inspection", "kernel", "model", "packing", "parity", "providers", "registry"),
         *("runtime", "schema", "selection", "session", "values"),
     }

@@ -1,5 +1,6 @@
 """A kernel: the function, what it declares, and what the bridge is given of it."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,6 +46,7 @@ class Kernel:
     schema: OpSchema
     providers: tuple[str, ...]
     array: ArrayKind
+    by_node: bool = False
 
     @property
     def where(self) -> str:
@@ -85,7 +87,8 @@ class Kernel:
         run = run_on_torch if self.array == "torch" else run_on_dlpack
         # On the CPU provider there is no stream, whatever other providers the kernel is for.
         on_cuda = "CUDAExecutionProvider" in self.providers and call.stream() != 0
-        run(self.function, len(self.schema.outputs), self.schema.takes_out, on_cuda, call)
+        function = functools.partial(self.function, call.node()) if self.by_node else self.function
+        run(function, len(self.schema.outputs), self.schema.takes_out, on_cuda, call)
 
 
 def _characteristic(optional: bool, variadic: bool) -> int:

@@ -5,6 +5,7 @@ stepped over by their length, so that reading a file of gigabytes touches a few 
 numbers are those of onnx.proto3.
 """
 
+import dataclasses
 import mmap
 import os
 from collections.abc import Iterator, Mapping
@@ -43,7 +44,8 @@ class Node:
     """A node of the model's graph, of a graph inside it, or of a function body.
 
     ``input_types`` are the ONNX element types of its inputs as far as the file states them: None where
-    it doesn't, 0 where the input is absent. ``in_function`` is the body that the node stands in.
+    it doesn't, 0 where the input is absent. ``in_function`` is the body that the node stands in; ``metadata``
+    what an exporter noted about it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Node:
     in_function: tuple[str, str] | None = None
     overload: str = ""
     """Which of several function bodies of its operator the node asks for (IR 10)."""
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def op(self) -> tuple[str, str]:
@@ -181,6 +184,7 @@ def _node(
     name = op_type = domain = overload = ""
     inputs: list[int | None] = []
     graphs: list[slice] = []
+    metadata: dict[str, str] = {}
     for field, value in _fields(buffer, span.start, span.stop):
         if field == 1:
             text = _text(buffer, value)
@@ -196,7 +200,10 @@ def _node(
         elif field == 5 and isinstance(value, slice):
             attribute = _fields(buffer, value.start, value.stop)
             graphs += [v for f, v in attribute if f in (6, 11) and isinstance(v, slice)]
-    yield Node(name, _domain(domain), op_type, tuple(inputs), in_function, overload)
+        elif field == 9 and isinstance(value, slice):  # metadata_props
+            entry = dict(_fields(buffer, value.start, value.stop))
+            metadata[_text(buffer, entry.get(1))] = _text(buffer, entry.get(2))
+    yield Node(name, _domain(domain), op_type, tuple(inputs), in_function, overload, metadata)
     for graph in graphs:
         yield from _graph(buffer, graph, types, in_function)
 

@@ -7,7 +7,7 @@ A registered kernel wins over the function body that a file may carry, even wher
 import contextlib
 import contextvars
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -58,18 +58,38 @@ class Plan:
 
 
 def plan_for(
-    model: Model, providers: Sequence[str], prefer: Prefer = "kernel", ops: Iterable[str | Op] | None = None
+    model: Model,
+    providers: Sequence[str],
+    prefer: Prefer = "kernel",
+    ops: Iterable[str | Op] | None = None,
+    others: Mapping[tuple[str, str], Op] | None = None,
 ) -> Plan:
     """Choose the kernels for a model on some execution providers.
 
     ``prefer="body"`` leaves every operator that has a function body in the file to it; ``ops`` limits
-    the choice to these operators (names, or what ``onnx_op`` returned).
+    the choice to these operators (names, or what ``onnx_op`` returned); ``others`` are kernels for operators
+    that have no registered one that can run here.
     """
+    plan = _plan_of(model, providers, prefer, ops, lambda name: find_ops(name, model.opsets.get(name[0])))
+    taken = {name for name, _ in plan.overloads}
+    left = {name: op for name, op in (others or {}).items() if name not in taken}
+    more = _plan_of(model, providers, prefer, None, lambda name: [left[name]] if name in left else [])
+    reasons = {name: why for name, why in plan.reasons.items() if name not in dict(more.overloads)}
+    return Plan((*plan.overloads, *more.overloads), {**more.reasons, **reasons})
+
+
+def _plan_of(
+    model: Model,
+    providers: Sequence[str],
+    prefer: Prefer,
+    ops: Iterable[str | Op] | None,
+    find: Callable[[tuple[str, str]], Sequence[Op]],
+) -> Plan:
     allowed = None if ops is None else [split_name(op) if isinstance(op, str) else op for op in ops]
     chosen: list[tuple[tuple[str, str], Overload]] = []
     reasons: dict[tuple[str, str], str] = {}
     for name in sorted(model.calls()):
-        candidates = find_ops(name, model.opsets.get(name[0]))
+        candidates = find(name)
         if not candidates:
             continue
         if allowed is not None:

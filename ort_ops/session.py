@@ -11,6 +11,7 @@ import onnxruntime
 from . import _bridge
 from .errors import KernelError, ProviderError, RegistrationError, ResultError
 from .failures import take_failure
+from .functions import function_ops
 from .model import Node, read_model
 from .providers import session_providers
 from .registry import CPU, Op
@@ -69,10 +70,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
     Takes onnxruntime's arguments, and: ``ops``, the operators (names, or what ``onnx_op`` returned) that
     may get a kernel, None for all; ``prefer="body"`` to let a function body in the file run where there is
-    one. A kernel is registered only where it can run (element types, a provider asked for); else the body
-    runs, and ``explain()`` says so. Without ``sess_options``, a session with Python kernels on the CPU
-    keeps ONNX Runtime's threads from spinning (``session.intra_op.allow_spinning`` is 0), which would take
-    the cores from the kernels' own threads.
+    one; ``functions``, the torch Functions, and ``trust``, the packages with them, that the file may name
+    for its custom nodes. Such a node is run by its Function's own forward (see ``ort_ops.export``), unless a
+    kernel is registered for it. A kernel is registered only where it can run (element types, a provider
+    asked for); else the body runs, and ``explain()`` says so. Without ``sess_options``, a session with Python
+    kernels on the CPU keeps ONNX Runtime's threads from spinning (``session.intra_op.allow_spinning`` is 0),
+    which would take the cores from the kernels' own threads.
 
     Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
     CPU as what to fall back to; RegistrationError where two libraries claim a domain; ModelError for a file
@@ -90,11 +93,15 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         *,
         ops: Iterable[str | Op] | None = None,
         prefer: Prefer = "kernel",
+        functions: Iterable[type] | None = None,
+        trust: Iterable[str] = (),
         disabled_optimizers: Sequence[str] | None = None,
     ) -> None:
         self._model = read_model(path_or_bytes)
         names = session_providers(providers)
-        plan = plan_for(self._model, names, prefer, ops)
+        others, refused = function_ops(self._model, functions, trust)
+        plan = plan_for(self._model, names, prefer, ops, others)
+        plan = Plan(plan.overloads, {**refused, **plan.reasons})
         arguments = (providers, provider_options, disabled_optimizers)
         try:
             self._create(path_or_bytes, sess_options, plan, arguments)
@@ -105,6 +112,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             # without our kernels has to load with them in the process.
             fallback = plan.without_bodies(self._model, f"with its kernel the session fails: {error}")
             if sess_options is not None or fallback.overloads == plan.overloads:
+                _add_reasons(error, plan.reasons)
                 raise
             plan = fallback
             self._create(path_or_bytes, None, plan, arguments)
@@ -234,6 +242,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         if len(there) == 1 or not known:
             return there
         return sorted({part.ep_name for part in self.get_provider_graph_assignment_info()})
+
+
+def _add_reasons(error: Exception, reasons: Mapping[tuple[str, str], str]) -> None:
+    """Say with an error of ONNX Runtime's why no kernel of ours was there."""
+    for (domain, name), reason in reasons.items():
+        if name in str(error):
+            error.add_note(f"{domain}::{name}: {reason}")
 
 
 def _raise_kernel_error(error: Exception) -> NoReturn:

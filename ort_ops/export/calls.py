@@ -65,6 +65,8 @@ class Call:
     fake: Callable[..., Any] | None = None
     key: str = field(default_factory=lambda: f"call{next(_count)}")
     results: tuple[tuple[Any, ...], pytree.TreeSpec] | None = None
+    dtypes: tuple[torch.dtype, ...] = ()
+    """Those of the results, in order."""
     written: Mapping[int, int] = field(default_factory=dict)
     """For each tensor that forward writes into, the index of the result that is this tensor."""
     examples: tuple[tuple[torch.Size, torch.dtype, torch.device], ...] = ()
@@ -112,17 +114,25 @@ class Call:
         must not, though a Function may return or write into what it was given.
         """
         copies = [tensor.clone() for tensor in tensors]
-        versions = [copy._version for copy in copies]
-        returned = self._returned(self.forward, copies, sizes)
-        written = [i for i, copy in enumerate(copies) if copy._version != versions[i]]
-        return self._keep(returned, copies, written)
+        context = Context(len(self.leaves))
+        returned = self._returned(self.forward, copies, sizes, context)
+        return _apart(self.note(returned, copies, context.dirty))
 
-    def _returned(self, forward: Callable[..., Any], tensors: Sequence[Tensor], sizes: Sequence[Any]) -> Any:
+    def _returned(
+        self,
+        forward: Callable[..., Any],
+        tensors: Sequence[Tensor],
+        sizes: Sequence[Any],
+        context: "Context | None" = None,
+    ) -> Any:
         positional, keywords = self.arguments(tensors, sizes)
-        if forward is self.forward and self.takes_context:
-            positional = (Context(len(positional)), *positional)
+        given = (context, *positional) if context is not None and self.takes_context else positional
         with torch.no_grad(), self._autocast(), running_own():
-            return forward(*positional, **keywords)
+            returned = forward(*given, **keywords)
+            same = {id(tensor) for tensor in tensors} & {id(leaf) for leaf in pytree.tree_leaves(returned)}
+            if same and context is not None and not self.takes_context:  # there it may be marked dirty
+                own_method(self.function, "setup_context")(context, positional, returned)
+            return returned
 
     @contextlib.contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -133,32 +143,34 @@ class Call:
                     stack.enter_context(torch.autocast(device, dtype, enabled))
             yield
 
-    def _keep(self, returned: Any, copies: Sequence[Tensor], written: Sequence[int]) -> list[Tensor]:
+    def note(self, returned: Any, tensors: Sequence[Tensor], dirty: Sequence[Tensor]) -> list[Tensor]:
+        """Note what forward returned for these tensors, of which it wrote into the dirty ones.
+
+        Returns the tensors among the results.
+        """
         leaves, structure = pytree.tree_flatten(returned)
-        tensors: list[Tensor] = []
-        places: list[Any] = []
-        same: dict[int, int] = {}
-        for leaf in leaves:
-            if isinstance(leaf, Tensor):
-                same.setdefault(id(leaf), len(tensors))
-                places.append(Slot(len(tensors)))
-                tensors.append(leaf)
-            else:
-                places.append(leaf)
-        lost = [i for i in written if id(copies[i]) not in same]
+        results = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        slots = iter(range(len(results)))
+        places = tuple(Slot(next(slots)) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        first = {id(result): index for index, result in reversed(list(enumerate(results)))}
+        written = [i for i, tensor in enumerate(tensors) if any(tensor is other for other in dirty)]
+        lost = [i for i in written if id(tensors[i]) not in first]
         if lost:
             raise ExportError(
                 f"{self.name}: forward writes into its tensor {lost[0]} and does not return it; "
                 "expected it to return what it writes into (ctx.mark_dirty), or to work on a copy"
             )
-        self.written = {i: same[id(copies[i])] for i in written}
-        self.results = (tuple(places), structure)
-        return _apart(tensors)
+        self.written = {i: first[id(tensors[i])] for i in written}
+        self.results = (places, structure)
+        self.dtypes = tuple(result.dtype for result in results)
+        return results
 
     def run_fake(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
         """Compute dtypes and shapes only: by forward on fake tensors, by ``fake``, or by trying it out."""
+        if not self.examples:  # Dynamo saw the call, and no tensors
+            self.examples = _examples(tensors)
         if self.fake is not None:
-            return self._keep(self._returned(self.fake, tensors, sizes), tensors, [])
+            return _apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()))
         with _fresh_symbols_dropped_on_failure(tensors):
             try:
                 return self.run(tensors, sizes)
@@ -173,6 +185,7 @@ class Context:
     """What stands for ``ctx`` where nothing is differentiated: takes whatever a forward leaves with it."""
 
     saved_tensors: tuple[Tensor, ...] = ()
+    dirty: tuple[Tensor, ...] = ()
 
     def __init__(self, count: int) -> None:
         self.needs_input_grad = (False,) * count
@@ -185,7 +198,8 @@ class Context:
         """Keep nothing: there is no forward-mode differentiation here."""
 
     def mark_dirty(self, *tensors: Any) -> None:
-        """Do nothing: what was written into is seen by its version."""
+        """Keep the tensors: forward writes into them."""
+        self.dirty = tensors
 
     def mark_non_differentiable(self, *tensors: Any) -> None:
         """Do nothing: nothing is differentiated."""
@@ -240,9 +254,14 @@ def make_call(
             )
         else:
             places.append(leaf)
-    examples = tuple((t.shape, t.dtype, t.device) for t in tensors if isinstance(t, Tensor))
     call = Call(
-        function, forward, tuple(places), structure, fake, examples=examples, autocast=_autocast_state()
+        function,
+        forward,
+        tuple(places),
+        structure,
+        fake,
+        examples=_examples(tensors),
+        autocast=_autocast_state(),
     )
     _calls[call.key] = call
     return call, tensors, sizes
@@ -287,6 +306,10 @@ def _apart(tensors: Sequence[Tensor]) -> list[Tensor]:
         result.append(tensor.clone() if storage in seen else tensor)
         seen.add(storage)
     return result
+
+
+def _examples(tensors: Sequence[Any]) -> tuple[tuple[torch.Size, torch.dtype, torch.device], ...]:
+    return tuple((t.shape, t.dtype, t.device) for t in tensors if isinstance(t, Tensor))
 
 
 def _autocast_state() -> tuple[tuple[str, bool, torch.dtype], ...]:

@@ -121,7 +121,7 @@ def _replace_forward(
         if get_proxy_mode() is not None:
             return _call(function, own, host, (arguments[skip:], keywords))
         if _get_tracing_state() is not None:
-            host.see(make_call(function, own, (arguments[skip:], keywords), _is_tensor)[0])
+            return _trace(function, own, host, (arguments, arguments[skip:], keywords))
         with running_own():
             return host.computed(own(*arguments, **keywords))
 
@@ -160,6 +160,23 @@ def _call(
     for tensor, result in call.written.items():
         results[result] = tensors[tensor].copy_(results[result])
     return call.rebuild(results)
+
+
+def _trace(
+    function: type[Function],
+    own: Callable[..., Any],
+    host: Host,
+    given: tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any]],
+) -> Any:
+    """Note a call that the TorchScript exporter traces, and compute it."""
+    everything, arguments, keywords = given
+    call, tensors, _ = make_call(function, own, (arguments, keywords), _is_tensor)
+    host.see(call)
+    versions = [tensor._version for tensor in tensors]
+    with running_own():
+        returned = own(*everything, **keywords)
+    call.note(returned, tensors, [t for t, v in zip(tensors, versions, strict=True) if t._version != v])
+    return returned
 
 
 def _is_tensor(leaf: Any) -> bool:

@@ -30,6 +30,7 @@ from .operator import CALL, calls_in
 from .program import Program
 from .quiet import quiet
 from .record import Record
+from .size import MAX_FILE, nbytes
 from .torchscript import Writing, results_matter
 from .translate import translation
 
@@ -152,7 +153,8 @@ class Kept:
         self, model: ir.Model, program: ExportedProgram | None, record: Record, opsets: Mapping[str, int]
     ) -> Program:
         calls, moved = finish(model, record, self._default_domain, opsets)
-        self.programs.append(Program(model, program, calls, moved))
+        functions = tuple({call.function for call in record.calls})
+        self.programs.append(Program(model, program, calls, moved, functions))
         return self.programs[-1]
 
 
@@ -164,7 +166,7 @@ class _Host:
         self.computed_calls = 0
 
     def see(self, call: Call) -> None:
-        _active[-1]._record.seen.append(call)
+        _active[-1]._record.calls.append(call)
 
     def fake(self, function: type[Function]) -> Callable[..., Any] | None:
         return _active[-1]._fakes.get(function)
@@ -200,15 +202,15 @@ def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Cal
 def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
     """Stand in for torch.export.export: see that each call is in the program that it returns."""
     record = _active[-1]._record
-    before = len(record.seen)
+    before = len(record.calls)
     try:
         # With gradients Dynamo, which traces the branches of torch.cond, wraps a Function in its own way.
         with torch.no_grad():
             program: ExportedProgram = original(*arguments, **keywords)
     except Exception:
-        del record.seen[before:]  # the exporter tries again in another way
+        del record.calls[before:]  # the exporter tries again in another way
         raise
-    seen = record.seen[before:]
+    seen = record.calls[before:]
     there = set(calls_in(program))
     _refuse_lost([call for call in seen if call.key not in there], "torch.export.export left it out")
     program.graph_module.meta["ort_ops.calls"] = [find_call(key) for key in there]  # they live as long
@@ -229,14 +231,14 @@ def _export_captured(
     kept = _active[-1]
     with kept._recording() as record:
         if isinstance(model, ExportedProgram):
-            record.seen += [find_call(key) for key in calls_in(model)]
+            record.calls += [find_call(key) for key in calls_in(model)]
         own = {CALL: translation(record)}
         table = {**(options.pop("custom_translation_table", None) or {}), **translations(), **own}
         try:
             program = original(model, args, None, custom_translation_table=table, **options)
         except Exception as error:
             raise _reason(error) from error
-        lost = [call for call in record.seen if call.number not in record.written]
+        lost = [call for call in record.calls if call.number not in record.written]
         _refuse_lost(lost, "the exporter didn't translate it")
         result = kept._finish(program.model, program.exported_program, record, kept._custom_opsets)
     _save(result, f, options)
@@ -260,21 +262,22 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
     kept = _active[-1]
     beside = None if f is None or hasattr(f, "write") else Path(f).parent
     with kept._recording() as record, tempfile.TemporaryDirectory(dir=beside) as folder:
-        record.writing = Writing(record.seen, record.note)
+        record.writing = Writing(record.calls, record.note)
         path = Path(folder, "model.onnx")
         try:
             original(model, args, str(path), **options)
         except Exception as error:
             raise _reason(error) from error
         record.writing = None
-        lost = [call for call in record.seen if call.number not in record.written]
+        lost = [call for call in record.calls if call.number not in record.written]
         if lost and not _unused(lost, record, model, args, options.get("kwargs") or {}):
             _refuse_lost(lost, "the TorchScript exporter left it out")
         opsets = {**kept._custom_opsets, **(options.get("custom_opsets") or {})}
         written = ir.load(path)
         result = kept._finish(written, None, record, opsets)
         if beside is not None:
-            ir.save(written, f, external_data=_external(written, f))
+            data = f"{Path(f).name}.data" if nbytes(written) > MAX_FILE else None
+            ir.save(written, f, external_data=data)
         else:
             ir.external_data.load_to_model(written)
             if f is not None:
@@ -287,7 +290,7 @@ def _unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: M
     """Tell whether as many calls of each Function as were lost don't matter to the model's output."""
     given = args if isinstance(args, tuple | list) else (args,)
     unused: Counter[str] = Counter()
-    for place, call in enumerate(record.seen):
+    for place, call in enumerate(record.calls):
         if call.function not in {other.function for other in lost}:
             continue
 
@@ -319,12 +322,3 @@ def _reason(error: Exception) -> Exception:
             return ExportError(str(cause))
         cause = cause.__cause__ or cause.__context__
     return error
-
-
-def _external(model: ir.Model, f: Any) -> str | None:
-    """Return the name of the file for weights that one file can't hold, protobuf's limit being 2 GiB."""
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    return f"{Path(f).name}.data" if size > _MAX_WEIGHTS else None
-
-
-_MAX_WEIGHTS = 2**31 - 2**24  # bytes: 16 MiB for the graph itself

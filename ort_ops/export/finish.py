@@ -1,19 +1,26 @@
 """The last touch on a file: each custom node tied to its call, domains, versions, names, what is too much."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
+import torch
 from onnx import defs, helper
 
+from ort_ops.dtypes import DTYPES
 from ort_ops.errors import ExportError
+from ort_ops.functions import FUNCTION, REASON, Input, RecordedCall, UnrecordableError, function_name, record
 
 from .calls import Call
 from .record import Record
 from .symbolic import MARK, MISSING, Whole
 
 __all__ = ["CallReport", "Moved", "finish"]
+
+
+_ONNX = {getattr(torch, d.torch): d.onnx for d in DTYPES if d.torch and hasattr(torch, d.torch)}
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Moved:
 
 
 def finish(
-    model: ir.Model, record: Record, default_domain: str, custom_opsets: Mapping[str, int]
+    model: ir.Model, seen: Record, default_domain: str, custom_opsets: Mapping[str, int]
 ) -> tuple[tuple[CallReport, ...], tuple[Moved, ...]]:
     """Bring a model that an exporter wrote into its final form, in place.
 
@@ -49,13 +56,15 @@ def finish(
     moved = () if default_domain == "keep" else _move(model, default_domain)
     _name_nodes(model.graph)
     marked = _take_marks(model)
-    reports = tuple(_report(call, marked.get(call.number, [])) for call in record.seen)
-    for number, nodes in marked.items():
-        call, whole = record.written[number]
-        for node in nodes:
-            _describe(node, call, whole)
+    reports = []
+    names = Counter(function_name(function) for function in {call.function for call in seen.calls})
+    for call in seen.calls:
+        _, whole = seen.written.get(call.number, (call, "nothing reads its results"))
+        if names[function_name(call.function)] > 1:
+            whole = f"the model calls several Functions of the name {call.name}"
+        reports.append(_record(call, marked.get(call.number, []), whole))
     _set_versions(model, custom_opsets)
-    return reports, moved
+    return tuple(reports), moved
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:
@@ -112,12 +121,52 @@ def _take_marks(model: ir.Model) -> dict[int, list[ir.Node]]:
     return marked
 
 
-def _report(call: Call, nodes: list[ir.Node]) -> CallReport:
-    return CallReport(call.name, tuple(node.name or "" for node in nodes), "")
+def _record(call: Call, nodes: Sequence[ir.Node], whole: Whole | str) -> CallReport:
+    """Record in the metadata of a call's nodes what it is, or why none stands for it."""
+    names = tuple(node.name or "" for node in nodes)
+    reason = whole if isinstance(whole, str) else ""
+    if isinstance(whole, Whole):
+        try:
+            metadata = _metadata(call, whole)
+        except UnrecordableError as error:
+            reason = str(error)
+        else:
+            for node in nodes:
+                node.metadata_props.update(metadata)
+                _set_types(node, call)
+    if reason:
+        for node in nodes:
+            node.metadata_props.update({FUNCTION: function_name(call.function), REASON: reason})
+    return CallReport(call.name, names, reason)
 
 
-def _describe(node: ir.Node, call: Call, whole: Whole | str) -> None:
-    """Record in a node's metadata which call it stands for."""
+def _metadata(call: Call, whole: Whole) -> dict[str, str]:
+    tensors = [Input(place) if isinstance(place, int) else place for place in whole.tensors]
+    positional, keywords = call.arguments(tensors, [Input(place, number=True) for place in whole.sizes])
+    inputs = [0] * whole.inputs
+    for place, (_, dtype, _) in zip(whole.tensors, call.examples, strict=True):
+        if isinstance(place, int):
+            inputs[place] = _ONNX[dtype]
+    for place in whole.sizes:
+        inputs[place] = _ONNX[torch.int64]
+    recorded = RecordedCall(
+        function_name(call.function),
+        [record(value) for value in positional],
+        {name: record(value) for name, value in keywords.items()},
+        inputs,
+        [_ONNX[dtype] for dtype in call.dtypes[: whole.outputs]],
+        [(device, str(dtype).removeprefix("torch.")) for device, on, dtype in call.autocast if on],
+        bool(call.written),
+    )
+    return recorded.metadata()
+
+
+def _set_types(node: ir.Node, call: Call) -> None:
+    """Give the node's outputs the types that forward gives, where the exporter lost them."""
+    for value, dtype in zip(node.outputs, call.dtypes, strict=False):
+        value.dtype = value.dtype or ir.DataType(_ONNX[dtype])
+    for value, (_, sizes) in zip(node.outputs, call.types, strict=False):
+        value.shape = value.shape or ir.Shape(sizes)
 
 
 def _set_versions(model: ir.Model, custom_opsets: Mapping[str, int]) -> None:

@@ -1,12 +1,20 @@
 """What an export gives: torch's ONNXProgram, with what became of each call of a Function."""
 
+import os
+import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch.autograd import Function
 from torch.export import ExportedProgram
 
+from ort_ops.selection import Prefer
+from ort_ops.session import InferenceSession
+
 from .finish import CallReport, Moved
+from .size import MAX_FILE, nbytes
 
 __all__ = ["Program"]
 
@@ -25,7 +33,30 @@ class Program(torch.onnx.ONNXProgram):
         exported_program: ExportedProgram | None,
         calls: Sequence[CallReport] = (),
         moved: Sequence[Moved] = (),
+        functions: Sequence[type[Function]] = (),
     ) -> None:
         super().__init__(model, exported_program)
         self.calls = tuple(calls)
         self.moved = tuple(moved)
+        self._functions = tuple(functions)
+
+    def session(
+        self,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+        *,
+        prefer: Prefer = "kernel",
+        sess_options: Any = None,
+    ) -> InferenceSession:
+        """Return a session that runs the model, its custom nodes by the Functions that they stand for.
+
+        A kernel that is registered for an operator comes first. The arguments are those of
+        ``ort_ops.InferenceSession``. A node that doesn't stand for a whole call needs a kernel of its own;
+        ``calls`` says why, and so does the error where it has none.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            source: str | bytes = os.path.join(folder, "model.onnx")
+            if nbytes(self.model) > MAX_FILE:
+                ir.save(self.model, source, external_data="model.onnx.data")
+            else:
+                source = self.model_proto.SerializeToString()
+            return InferenceSession(source, sess_options, providers, prefer=prefer, functions=self._functions)

@@ -19,7 +19,7 @@ class Record:
     ``writing`` what the TorchScript exporter's calls of ``symbolic`` are noted in while it runs.
     """
 
-    seen: list[Call] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     written: dict[int, tuple[Call, Whole | str]] = field(default_factory=dict)
     program: ExportedProgram | None = None
     writing: Writing | None = None

@@ -35,12 +35,15 @@ MISSING = ("ort_ops", "Missing")
 class Whole:
     """How one node stands for a whole call.
 
-    ``inputs`` gives, for each tensor of the call in order, the node's input that it is; None for a tensor
-    whose value is known (``constants``). The node's outputs are the call's results, in order.
+    ``tensors`` gives, for each tensor of the call in order, the index of the node's input that it is, or its
+    value where that is known and no input; ``sizes`` the same for the integers. The node's outputs are the
+    call's first results, in order.
     """
 
-    inputs: tuple[int | None, ...]
-    constants: Mapping[int, Tensor]
+    tensors: tuple[int | Tensor, ...]
+    sizes: tuple[int, ...]
+    inputs: int
+    outputs: int
 
 
 @dataclass(frozen=True)
@@ -152,35 +155,43 @@ def run_symbolic(
     for node in new_nodes:
         if not is_known(node.kind()):
             node.i_(MARK, call.number)
-    return outputs, _find_whole(new_nodes, tensors, constants, outputs)
+    return outputs, _find_whole(new_nodes, tensors, sizes, constants, outputs)
 
 
 def _find_whole(
-    nodes: Sequence[Any], tensors: Sequence[Any], constants: Mapping[int, Tensor], outputs: Sequence[Any]
+    nodes: Sequence[Any],
+    tensors: Sequence[Any],
+    sizes: Sequence[Any],
+    constants: Mapping[int, Tensor],
+    outputs: Sequence[Any],
 ) -> Whole | str:
+    """Say how a node stands for the call whose ``symbolic`` wrote these nodes, or why none does."""
     computing = [node for node in nodes if node.kind() not in ("onnx::Constant", "prim::Constant")]
     if len(computing) != 1:
         kinds = ", ".join(node.kind().replace("onnx::", "") for node in computing) or "nothing"
         return f"symbolic writes {kinds}: no one node stands for the call"
     node = computing[0]
-    if outputs != list(node.outputs()):
+    named = list(outputs)
+    while named and named[-1] is None:  # the node doesn't give what the model doesn't use
+        named.pop()
+    if named != list(node.outputs()):
         return f"the results are not the outputs of {node.kind()}, in order"
     inputs = list(node.inputs())
     free = [i for i, value in enumerate(inputs) if not value.node().mustBeNone()]
-    places: list[int | None] = []
-    used: dict[int, Tensor] = {}
-    for index, tensor in enumerate(tensors):
-        place = next((i for i in free if inputs[i] == tensor), None)
+    places: list[int | Tensor] = []
+    for index, value in enumerate((*tensors, *sizes)):
+        place = next((i for i in free if inputs[i] == value), None)
         if place is not None:
             free.remove(place)
+            places.append(place)
         elif index in constants:
-            used[index] = constants[index]
+            places.append(constants[index])
         else:
-            return f"{node.kind()} is not given tensor {index} of the call"
-        places.append(place)
+            return f"{node.kind()} is not given argument {index} of the call's tensors and sizes"
     if free:
         return f"input {free[0]} of {node.kind()} is no argument of the call"
-    return Whole(tuple(places), used)
+    numbers = tuple(place for place in places[len(tensors) :] if isinstance(place, int))
+    return Whole(tuple(places[: len(tensors)]), numbers, len(inputs), len(named))
 
 
 def is_known(kind: str) -> bool:

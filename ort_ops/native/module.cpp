@@ -109,6 +109,8 @@ std::uintptr_t call_stream(const Call& call) {
   return reinterpret_cast<std::uintptr_t>(stream);
 }
 
+std::string call_node(const Call& call) { return live(call).kernel.node; }
+
 }  // namespace
 
 NB_MODULE(_bridge, m) {
@@ -131,7 +133,8 @@ NB_MODULE(_bridge, m) {
       .def("output", call_output, nb::arg("index"), nb::arg("shape"))
       .def("output_count", [](const Call& call) { return live(call).kernel.expected.size(); })
       .def("output_shapes", call_output_shapes)
-      .def("stream", call_stream);
+      .def("stream", call_stream)
+      .def("node", call_node);
   m.def("set_hooks", set_hooks, nb::arg("fail"), nb::arg("discard"), nb::arg("reject"), nb::arg("select"),
         nb::arg("result_error"), nb::arg("pack"), nb::arg("unpack"), nb::arg("debug"), nb::arg("dtypes"));
   m.def("start_log", [] { logs().emplace_back(); });

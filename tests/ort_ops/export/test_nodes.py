@@ -5,6 +5,8 @@ import warnings
 from collections import Counter
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -82,3 +84,30 @@ def test_nodes_are_those_of_the_torchscript_exporter(case: Case) -> None:
     if case.torchscript:
         assert ours == custom_nodes(by_torchscript(case))
         assert ours == custom_nodes(by_us(case, dynamo=False).model_proto)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("case", [case for case in CASES if case.runs], ids=str)
+def test_the_file_runs_at_once(case: Case, dynamo: bool) -> None:
+    if not dynamo and not case.torchscript:
+        pytest.skip("the TorchScript exporter can't")
+    program = by_us(case, dynamo=dynamo)
+    session = program.session(providers=["CPUExecutionProvider"])
+    feed = {i.name: to_numpy(t) for i, t in zip(session.get_inputs(), case.inputs, strict=True)}
+    outputs = session.run(None, feed)
+    with quiet():  # torch.cond compiles, and that makes an instance of Function
+        expected = case.model()(*case.inputs)
+    for output, tensor in zip(outputs, expected if isinstance(expected, tuple) else (expected,), strict=True):
+        assert output.dtype == to_numpy(tensor).dtype
+        np.testing.assert_allclose(
+            output.astype(np.float64), to_numpy(tensor).astype(np.float64), rtol=1e-5, atol=1e-6
+        )
+    runs = {run.node: run for run in session.explain()}
+    for call in program.calls:
+        assert all(runs[node].runner == "kernel" for node in call.nodes)
+
+
+def to_numpy(tensor: torch.Tensor) -> Any:
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.detach().numpy()

@@ -1,0 +1,289 @@
+"""A torch Function as a kernel: a node that stands for a whole call of it, run by the Function's own forward.
+
+An exporter records in a node's metadata which Function was called and with what besides the node's inputs.
+A file can't name code to run by itself: the caller says which Functions, or which packages, it may name.
+"""
+
+import base64
+import importlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .kernel import Kernel
+from .model import Model, Node
+from .registry import CPU, CUDA, Op
+from .schema import Formal, OpSchema
+
+__all__ = [
+    "FUNCTION",
+    "REASON",
+    "Input",
+    "RecordedCall",
+    "UnrecordableError",
+    "find_functions",
+    "function_name",
+    "function_ops",
+    "record",
+]
+
+FUNCTION = "ort_ops.function"
+"""The entry of a node's metadata that names the Function."""
+
+REASON = "ort_ops.reason"
+"""The entry that says why a node doesn't stand for a whole call."""
+
+_CALL = "ort_ops.call"
+
+
+@dataclass(frozen=True)
+class Input:
+    """An argument that is an input of the node; ``number`` where the call was given its value, an integer."""
+
+    index: int
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """A call as it is recorded in a node's metadata.
+
+    ``function`` is ``"module:qualified.name"``; ``args`` and ``kwargs`` are the arguments in JSON's terms;
+    ``inputs`` and ``outputs`` are the node's ONNX element types, 0 for an input that is absent; ``autocast``
+    has the device and the dtype that were on; ``writes`` says that forward writes into its arguments.
+    """
+
+    function: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    autocast: Sequence[tuple[str, str]] = ()
+    writes: bool = False
+
+    def metadata(self) -> dict[str, str]:
+        """Return the entries for a node's metadata_props."""
+        fields = asdict(self)
+        del fields["function"]
+        return {FUNCTION: self.function, _CALL: json.dumps(fields, separators=(",", ":"))}
+
+    @classmethod
+    def of_node(cls, node: Node) -> "RecordedCall | None":
+        """Return the call that a node stands for, or None; raises ValueError where it isn't well formed."""
+        if FUNCTION not in node.metadata or _CALL not in node.metadata:
+            return None
+        try:
+            return cls(function=node.metadata[FUNCTION], **json.loads(node.metadata[_CALL]))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"what node {node.name!r} records of its call can't be read: {error}") from error
+
+
+class UnrecordableError(Exception):
+    """An argument can't be written into a file; the text says which."""
+
+
+def function_name(function: type) -> str:
+    """Return the name under which a Function is recorded."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def record(value: Any) -> Any:
+    """Return an argument in JSON's terms; raises UnrecordableError for what these don't hold."""
+    if value is None or (isinstance(value, bool | int | str) and type(value) in (bool, int, str, type(None))):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, Input):
+        return {"number" if value.number else "input": value.index}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [record(item) for item in value]}
+    if type(value) is dict and all(isinstance(key, str) for key in value):
+        return {"dict": {key: record(item) for key, item in value.items()}}
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    return _record_torch(value)
+
+
+def _record_torch(value: Any) -> Any:
+    torch = importlib.import_module("torch")
+    if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
+        return {"torch": str(value).removeprefix("torch.")}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    if type(value) is torch.Size:
+        return {"size": list(value)}
+    if isinstance(value, torch.Tensor):
+        flat = value.detach().cpu().contiguous().flatten()
+        data = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+        dtype = str(value.dtype).removeprefix("torch.")
+        return {"tensor": [dtype, list(value.shape), base64.b64encode(data).decode()]}
+    raise UnrecordableError(f"a {type(value).__qualname__} can't be recorded in a file")
+
+
+def _restore(value: Any) -> Any:
+    """Return the argument that ``record`` wrote."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind in ("list", "tuple"):
+        items = [_restore(item) for item in content]
+        return items if kind == "list" else tuple(items)
+    if kind == "dict":
+        return {key: _restore(item) for key, item in content.items()}
+    if kind in ("torch", "device", "size", "tensor"):
+        return _restore_torch(kind, content)
+    makers: dict[str, Callable[[Any], Any]] = {
+        "input": Input,
+        "number": lambda index: Input(index, True),
+        "float": float,
+        "bytes": base64.b64decode,
+        "complex": lambda parts: complex(*parts),
+    }
+    return makers[kind](content)
+
+
+def _restore_torch(kind: str, content: Any) -> Any:
+    torch = importlib.import_module("torch")
+    if kind == "device":
+        return torch.device(content)
+    if kind == "size":
+        return torch.Size(content)
+    if kind == "torch":
+        found = getattr(torch, content)
+        if not isinstance(found, torch.dtype | torch.memory_format | torch.layout):
+            raise ValueError(f"torch.{content} is no dtype, layout or memory format")
+        return found
+    name, shape, data = content
+    dtype = _restore_torch("torch", name)
+    raw = bytearray(base64.b64decode(data))
+    return (torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)).reshape(shape)
+
+
+def function_ops(
+    model: Model, functions: Iterable[type] | None, trust: Iterable[str]
+) -> tuple[dict[tuple[str, str], Op], dict[tuple[str, str], str]]:
+    """Return a kernel for each operator of which every node stands for a call that may be run.
+
+    ``functions`` are the Functions that the file may name, ``trust`` packages that it may import them from.
+    Also returns, for the other operators of which some node records a call, why they get no kernel.
+    """
+    allowed = {function_name(function): function for function in functions or ()}
+    packages = tuple(trust)
+    ops: dict[tuple[str, str], Op] = {}
+    reasons: dict[tuple[str, str], str] = {}
+    for name in sorted({node.op for node in model.nodes if FUNCTION in node.metadata}):
+        nodes = [node for node in model.nodes if node.op == name]
+        try:
+            ops[name] = _make_op(name, nodes, allowed, packages)
+        except ValueError as error:
+            reasons[name] = str(error)
+    return ops, reasons
+
+
+def find_functions(name: str, allowed: Mapping[str, type], packages: Sequence[str]) -> type:
+    """Return the Function of a recorded name; raises ValueError where the caller didn't allow it."""
+    if name in allowed:
+        return allowed[name]
+    module, _, qualified = name.partition(":")
+    if not any(module == package or module.startswith(f"{package}.") for package in packages):
+        raise ValueError(
+            f"it is run by {name}, which a file may not name by itself: pass functions=[...] with that "
+            f"Function, or trust=[{module.partition('.')[0]!r}]"
+        )
+    torch = importlib.import_module("torch")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualified.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"it is run by {name}, which can't be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, torch.autograd.Function)):
+        raise ValueError(f"it is run by {name}, which is no torch.autograd.Function")
+    return found
+
+
+def _make_op(
+    name: tuple[str, str], nodes: Sequence[Node], allowed: Mapping[str, type], packages: Sequence[str]
+) -> Op:
+    calls: dict[str, _Call] = {}
+    recorded = []
+    for node in nodes:
+        call = RecordedCall.of_node(node)
+        if call is None:
+            raise ValueError(node.metadata.get(REASON) or f"node {node.name!r} records no call")
+        if node.in_function is not None or not node.name or node.name in calls:
+            raise ValueError(f"node {node.name!r} can't be told from others of its operator")
+        calls[node.name] = _Call(find_functions(call.function, allowed, packages), call)
+        recorded.append(call)
+    outputs = {tuple(call.outputs) for call in recorded}
+    if len(outputs) > 1:
+        raise ValueError(
+            "its nodes give results of different types, which one kernel can't; write a kernel for it "
+            "(@ort_ops.onnx_op)"
+        )
+
+    def compute(node: str, *inputs: Any) -> Any:
+        return calls[node](inputs)
+
+    first = next(iter(calls.values())).function
+    compute.__module__, compute.__qualname__ = first.__module__, f"{first.__qualname__}.forward"
+    kernel = Kernel(compute, _schema(recorded), (CPU, CUDA), "torch", by_node=True)
+    return Op(kernel, (name,), 1)
+
+
+def _schema(calls: Sequence[RecordedCall]) -> OpSchema:
+    """Return a schema that all the nodes of an operator fit: inputs of any type, outputs of theirs."""
+    count = max(len(call.inputs) for call in calls)
+    inputs = []
+    for index in range(count):
+        types = {call.inputs[index] if index < len(call.inputs) else 0 for call in calls}
+        inputs.append(Formal(f"input_{index}", optional=0 in types))
+    outputs = [Formal(f"output_{i}", (element_type,)) for i, element_type in enumerate(calls[0].outputs)]
+    return OpSchema(tuple(inputs), tuple(outputs), ())
+
+
+class _Call:
+    """A call that can be run: the Function, and its arguments with the inputs to be filled in."""
+
+    def __init__(self, function: Any, recorded: RecordedCall) -> None:
+        self.function = function
+        self._args = [_restore(value) for value in recorded.args]
+        self._kwargs = {key: _restore(value) for key, value in recorded.kwargs.items()}
+        self._autocast = recorded.autocast
+        self._writes = recorded.writes
+        self._count = len(recorded.outputs)
+
+    def __call__(self, inputs: Sequence[Any]) -> Any:
+        """Return the tensors among what the Function returns, as many as the node has outputs."""
+        torch = importlib.import_module("torch")
+        if self._writes:
+            inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
+        args = [_fill(value, inputs) for value in self._args]
+        kwargs = {key: _fill(value, inputs) for key, value in self._kwargs.items()}
+        if not self._autocast:
+            returned = self.function.apply(*args, **kwargs)
+        else:
+            ((device, dtype),) = self._autocast
+            with torch.autocast(device, getattr(torch, dtype)):
+                returned = self.function.apply(*args, **kwargs)
+        if isinstance(returned, torch.Tensor):
+            return returned
+        leaves = torch.utils._pytree.tree_leaves(returned)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)][: self._count]
+        return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+def _fill(value: Any, inputs: Sequence[Any]) -> Any:
+    if isinstance(value, Input):
+        # A node may leave trailing inputs out.
+        tensor = inputs[value.index] if value.index < len(inputs) else None
+        return int(tensor) if value.number and tensor is not None else tensor
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(_fill(item, inputs) for item in value)
+    if isinstance(value, dict):
+        return {key: _fill(item, inputs) for key, item in value.items()}
+    return value
