@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Interpreters for test-pythons; without any, python3.12 to python3.14 where the PATH has them.
 PYTHONS ?=
+JS := build/js
 NATIVE := $(shell find ort_ops/native -name '*.cpp' -o -name '*.hpp')
 
 .PHONY: setup demo test lint format bench soak clean
-.PHONY: test-ort-versions test-pythons test-sanitizers
+.PHONY: test-ort-versions test-pythons test-sanitizers test-js
 
 setup: $(VENV)/.ready
 
@@ -57,6 +58,18 @@ test-pythons: setup
 
 test-sanitizers: setup
 	$(BIN)/python -m tests.environments.sanitizers
+
+# Two trained models in onnxruntime-node and onnxruntime-web, in Node and in Chromium: Node.js 20, npm, Chromium.
+test-js: setup $(JS)/node_modules/.package-lock.json
+	$(BIN)/python -m tests.js
+
+# Below build/, so that nothing else of the project meets their 450 MB. No package's script is run.
+$(JS)/node_modules/.package-lock.json: tests/js/package.json tests/js/package-lock.json
+	command -v npm >/dev/null || { echo 'npm is missing: apt-get install nodejs npm' >&2; exit 3; }
+	mkdir -p $(JS)
+	cp tests/js/package.json tests/js/package-lock.json $(JS)
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist runs
