@@ -6,9 +6,21 @@ calls that by itself; ``as_node`` keeps operators of torch.library.
 
 from ort_ops.errors import ExportError
 
+from .bodies import BodyMaker, StandIn
 from .exporter import Kept, export, keep_functions
 from .finish import CallReport, Moved
 from .node import as_node
 from .program import Program
 
-__all__ = ["CallReport", "ExportError", "Kept", "Moved", "Program", "as_node", "export", "keep_functions"]
+__all__ = [
+    "BodyMaker",
+    "CallReport",
+    "ExportError",
+    "Kept",
+    "Moved",
+    "Program",
+    "StandIn",
+    "as_node",
+    "export",
+    "keep_functions",
+]

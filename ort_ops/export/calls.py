@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils import _pytree as pytree
 
+from ort_ops.dtypes import DTYPES
 from ort_ops.errors import ExportError
 
 from .probing import probe
 
 __all__ = [
+    "ELEMENT_TYPES",
     "OWN",
     "Call",
     "Context",
@@ -31,6 +33,9 @@ __all__ = [
     "takes_context",
 ]
 
+
+ELEMENT_TYPES = {getattr(torch, d.torch): d.onnx for d in DTYPES if d.torch and hasattr(torch, d.torch)}
+"""ONNX's number of each of torch's dtypes."""
 
 _count = itertools.count()
 
@@ -69,7 +74,7 @@ class Call:
     """Those of the results, in order."""
     written: Mapping[int, int] = field(default_factory=dict)
     """For each tensor that forward writes into, the index of the result that is this tensor."""
-    examples: tuple[tuple[torch.Size, torch.dtype, torch.device], ...] = ()
+    examples: tuple[tuple[tuple[Any, ...], torch.dtype, torch.device], ...] = ()
     """Shape, dtype and device that each tensor had when the call was made."""
     types: Sequence[tuple[torch.dtype, Sequence[int | None]]] = ()
     """Dtype and sizes (None: any) of each result, where the exporter didn't find them out by itself."""
@@ -142,6 +147,14 @@ class Call:
                 if torch.is_autocast_enabled(device) != enabled:
                     stack.enter_context(torch.autocast(device, dtype, enabled))
             yield
+
+    def compute(self, tensors: Sequence[Tensor]) -> Any:
+        """Return what forward returns for these tensors, which it may write into and return."""
+        return self._returned(self.forward, tensors, (), Context(len(self.leaves)))
+
+    def element_type(self, index: int | None) -> int:
+        """Return ONNX's number of a tensor's element type; int64 where it is none of the call's tensors."""
+        return ELEMENT_TYPES[torch.int64 if index is None else self.examples[index][1]]
 
     def note(self, returned: Any, tensors: Sequence[Tensor], dirty: Sequence[Tensor]) -> list[Tensor]:
         """Note what forward returned for these tensors, of which it wrote into the dirty ones.
@@ -308,8 +321,14 @@ def _apart(tensors: Sequence[Tensor]) -> list[Tensor]:
     return result
 
 
-def _examples(tensors: Sequence[Any]) -> tuple[tuple[torch.Size, torch.dtype, torch.device], ...]:
-    return tuple((t.shape, t.dtype, t.device) for t in tensors if isinstance(t, Tensor))
+def _examples(tensors: Sequence[Any]) -> tuple[tuple[tuple[Any, ...], torch.dtype, torch.device], ...]:
+    bindings: Any = torch._C  # not all of it is declared
+    tracing = bindings._get_tracing_state()
+    bindings._set_tracing_state(None)  # under which sizes are tensors
+    try:
+        return tuple((tuple(t.shape), t.dtype, t.device) for t in tensors if isinstance(t, Tensor))
+    finally:
+        bindings._set_tracing_state(tracing)
 
 
 def _autocast_state() -> tuple[tuple[str, bool, torch.dtype], ...]:

@@ -22,11 +22,13 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
-from .calls import Call, find_call
+from .bodies import BodyMaker
+from .calls import Call, find_call, is_running_own
 from .capture import functions_shown
 from .finish import finish
 from .node import nodes_kept, translations
 from .operator import CALL, calls_in
+from .options import CUSTOM_DOMAIN, Functions, Options
 from .program import Program
 from .quiet import quiet
 from .record import Record
@@ -35,9 +37,6 @@ from .torchscript import Writing, results_matter
 from .translate import translation
 
 __all__ = ["Kept", "TorchOptions", "export", "keep_functions"]
-
-CUSTOM_DOMAIN = "custom"
-"""The domain of an operator that ``symbolic`` writes without one and that ONNX doesn't know."""
 
 
 class TorchOptions(TypedDict, total=False):
@@ -76,6 +75,9 @@ def export(
     dynamo: bool = True,
     custom_opsets: Mapping[str, int] | None = None,
     default_domain: str = CUSTOM_DOMAIN,
+    functions: Functions = "keep",
+    bodies: Mapping[type[Function], BodyMaker] | None = None,
+    overloads: bool = False,
     fakes: Mapping[type[Function], Callable[..., Any]] | None = None,
     **options: Unpack[TorchOptions],
 ) -> Program:
@@ -87,14 +89,20 @@ def export(
     custom_opsets: the versions of custom domains; 1 where none is given.
     default_domain: where a node goes that ``symbolic`` writes without a domain and that ONNX doesn't know,
         which makes a file invalid; ``"keep"`` leaves it.
+    functions: ``"attach"`` gives each operator whose nodes stand for whole calls a function body derived from
+        forward, by which a stock ONNX Runtime runs the file, while a registered kernel still takes over;
+        ``"inline"`` writes the plain operators instead. A node for which the operator's one body is not
+        right becomes plain operators, too; with ``overloads=True`` an overload, which ONNX Runtime before
+        1.27 computes wrong without a word. Where forward has no ONNX form ``calls`` says why.
+    bodies: for some Functions, what makes the function body instead (see ``BodyMaker``).
     fakes: for a Function whose forward can't run without values, a function of the same arguments (without
         the ctx) that returns tensors of the right dtype and shape.
 
     Raises ExportError where a call would be lost, where forward runs neither on fake nor on real tensors, and
     where ``symbolic`` doesn't give what forward returns. What PyTorch's exporters raise comes through.
     """
-    keeping = keep_functions(custom_opsets=custom_opsets, default_domain=default_domain, fakes=fakes)
-    with keeping as kept, quiet():
+    wanted = Options(custom_opsets or {}, default_domain, functions, bodies or {}, overloads, fakes or {})
+    with _kept(wanted) as kept, quiet():
         passed: Any = {**options, **({} if dynamo else {"custom_opsets": custom_opsets})}
         torch.onnx.export(model, args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
     return kept.programs[-1]
@@ -105,6 +113,9 @@ def keep_functions(
     *,
     custom_opsets: Mapping[str, int] | None = None,
     default_domain: str = CUSTOM_DOMAIN,
+    functions: Functions = "keep",
+    bodies: Mapping[type[Function], BodyMaker] | None = None,
+    overloads: bool = False,
     fakes: Mapping[type[Function], Callable[..., Any]] | None = None,
 ) -> Iterator["Kept"]:
     """Make every ``torch.onnx.export`` inside keep Functions, as ``export`` does; its arguments, too.
@@ -112,7 +123,14 @@ def keep_functions(
     For code that exports by itself. What torch looks like outside is as before, whatever happens inside; one
     thread at a time is inside.
     """
-    kept = Kept(fakes or {}, default_domain, custom_opsets or {})
+    wanted = Options(custom_opsets or {}, default_domain, functions, bodies or {}, overloads, fakes or {})
+    with _kept(wanted) as kept:
+        yield kept
+
+
+@contextlib.contextmanager
+def _kept(options: Options) -> Iterator["Kept"]:
+    kept = Kept(options)
     with _lock, contextlib.ExitStack() as undo:
         _active.append(kept)
         undo.callback(_active.pop)
@@ -129,16 +147,9 @@ def keep_functions(
 class Kept:
     """What ``keep_functions`` gives: ``programs`` has a Program for each export made inside, in order."""
 
-    def __init__(
-        self,
-        fakes: Mapping[type[Function], Callable[..., Any]],
-        default_domain: str,
-        custom_opsets: Mapping[str, int],
-    ) -> None:
+    def __init__(self, options: Options) -> None:
         self.programs: list[Program] = []
-        self._fakes = fakes
-        self._default_domain = default_domain
-        self._custom_opsets = custom_opsets
+        self._options = options
         self._record = Record()
 
     @contextlib.contextmanager
@@ -152,7 +163,7 @@ class Kept:
     def _finish(
         self, model: ir.Model, program: ExportedProgram | None, record: Record, opsets: Mapping[str, int]
     ) -> Program:
-        calls, moved = finish(model, record, self._default_domain, opsets)
+        calls, moved = finish(model, record, self._options, opsets)
         functions = tuple({call.function for call in record.calls})
         self.programs.append(Program(model, program, calls, moved, functions))
         return self.programs[-1]
@@ -169,7 +180,7 @@ class _Host:
         _active[-1]._record.calls.append(call)
 
     def fake(self, function: type[Function]) -> Callable[..., Any] | None:
-        return _active[-1]._fakes.get(function)
+        return _active[-1]._options.fakes.get(function)
 
     def writing(self) -> Writing | None:
         return _active[-1]._record.writing
@@ -193,6 +204,8 @@ def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Cal
 
     @functools.wraps(original)
     def replaced(*arguments: Any, **keywords: Any) -> Any:
+        if is_running_own():  # a function body is derived
+            return original(*arguments, **keywords)
         return replacement(original, *arguments, **keywords)
 
     setattr(owner, name, replaced)
@@ -240,7 +253,7 @@ def _export_captured(
             raise _reason(error) from error
         lost = [call for call in record.calls if call.number not in record.written]
         _refuse_lost(lost, "the exporter didn't translate it")
-        result = kept._finish(program.model, program.exported_program, record, kept._custom_opsets)
+        result = kept._finish(program.model, program.exported_program, record, kept._options.custom_opsets)
     _save(result, f, options)
     return result
 
@@ -272,7 +285,7 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
         lost = [call for call in record.calls if call.number not in record.written]
         if lost and not _unused(lost, record, model, args, options.get("kwargs") or {}):
             _refuse_lost(lost, "the TorchScript exporter left it out")
-        opsets = {**kept._custom_opsets, **(options.get("custom_opsets") or {})}
+        opsets = {**kept._options.custom_opsets, **(options.get("custom_opsets") or {})}
         written = ir.load(path)
         result = kept._finish(written, None, record, opsets)
         if beside is not None:

@@ -2,25 +2,24 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 import torch
 from onnx import defs, helper
 
-from ort_ops.dtypes import DTYPES
 from ort_ops.errors import ExportError
 from ort_ops.functions import FUNCTION, REASON, Input, RecordedCall, UnrecordableError, function_name, record
 
-from .calls import Call
+from .bodies import Body, Fate, give_bodies
+from .calls import ELEMENT_TYPES, Call
+from .nodes import nodes_of
+from .options import Options
 from .record import Record
 from .symbolic import MARK, MISSING, Whole
 
 __all__ = ["CallReport", "Moved", "finish"]
-
-
-_ONNX = {getattr(torch, d.torch): d.onnx for d in DTYPES if d.torch and hasattr(torch, d.torch)}
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,16 @@ class CallReport:
 
     ``nodes`` are the names of the custom nodes that ``symbolic`` wrote for it; none where it writes standard
     operators only, or where nothing reads the results. ``reason`` says why the Function's own forward can't
-    run in a node's place; empty where it can.
+    run in a node's place; empty where it can. ``body`` is the function body that the nodes got: one for the
+    operator (``"function"``), an ``"overload"`` of it, or plain operators instead of the node
+    (``"inlined"``); ``no_body`` says why none where one was asked for.
     """
 
     function: str
     nodes: tuple[str, ...]
     reason: str
+    body: Body = ""
+    no_body: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,31 +49,43 @@ class Moved:
 
 
 def finish(
-    model: ir.Model, seen: Record, default_domain: str, custom_opsets: Mapping[str, int]
+    model: ir.Model, seen: Record, options: Options, custom_opsets: Mapping[str, int]
 ) -> tuple[tuple[CallReport, ...], tuple[Moved, ...]]:
     """Bring a model that an exporter wrote into its final form, in place.
 
     Raises ExportError where a result is used that ``symbolic`` gave no value for.
     """
     _drop_unused(model.graph)
-    moved = () if default_domain == "keep" else _move(model, default_domain)
+    moved = () if options.default_domain == "keep" else _move(model, options.default_domain)
     _name_nodes(model.graph)
     marked = _take_marks(model)
-    reports = []
-    names = Counter(function_name(function) for function in {call.function for call in seen.calls})
-    for call in seen.calls:
-        _, whole = seen.written.get(call.number, (call, "nothing reads its results"))
-        if names[function_name(call.function)] > 1:
-            whole = f"the model calls several Functions of the name {call.name}"
-        reports.append(_record(call, marked.get(call.number, []), whole))
+    calls = [(call, _whole(call, seen), marked.get(call.number, [])) for call in seen.calls]
+    reports = [_record(call, nodes, whole) for call, whole, nodes in calls]
+    fates: dict[int, Fate] = {}
+    if options.functions != "keep":
+        wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
+        inline = options.functions == "inline"
+        makers = options.bodies or {}
+        fates = give_bodies(model, wholes, makers, inline=inline, overloads=options.overloads)
+        _name_nodes(model.graph)  # those that came in the place of others
     _set_versions(model, custom_opsets)
-    return tuple(reports), moved
+    none = Fate(reason="no node stands for the call")
+    given = [fates.get(call.number, none if options.functions != "keep" else Fate()) for call, _, _ in calls]
+    return tuple(
+        replace(
+            report, body=fate.body, no_body=fate.reason, nodes=() if fate.body == "inlined" else report.nodes
+        )
+        for report, fate in zip(reports, given, strict=True)
+    ), moved
 
 
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """Give every node of the graph, of graphs inside it, and of functions."""
-    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    return itertools.chain.from_iterable(ir.traversal.RecursiveGraphIterator(graph) for graph in graphs)
+def _whole(call: Call, seen: Record) -> Whole | str:
+    """Return how a node stands for a call, or why none does."""
+    names = Counter(function_name(function) for function in {other.function for other in seen.calls})
+    if names[function_name(call.function)] > 1:
+        return f"the model calls several Functions of the name {call.name}"
+    _, whole = seen.written.get(call.number, (call, "nothing reads its results"))
+    return whole
 
 
 def _drop_unused(graph: ir.Graph) -> None:
@@ -89,7 +104,7 @@ def _move(model: ir.Model, domain: str) -> tuple[Moved, ...]:
     """Move what ONNX's default domain doesn't have into another."""
     moved: dict[str, Moved] = {}
     functions = {(f.domain, f.name) for f in model.functions.values()}
-    for node in _nodes(model):
+    for node in nodes_of(model):
         unknown = node.domain in ("", "ai.onnx") and not defs.has(node.op_type)
         if unknown and (node.domain, node.op_type) not in functions:
             node.domain = domain
@@ -114,7 +129,7 @@ def _name_nodes(graph: ir.Graph) -> None:
 def _take_marks(model: ir.Model) -> dict[int, list[ir.Node]]:
     """Remove the marks; returns the nodes of each call."""
     marked: dict[int, list[ir.Node]] = {}
-    for node in _nodes(model):
+    for node in nodes_of(model):
         mark = node.attributes.pop(MARK, None)
         if mark is not None:
             marked.setdefault(mark.as_int(), []).append(node)
@@ -146,15 +161,15 @@ def _metadata(call: Call, whole: Whole) -> dict[str, str]:
     inputs = [0] * whole.inputs
     for place, (_, dtype, _) in zip(whole.tensors, call.examples, strict=True):
         if isinstance(place, int):
-            inputs[place] = _ONNX[dtype]
+            inputs[place] = ELEMENT_TYPES[dtype]
     for place in whole.sizes:
-        inputs[place] = _ONNX[torch.int64]
+        inputs[place] = ELEMENT_TYPES[torch.int64]
     recorded = RecordedCall(
         function_name(call.function),
         [record(value) for value in positional],
         {name: record(value) for name, value in keywords.items()},
         inputs,
-        [_ONNX[dtype] for dtype in call.dtypes[: whole.outputs]],
+        [ELEMENT_TYPES[dtype] for dtype in call.dtypes[: whole.outputs]],
         [(device, str(dtype).removeprefix("torch.")) for device, on, dtype in call.autocast if on],
         bool(call.written),
     )
@@ -164,14 +179,14 @@ def _metadata(call: Call, whole: Whole) -> dict[str, str]:
 def _set_types(node: ir.Node, call: Call) -> None:
     """Give the node's outputs the types that forward gives, where the exporter lost them."""
     for value, dtype in zip(node.outputs, call.dtypes, strict=False):
-        value.dtype = value.dtype or ir.DataType(_ONNX[dtype])
+        value.dtype = value.dtype or ir.DataType(ELEMENT_TYPES[dtype])
     for value, (_, sizes) in zip(node.outputs, call.types, strict=False):
         value.shape = value.shape or ir.Shape(sizes)
 
 
 def _set_versions(model: ir.Model, custom_opsets: Mapping[str, int]) -> None:
     """Import every domain that is used, in the version asked for, and state no newer IR than that takes."""
-    used = {node.domain for node in _nodes(model)} | {f.domain for f in model.functions.values()}
+    used = {node.domain for node in nodes_of(model)} | {f.domain for f in model.functions.values()}
     for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
         for domain in used - {""}:
             imports.setdefault(domain, custom_opsets.get(domain, 1))
@@ -183,7 +198,7 @@ def _set_versions(model: ir.Model, custom_opsets: Mapping[str, int]) -> None:
     default = [helper.make_opsetid("", model.opset_imports.get("", 1))]
     needed = helper.find_min_ir_version_for(default, ignore_unknown=True)
     if model.functions:
-        needed = max(needed, 8)
+        needed = max(needed, 10 if any(f.overload for f in model.functions.values()) else 8)
     model.ir_version = min(model.ir_version, max(needed, _needed_by_types(model)))
 
 
@@ -192,7 +207,7 @@ def _needed_by_types(model: ir.Model) -> int:
     values = itertools.chain(
         model.graph.inputs,
         model.graph.initializers.values(),
-        (value for node in _nodes(model) for value in node.outputs),
+        (value for node in nodes_of(model) for value in node.outputs),
     )
     types = {int(value.dtype) for value in values if value.dtype is not None}
     return max((_IR_OF_TYPE.get(element_type, 3) for element_type in types), default=3)

@@ -54,9 +54,10 @@ class Program(torch.onnx.ONNXProgram):
         ``calls`` says why, and so does the error where it has none.
         """
         with tempfile.TemporaryDirectory() as folder:
-            source: str | bytes = os.path.join(folder, "model.onnx")
+            path = os.path.join(folder, "model.onnx")
+            source: str | bytes = path
             if nbytes(self.model) > MAX_FILE:
-                ir.save(self.model, source, external_data="model.onnx.data")
+                ir.save(self.model, path, external_data="model.onnx.data")
             else:
                 source = self.model_proto.SerializeToString()
             return InferenceSession(source, sess_options, providers, prefer=prefer, functions=self._functions)

@@ -68,11 +68,11 @@ def by_torchscript(case: Case) -> onnx.ModelProto:
     return onnx.load_from_string(file.getvalue())
 
 
-def by_us(case: Case, *, dynamo: bool) -> Program:
+def by_us(case: Case, *, dynamo: bool, **more: Any) -> Program:
     with warnings.catch_warnings():
         # The tracer's, that what a forward does with values is not in the trace: it needn't be.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        given = {**options(case, dynamo=dynamo), **case.options}
+        given = {**options(case, dynamo=dynamo), **case.options, **more}
         return export(case.model(), case.inputs, dynamo=dynamo, **given)
 
 

@@ -1,0 +1,164 @@
+"""Function bodies: what a custom node computes, in standard operators, so that a file runs without a kernel.
+
+A body is derived from the Function's forward, exported through the ordinary operators. One body serves
+every node of an operator where it can: ONNX Runtime 1.18 to 1.26 computes overloads wrong without a word.
+Nodes that need another one become plain operators, or overloads where the caller asks for them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import onnx_ir as ir
+from onnx import FunctionProto
+from onnx_ir.passes.common import inliner
+from torch.autograd import Function
+
+from ort_ops.dtypes import from_onnx
+from ort_ops.errors import ExportError
+from ort_ops.schema import TensorType
+
+from .calls import Call
+from .derive import NoBodyError, derive
+from .merge import merge
+from .nodes import nodes_of
+from .symbolic import Whole
+
+__all__ = ["Body", "BodyMaker", "Fate", "StandIn", "give_bodies"]
+
+BodyMaker: TypeAlias = Callable[[Sequence["StandIn"], str, int], FunctionProto]
+"""Makes the one body for some nodes of an operator, in a domain, at a version of the default domain."""
+
+Body = Literal["function", "overload", "inlined", ""]
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A node that stands for a whole call, as the choice of its body sees it.
+
+    ``inputs`` are the types and shapes of the node's inputs, None for one that is absent: dimensions are
+    sizes, symbols, or None. ``attributes`` are the node's.
+    """
+
+    node: ir.Node = field(repr=False)
+    call: Call = field(repr=False)
+    whole: Whole = field(repr=False)
+    inputs: tuple[TensorType | None, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What body a node got: ``"function"``, ``"overload"``, ``"inlined"``, or none, and why none."""
+
+    body: Body = ""
+    reason: str = ""
+
+
+def give_bodies(
+    model: ir.Model,
+    calls: Sequence[tuple[Call, Whole, Sequence[ir.Node]]],
+    makers: Mapping[type[Function], BodyMaker],
+    *,
+    inline: bool,
+    overloads: bool,
+) -> dict[int, Fate]:
+    """Give each node a function body, or put plain operators in its place; by the number of the call.
+
+    ``calls`` are those that a node stands for wholly, with their nodes.
+    """
+    fates: dict[int, Fate] = {}
+    for operator, stand_ins in _by_operator(calls).items():
+        try:
+            _refuse_others(model, operator, stand_ins)
+            fates |= _give(model, stand_ins, makers, inline=inline, overloads=overloads)
+        except NoBodyError as error:
+            fates |= {stand_in.call.number: Fate(reason=str(error)) for stand_in in stand_ins}
+    return fates
+
+
+def _refuse_others(model: ir.Model, operator: tuple[str, str], stand_ins: Sequence[StandIn]) -> None:
+    """Refuse to give a body to an operator that has other nodes, too: it would be theirs as well."""
+    known = {id(stand_in.node) for stand_in in stand_ins}
+    for node in nodes_of(model):
+        if (node.domain, node.op_type) == operator and id(node) not in known:
+            raise NoBodyError(f"node {node.name!r} of the same operator doesn't stand for a whole call")
+
+
+def _by_operator(
+    calls: Sequence[tuple[Call, Whole, Sequence[ir.Node]]],
+) -> dict[tuple[str, str], list[StandIn]]:
+    found: dict[tuple[str, str], list[StandIn]] = {}
+    for call, whole, nodes in calls:
+        for node in nodes:
+            attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+            stand_in = StandIn(node, call, whole, tuple(_inputs(node, call, whole)), attributes)
+            found.setdefault((node.domain, node.op_type), []).append(stand_in)
+    return found
+
+
+def _inputs(node: ir.Node, call: Call, whole: Whole) -> Iterator[TensorType | None]:
+    """Give what is known of each input: by the file, or by the call where the file doesn't say."""
+    tensors = {place: i for i, place in enumerate(whole.tensors) if isinstance(place, int)}
+    for place, value in enumerate(node.inputs):
+        if value is None:
+            yield None
+            continue
+        shape: tuple[Any, ...] | None = None
+        if value.shape is not None:
+            shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+        elif place in tensors:
+            shape = (None,) * len(call.examples[tensors[place]][0])
+        element_type = int(value.dtype) if value.dtype else call.element_type(tensors.get(place))
+        yield TensorType(from_onnx(element_type).numpy, shape)
+
+
+def _give(
+    model: ir.Model,
+    stand_ins: Sequence[StandIn],
+    makers: Mapping[type[Function], BodyMaker],
+    *,
+    inline: bool,
+    overloads: bool,
+) -> dict[int, Fate]:
+    node = stand_ins[0].node
+    opset = model.opset_imports[""]
+    functions = {stand_in.call.function for stand_in in stand_ins}
+    maker = makers.get(next(iter(functions))) if len(functions) == 1 else None
+    if maker is not None:
+        try:
+            groups = [(maker(stand_ins, node.domain, opset), list(stand_ins))]
+        except ExportError as error:
+            raise NoBodyError(str(error)) from error
+    else:
+        groups = merge(derive(stand_ins, opset))
+    groups.sort(key=lambda group: -len(group[1]))
+    fates: dict[int, Fate] = {}
+    for index, (body, served) in enumerate(groups):
+        kind: Body = "inlined" if inline or (index and not overloads) else "overload" if index else "function"
+        _attach(model, body, served, overload=str(index) if index or inline else "")
+        if kind == "inlined":
+            _inline(model, (node.domain, node.op_type, str(index)))
+        fates |= {stand_in.call.number: Fate(kind) for stand_in in served}
+    return fates
+
+
+def _inline(model: ir.Model, identifier: tuple[str, str, str]) -> None:
+    """Put a function's nodes in the place of those that call it."""
+    inliner.InlinePass(lambda function: function.identifier() == identifier)(model)
+    model.functions.pop(identifier, None)
+
+
+def _attach(model: ir.Model, body: FunctionProto, served: Sequence[StandIn], overload: str) -> None:
+    """Put a function into the model under the nodes' own name, and make the nodes call it."""
+    node = served[0].node
+    proto = FunctionProto()
+    proto.CopyFrom(body)
+    proto.domain, proto.name, proto.overload = node.domain, node.op_type, overload
+    declared = {name for stand_in in served for name in stand_in.attributes}
+    del proto.attribute[:]
+    proto.attribute.extend(sorted(declared))
+    function: Any = ir.from_proto(proto)
+    model.functions[function.identifier()] = function
+    for stand_in in served:
+        stand_in.node.overload = overload

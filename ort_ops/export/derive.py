@@ -1,0 +1,301 @@
+"""A function body derived from a Function's forward, which is exported alone, through ordinary operators."""
+
+import io
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from onnx import FunctionProto, ModelProto, TensorProto
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ort_ops.schema import TensorType
+
+from .calls import Call, running_own
+from .quiet import quiet
+
+if TYPE_CHECKING:
+    from .bodies import StandIn
+
+__all__ = ["NoBodyError", "derive"]
+
+_DYNAMIC = 6  # a size for a dimension that may have any: torch takes 0 and 1 for constants
+_MAX_CONSTANTS = 2**20  # bytes of constants in a body; more belongs into an initializer
+_LOWEST_DYNAMO = 18  # the opset from which the newer exporter writes
+
+
+class NoBodyError(Exception):
+    """A forward has no form in ONNX's standard operators; the text says why."""
+
+
+Group = tuple[FunctionProto, list["StandIn"]]
+
+
+def derive(stand_ins: Sequence["StandIn"], opset: int) -> list[Group]:
+    """Return the bodies of some nodes of one operator, equal ones once, each with the nodes that it is for.
+
+    The inputs of a body are ``in_0`` and so on, as many as the node with the most has, its outputs ``out_0``
+    and so on.
+    """
+    inputs = max(len(stand_in.inputs) for stand_in in stand_ins)
+    bodies: dict[bytes, Group] = {}
+    made: dict[Any, tuple[FunctionProto, bool]] = {}
+    for stand_in in stand_ins:
+        rough, exact = _signature(stand_in, exact=False), _signature(stand_in, exact=True)
+        body, any_size = made.get(rough, (None, True))
+        if body is None or not any_size:
+            body, any_size = made.get(exact) or _derive_one(stand_in, inputs, opset)
+            made[exact] = body, any_size
+            if any_size:
+                made[rough] = body, True
+        text = body.SerializeToString(deterministic=True)
+        bodies.setdefault(text, (body, []))[1].append(stand_in)
+    return list(bodies.values())
+
+
+def _signature(stand_in: "StandIn", *, exact: bool) -> Any:
+    """Return what a body depends on: with the sizes, or with ranks and sizes of 1 only."""
+    call = stand_in.call
+    constants = repr([_describe(leaf) for leaf in call.leaves])
+    known = [_describe(place) for place in stand_in.whole.tensors]
+    types = []
+    for kind in stand_in.inputs:
+        shape = None if kind is None or kind.shape is None else kind.shape
+        sizes = None if shape is None else tuple(d if exact or d in (0, 1) else -1 for d in shape)
+        types.append((None if kind is None else kind.dtype, sizes))
+    return call.function, constants, repr(known), repr(call.structure), tuple(types), call.autocast
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return (str(value.dtype), tuple(value.shape), value.tolist())
+    return value
+
+
+class _Body(torch.nn.Module):
+    """A call's forward as a model of the node's inputs."""
+
+    def __init__(self, stand_in: "StandIn") -> None:
+        super().__init__()
+        self.call, self.whole = stand_in.call, stand_in.whole
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        places = {place: i for i, place in enumerate(_places(self.whole.tensors))}
+        tensors = [inputs[places[p]] if isinstance(p, int) else p for p in self.whole.tensors]
+        tensors = [t.clone() if i in self.call.written else t for i, t in enumerate(tensors)]
+        returned = self.call.compute(tensors)
+        leaves = [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
+        return tuple(leaves[: self.whole.outputs])
+
+
+def _places(tensors: Sequence[Any]) -> list[int]:
+    """Return the node's inputs that are tensors of the call, in the order of the call."""
+    return list(dict.fromkeys(place for place in tensors if isinstance(place, int)))
+
+
+def _derive_one(stand_in: "StandIn", inputs: int, opset: int) -> tuple[FunctionProto, bool]:
+    """Return a node's body, and whether it holds for other sizes than the node's, too."""
+    if stand_in.whole.sizes:
+        raise NoBodyError("an argument is an integer that depends on the sizes of the inputs")
+    places = _places(stand_in.whole.tensors)
+    types = [stand_in.inputs[place] for place in places]
+    examples = _examples(stand_in.call, stand_in.whole.tensors, types)
+    write = _by_dynamo if opset >= _LOWEST_DYNAMO else _by_torchscript
+    try:
+        with quiet(), warnings.catch_warnings(), running_own():
+            warnings.simplefilter("ignore")
+            names = [f"in_{place}" for place in places]
+            written, fixed = write(_Body(stand_in).eval(), examples, names, opset)
+    except Exception as error:
+        raise NoBodyError(f"forward has no form in standard operators ({_reason(error)})") from error
+    for position, axis in fixed:
+        kind = types[position]
+        if kind is None or kind.shape is None or not isinstance(kind.shape[axis], int):
+            raise NoBodyError(
+                f"what forward computes with depends on the size of dimension {axis} of input "
+                f"{places[position]}, which may vary"
+            )
+    return _to_function(written, inputs, opset), not fixed
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what is behind an exporter's error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
+def _examples(call: Call, tensors: Sequence[Any], types: Sequence[TensorType | None]) -> tuple[Tensor, ...]:
+    """Return tensors of the call's sizes, where a size may vary one that is neither 0 nor 1."""
+    examples: dict[int, Tensor] = {}
+    symbols: defaultdict[Any, int] = defaultdict(lambda: _DYNAMIC + len(symbols))
+    kinds = dict(zip(_places(tensors), types, strict=True))
+    for place, (shape, dtype, device) in zip(tensors, call.examples, strict=True):
+        if not isinstance(place, int):
+            continue
+        kind = kinds[place]
+        known = kind.shape if kind is not None and kind.shape is not None else (None,) * len(shape)
+        sizes = []
+        for dim, size in zip(known, shape, strict=True):
+            if isinstance(dim, int):
+                sizes.append(dim)
+            else:
+                sizes.append(int(size) if isinstance(size, int) and size > 1 else symbols[dim])
+        data = (
+            torch.rand(sizes, device=device) if dtype.is_floating_point else torch.zeros(sizes, device=device)
+        )
+        examples[place] = data.to(dtype)
+    return tuple(examples.values())
+
+
+def _by_dynamo(
+    model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int
+) -> tuple[ModelProto, list[tuple[int, int]]]:
+    """Export with every dimension free; also returns the (input, axis) that forward allows one size for."""
+    auto = torch.export.Dim.AUTO
+    free = [{axis: auto for axis, size in enumerate(t.shape) if size > 1} for t in examples]
+    program: Any = torch.onnx.export(
+        model,
+        examples,
+        dynamo=True,
+        dynamic_shapes=(tuple(free),) if free else None,
+        input_names=names,
+        opset_version=opset,
+        verbose=False,
+    )
+    shapes = [
+        node.meta["val"].shape
+        for node in program.exported_program.graph.nodes
+        if node.op == "placeholder" and node.name in program.exported_program.graph_signature.user_inputs
+    ]
+    fixed = [
+        (i, axis)
+        for i, shape in enumerate(shapes)
+        for axis, size in enumerate(shape)
+        if axis in free[i] and not _is_free(size, program.exported_program.range_constraints)
+    ]
+    return program.model_proto, fixed
+
+
+def _is_free(size: Any, ranges: Mapping[Any, Any]) -> bool:
+    """Tell whether a dimension may have any size in a captured program: 0 and 1 count as others."""
+    if not isinstance(size, torch.SymInt):
+        return False
+    known = ranges.get(size.node.expr)
+    return known is None or bool(known.lower <= 1 and known.upper > 2**31)
+
+
+def _by_torchscript(
+    model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int
+) -> tuple[ModelProto, list[tuple[int, int]]]:
+    """Export with every dimension free; also returns the (input, axis) whose size is in what was written.
+
+    The exporter doesn't say which sizes it took for constants. Its warnings tell where Python code looked at
+    a traced size or value, and what it writes for other sizes tells the rest.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        written = _trace(model, examples, names, opset)
+    looked = any("Converting a tensor to a Python" in str(warning.message) for warning in caught)
+    fixed = []
+    doubled = [tuple(2 * s if s > 1 else s for s in t.shape) for t in examples]
+    if looked or not _is_same(written, model, doubled, names):
+        fixed = [(i, axis) for i, t in enumerate(examples) for axis in range(t.dim())]
+    return written, fixed
+
+
+def _is_same(
+    written: ModelProto, model: torch.nn.Module, shapes: Sequence[tuple[int, ...]], names: list[str]
+) -> bool:
+    """Tell whether the exporter writes the same for inputs of other shapes."""
+    opset = next(entry.version for entry in written.opset_import if not entry.domain)
+    types = [onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in written.graph.input]
+    others = tuple(
+        torch.zeros(shape).to(getattr(torch, dtype.name)) for shape, dtype in zip(shapes, types, strict=True)
+    )
+    try:
+        again = _trace(model, others, names, opset)
+    except Exception:  # a constant of the forward's has one size
+        return False
+    return list(again.graph.node) == list(written.graph.node) and list(again.graph.initializer) == list(
+        written.graph.initializer
+    )
+
+
+def _trace(model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int) -> ModelProto:
+    file = io.BytesIO()
+    axes = {name: {a: f"{name}_{a}" for a in range(t.dim())} for name, t in zip(names, examples, strict=True)}
+    torch.onnx.export(
+        model,
+        examples,
+        file,  # type: ignore[arg-type]  # which it takes
+        dynamo=False,
+        dynamic_axes=axes,
+        input_names=names,
+        opset_version=opset,
+        verbose=False,
+    )
+    return onnx.load_from_string(file.getvalue())
+
+
+def _to_function(model: ModelProto, inputs: int, opset: int) -> FunctionProto:
+    """Return a model's graph as a function, in one form: values by position, constants as nodes."""
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions.get("", opset) != opset:
+        raise NoBodyError(f"the exporter writes forward at opset {versions['']}, and the file is at {opset}")
+    if model.functions:
+        raise NoBodyError(f"forward needs the function {model.functions[0].name}")
+    size = sum(len(weights.raw_data) for weights in model.graph.initializer)
+    if size > _MAX_CONSTANTS:
+        raise NoBodyError(f"forward has {size} bytes of constants; a body holds up to {_MAX_CONSTANTS}")
+    function = FunctionProto()
+    function.input.extend(f"in_{place}" for place in range(inputs))
+    function.output.extend(f"out_{place}" for place in range(len(model.graph.output)))
+    function.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    names = {value.name: value.name for value in model.graph.input}
+    for weights in model.graph.initializer:
+        names[weights.name] = f"value_{len(names)}"
+        _add_constant(function, weights, names[weights.name])
+    for node in model.graph.node:
+        _add_node(function, node, names)
+    _name_outputs(function, [names[value.name] for value in model.graph.output])
+    return function
+
+
+def _name_outputs(function: FunctionProto, results: Sequence[str]) -> None:
+    """Call the results out_0 and so on; an input, or a result that is given twice, gets a node for it."""
+    renamed: dict[str, str] = {}
+    for place, name in enumerate(results):
+        if name in function.input or name in renamed:
+            source = renamed.get(name, name)
+            function.node.append(onnx.helper.make_node("Identity", [source], [f"out_{place}"]))
+        else:
+            renamed[name] = f"out_{place}"
+            for node in function.node:
+                node.input[:] = [renamed.get(value, value) for value in node.input]
+                node.output[:] = [renamed.get(value, value) for value in node.output]
+
+
+def _add_constant(function: FunctionProto, weights: TensorProto, name: str) -> None:
+    value = TensorProto()
+    value.CopyFrom(weights)
+    value.ClearField("name")
+    value.ClearField("metadata_props")
+    value.ClearField("doc_string")
+    function.node.append(onnx.helper.make_node("Constant", [], [name], value=value))
+
+
+def _add_node(function: FunctionProto, node: onnx.NodeProto, names: dict[str, str]) -> None:
+    if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+        raise NoBodyError(f"forward needs {node.op_type}, which holds a graph of its own")
+    added = function.node.add()
+    added.op_type, added.domain = node.op_type, node.domain
+    added.input.extend(names[name] if name else "" for name in node.input)
+    for name in node.output:
+        if name:
+            names[name] = f"value_{len(names)}"
+        added.output.append(names[name] if name else "")
+    added.attribute.extend(sorted(node.attribute, key=lambda attribute: attribute.name))

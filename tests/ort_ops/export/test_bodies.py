@@ -1,0 +1,209 @@
+"""A file with function bodies runs in a stock ONNX Runtime, and a kernel still takes over."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from ort_ops.export import Program, export
+from ort_ops.export.quiet import quiet
+from tests.ort_ops.releases import ORT
+
+from .functions import CASES, AddThenTwice, Calls, Case, Twice, x
+from .test_nodes import by_us, to_numpy
+
+# Why forward has no form in standard operators, or its node doesn't stand for the whole call.
+NO_BODY = {
+    "a forward in NumPy": "no form in standard operators",
+    "a forward in NumPy, a dynamic batch": "no form in standard operators",
+    "a forward that branches on values": "no form in standard operators",
+    "a standard operator before it": "no node stands for the call",
+    "several custom nodes": "no node stands for the call",
+    "symbolic_helper and the opset modules": "no node stands for the call",
+    "constants as inputs": "no node stands for the call",
+}
+
+
+def run_stock(program: Program, inputs: tuple[Tensor, ...]) -> list[Any]:
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    feed = {i.name: to_numpy(t) for i, t in zip(session.get_inputs(), inputs, strict=True)}
+    outputs: list[Any] = session.run(None, feed)
+    return outputs
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_stock_runtime_runs_a_file_with_bodies(case: Case) -> None:
+    program = by_us(case, dynamo=True, functions="attach")
+    reasons = {call.no_body for call in program.calls if call.nodes and not call.body}
+    if case.name in NO_BODY:
+        assert all(NO_BODY[case.name] in reason for reason in reasons)
+        return
+    assert not reasons
+    if case.name in ("torch.bfloat16", "under autocast"):
+        return  # ONNX Runtime's CPU provider has no bfloat16 Mul and MatMul
+    with quiet():  # torch.cond compiles, and that makes an instance of Function
+        expected = case.model()(*case.inputs)
+    outputs = run_stock(program, case.inputs)
+    for output, tensor in zip(outputs, expected if isinstance(expected, tuple) else (expected,), strict=True):
+        assert output.dtype == to_numpy(tensor).dtype
+        np.testing.assert_allclose(output, to_numpy(tensor), rtol=1e-5, atol=1e-6)
+
+
+class Scaled(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: float, shift: int) -> Tensor:
+        return x * alpha + shift
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, alpha: float, shift: int) -> Any:
+        return g.op("my::Scaled", x, alpha_f=alpha, shift_i=shift)
+
+
+class Linear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+        return g.op("my::Linear", x, weight, *([] if bias is None else [bias]))
+
+
+def export_calls(call: Any, *inputs: Tensor, **options: Any) -> Program:
+    with warnings.catch_warnings():
+        # The tracer's, that a branch on a size is not in the trace: that is what is tested.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return export(Calls(call).eval(), inputs, functions="attach", verbose=False, **options)
+
+
+def check_in_stock_runtime(program: Program, call: Any, *inputs: Tensor) -> None:
+    model = Calls(call).eval()
+    for output, tensor in zip(run_stock(program, inputs), model(*inputs), strict=True):
+        assert output.dtype == to_numpy(tensor).dtype
+        np.testing.assert_allclose(output, to_numpy(tensor), rtol=1e-5, atol=1e-6)
+
+
+def kinds(program: Program) -> list[str]:
+    return [call.body for call in program.calls]
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18, 21])
+def test_one_body_serves_every_value_of_an_attribute(opset: int) -> None:
+    def call(model: nn.Module, x: Tensor) -> Any:
+        return tuple(Scaled.apply(x, alpha, 1) for alpha in (0.1, 2.0, 3.0))
+
+    program = export_calls(call, x(3, 4), opset_version=opset, dynamo=opset >= 18)
+    assert kinds(program) == ["function"] * 3
+    assert len(program.model.functions) == 1
+    check_in_stock_runtime(program, call, x(3, 4))
+
+
+def test_one_body_serves_every_element_type() -> None:
+    def call(model: nn.Module, x: Tensor) -> Any:
+        return Scaled.apply(x, 0.5, 0), Scaled.apply(x.half(), 0.5, 0), Scaled.apply(x.double(), 0.5, 0)
+
+    program = export_calls(call, x(3, 4))
+    assert kinds(program) == ["function"] * 3
+    check_in_stock_runtime(program, call, x(3, 4))
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_one_body_serves_every_rank(dynamo: bool) -> None:
+    def call(model: nn.Module, x: Tensor, y: Tensor, w: Tensor) -> Any:
+        return Linear.apply(x, w), Linear.apply(y, w), Linear.apply(y[0, 0], w)
+
+    inputs = (x(3, 4), x(2, 3, 4), x(5, 4))
+    program = export_calls(call, *inputs, dynamo=dynamo)
+    assert kinds(program) == ["function"] * 3
+    check_in_stock_runtime(program, call, *inputs)
+
+
+def test_a_node_that_needs_another_body_becomes_plain_operators() -> None:
+    def call(model: nn.Module, x: Tensor, w: Tensor, b: Tensor) -> Any:
+        return Linear.apply(x, w, b), Linear.apply(x, w), Linear.apply(x * 2, w, b)
+
+    inputs = (x(3, 4), x(5, 4), x(5))
+    program = export_calls(call, *inputs)
+    assert kinds(program) == ["function", "inlined", "function"]
+    assert [len(report.nodes) for report in program.calls] == [1, 0, 1]
+    check_in_stock_runtime(program, call, *inputs)
+
+
+@pytest.mark.skipif(ORT < (1, 27), reason="ONNX Runtime 1.27 is the first that tells overloads apart")
+def test_overloads_are_written_on_request_only() -> None:
+    def call(model: nn.Module, x: Tensor, w: Tensor, b: Tensor) -> Any:
+        return Linear.apply(x, w, b), Linear.apply(x, w)
+
+    inputs = (x(3, 4), x(5, 4), x(5))
+    program = export_calls(call, *inputs, overloads=True)
+    assert kinds(program) == ["function", "overload"]
+    assert program.model.ir_version == 10
+    check_in_stock_runtime(program, call, *inputs)
+
+
+def test_a_body_holds_for_sizes_that_were_not_seen() -> None:
+    def call(model: nn.Module, x: Tensor, w: Tensor) -> Any:
+        return (Linear.apply(x, w).flatten(1),)
+
+    shapes = ({0: "batch", 1: "steps"}, None)
+    program = export_calls(call, x(1, 3, 4), x(5, 4), dynamic_shapes=(shapes,))
+    for batch, steps in ((0, 3), (1, 1), (7, 2)):
+        check_in_stock_runtime(program, call, x(batch, steps, 4), x(5, 4))
+
+
+class BySize(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * (2.0 if x.shape[0] > 4 else 3.0)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::BySize", x)
+
+
+@pytest.mark.parametrize(("dynamo", "opset"), [(True, 18), (False, 18), (False, 15)])
+def test_a_forward_that_asks_for_a_size_gets_no_body_where_the_size_may_vary(
+    dynamo: bool, opset: int
+) -> None:
+    def call(model: nn.Module, x: Tensor) -> Any:
+        return (BySize.apply(x),)
+
+    free: dict[str, Any] = (
+        {"dynamic_shapes": (({0: "batch"},),)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
+    )
+    program = export_calls(call, x(3, 4), input_names=["x"], dynamo=dynamo, opset_version=opset, **free)
+    assert kinds(program) == [""]
+    assert "size" in program.calls[0].no_body
+    check_in_stock_runtime(export_calls(call, x(3, 4)), call, x(3, 4))
+    check_in_stock_runtime(export_calls(call, x(6, 4)), call, x(6, 4))
+
+
+def test_a_kernel_takes_over() -> None:
+    program = by_us(CASES[0], dynamo=True, functions="attach")
+    (run,) = program.session().explain()
+    assert run.runner == "kernel"
+    (run,) = program.session(prefer="body").explain()
+    assert run.runner == "function body"
+
+
+def test_inline_leaves_no_custom_node() -> None:
+    program = by_us(CASES[0], dynamo=True, functions="inline")
+    assert {node.domain for node in program.model.graph} == {""}
+    assert not program.model.functions
+    assert kinds(program) == ["inlined"]
+
+
+def test_no_body_where_another_node_of_the_operator_is_not_a_whole_call() -> None:
+    def call(model: nn.Module, x: Tensor) -> Any:
+        return Twice.apply(x), AddThenTwice.apply(x)
+
+    program = export_calls(call, x(3, 4))
+    assert kinds(program) == ["", ""]
+    assert "doesn't stand for a whole call" in program.calls[0].no_body
