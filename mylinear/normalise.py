@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, Valu
 
 from ort_ops.errors import ExportError
 
-from .bodies import OP_TYPE, NodeKind, function_body, shape_body
+from .bodies import OP_TYPE, shape_body
 
 _T = TypeVar("_T")
 
@@ -202,7 +202,7 @@ def _without_weights(model: ModelProto, opset: int) -> ModelProto:
     bare = GraphProto(name=graph.name, node=graph.node, initializer=small, input=[*graph.input, *inputs])
     element_type = graph.output[0].type.tensor_type.elem_type
     bare.output.append(onnx.helper.make_tensor_value_info(OUTPUT, element_type, None))
-    functions = [*model.functions, shape_body(domain=CAPTURE_DOMAIN, opset=opset)]
+    functions = [shape_body(domain=CAPTURE_DOMAIN, opset=opset)]
     return ModelProto(
         ir_version=model.ir_version, opset_import=model.opset_import, graph=bare, functions=functions
     )
@@ -243,12 +243,11 @@ def _strip(message: Any) -> None:
 
 
 def _finish(model: ModelProto, domain: str, opset: int) -> None:
-    """Write the function body, the domains in use, the lowest IR version for them, and the producer."""
-    kinds = [_kind(node, model.graph) for node in find_nodes(model)]
+    """Write the nodes' domain, those in use, the lowest IR version for them, and the producer."""
     for node in find_nodes(model):
         node.domain = domain
-    if domain:
-        model.functions.append(function_body(kinds, domain=domain, opset=opset))
+    for function in model.functions:
+        function.domain = domain
     versions = {opset_id.domain: opset_id.version for opset_id in model.opset_import} | {domain: 1, "": opset}
     used = {"", *_domains(model.graph.node), *(d for f in model.functions for d in _domains(f.node))}
     imports = [onnx.helper.make_opsetid(name, versions[name]) for name in sorted(used)]
@@ -256,16 +255,6 @@ def _finish(model: ModelProto, domain: str, opset: int) -> None:
     lowest = onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)
     model.ir_version = max(lowest, _FUNCTION_IR) if model.functions else lowest
     model.producer_name, model.producer_version = "ort-ops", _version()
-
-
-def _kind(node: NodeProto, graph: GraphProto) -> NodeKind:
-    """Describe a MYLINEAR node for the choice of the body."""
-    values = {
-        value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    x = values.get(node.input[0], TypeProto.Tensor())
-    rank = len(x.shape.dim) if x.HasField("shape") else None
-    return NodeKind(rank, x.elem_type, has_bias=len(node.input) == 3)
 
 
 def _domains(nodes: Iterable[NodeProto]) -> Iterator[str]:
