@@ -8,13 +8,15 @@ are loaded when they are first asked for.
 import importlib
 from typing import Any
 
-from .runtime import require_one_runtime
+from .runtime import require_gil, require_one_runtime
 
 require_one_runtime()
 
 from .registry import onnx_op  # noqa: E402  # only once there is a runtime to load
 from .schema import TensorType  # noqa: E402
 from .session import InferenceSession, NodeRun, get_library_path, register  # noqa: E402
+
+require_gil()  # now that the bridge is loaded
 
 __all__ = ["InferenceSession", "NodeRun", "TensorType", "get_library_path", "onnx_op", "register"]
 

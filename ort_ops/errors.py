@@ -3,15 +3,16 @@
 ::
 
     OrtOpsError
-    ├── MissingRuntimeError   (ImportError)   onnxruntime is missing, or two of them are installed
-    ├── SchemaError           (TypeError)     a kernel's signature can't be an operator
-    ├── RegistrationError     (RuntimeError)  two kernels for one thing, or two libraries for one domain
-    ├── ModelError            (ValueError)    a file that is no ONNX model
-    ├── ProviderError         (RuntimeError)  an execution provider that was asked for can't be had
-    ├── KernelError           (RuntimeError)  a kernel failed while a session ran; __cause__ is its exception
-    │   └── ResultError                       it returned, but not what the operator promises
-    ├── ExportError           (RuntimeError)  a model could not be exported faithfully
-    └── ParityError           (RuntimeError)  a comparison that can't be made
+    ├── MissingRuntimeError    (ImportError)   onnxruntime is missing, or two of them are installed
+    ├── UnsupportedPythonError (ImportError)   free-threaded Python with its lock forced off
+    ├── SchemaError            (TypeError)     a kernel's signature can't be an operator
+    ├── RegistrationError      (RuntimeError)  two kernels for one thing, or two libraries for one domain
+    ├── ModelError             (ValueError)    a file that is no ONNX model
+    ├── ProviderError          (RuntimeError)  an execution provider that was asked for can't be had
+    ├── KernelError            (RuntimeError)  a kernel failed while a session ran; __cause__ is its exception
+    │   └── ResultError                        it returned, but not what the operator promises
+    ├── ExportError            (RuntimeError)  a model could not be exported faithfully
+    └── ParityError            (RuntimeError)  a comparison that can't be made
 """
 
 
@@ -21,6 +22,10 @@ class OrtOpsError(Exception):
 
 class MissingRuntimeError(OrtOpsError, ImportError):
     """ONNX Runtime is not installed, or two distributions of it are in each other's way."""
+
+
+class UnsupportedPythonError(OrtOpsError, ImportError):
+    """This Python runs without its global interpreter lock, which the native bridge needs."""
 
 
 class SchemaError(OrtOpsError, TypeError):

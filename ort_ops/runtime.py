@@ -1,12 +1,13 @@
-"""Makes sure that there is an ONNX Runtime, and only one."""
+"""Makes sure that there is an ONNX Runtime, and only one, and a Python that the bridge can run in."""
 
 import importlib.metadata
 import importlib.util
+import sys
 from pathlib import Path
 
-from .errors import MissingRuntimeError
+from .errors import MissingRuntimeError, UnsupportedPythonError
 
-__all__ = ["require_one_runtime"]
+__all__ = ["require_gil", "require_one_runtime"]
 
 DISTRIBUTIONS = (
     "onnxruntime",
@@ -36,6 +37,22 @@ def require_one_runtime() -> None:
         raise MissingRuntimeError(
             f"{' and '.join(here)} are installed into one folder and have overwritten each other; "
             f"pip uninstall {' '.join(here)}, then install the one that you want"
+        )
+
+
+def require_gil() -> None:
+    """Raise UnsupportedPythonError where this Python runs without its global interpreter lock.
+
+    Free-threaded Python turns the lock on by itself when it loads an extension module that doesn't declare
+    that it can do without, as the bridge doesn't; so this is asked once the bridge is loaded. Then the lock
+    is off only where PYTHON_GIL=0 or -X gil=0 forces it off.
+    """
+    enabled = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
+    if enabled is not None and not enabled():
+        raise UnsupportedPythonError(
+            "ort_ops needs the global interpreter lock: its bridge and what it keeps of kernels and their "
+            "failures are not made for threads that run at once; leave out PYTHON_GIL=0 and -X gil=0, and "
+            "this Python turns the lock on by itself"
         )
 
 

@@ -53,7 +53,8 @@ def make(name: str, interpreter: str = sys.executable, requirements: Sequence[st
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(_constraints(requirements)) + "\n", encoding="utf-8")
     pip(python, "install", "--upgrade", "--constraint", constraints, "pip")
-    pip(python, "install", "--constraint", constraints, *PACKAGES, *requirements)
+    # An older wheel before a newer source, which may take longer to build than the tests to run.
+    pip(python, "install", "--prefer-binary", "--constraint", constraints, *PACKAGES, *requirements)
     return python
 
 

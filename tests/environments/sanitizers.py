@@ -3,12 +3,17 @@
 Run: python -m tests.environments.sanitizers. It needs GCC. Leaks are not looked for: Python has its own.
 """
 
+import os
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 from tests.environments.environment import BUILD, build_wheel, make, run_tests, tell
 
 NAME = "sanitizers"
+# Reads a byte behind a buffer.
+PLANTED = "import ctypes; ctypes.string_at(ctypes.create_string_buffer(64), 65)"
 SETTINGS = ("cmake.define.ORT_OPS_SANITIZE=ON", "cmake.build-type=RelWithDebInfo", "install.strip=false")
 
 
@@ -29,15 +34,34 @@ def environ() -> dict[str, str]:
     }
 
 
+def is_sanitized(wheel: Path) -> bool:
+    """Return whether the bridge in a wheel calls the sanitizers: only then do the tests show anything."""
+    with zipfile.ZipFile(wheel) as archive:
+        (bridge,) = (name for name in archive.namelist() if name.endswith(".so"))
+        code = archive.read(bridge)
+    return b"__asan_report_load" in code and b"__ubsan_handle" in code
+
+
+def take_reports() -> list[str]:
+    """Return what processes have reported so far, and forget it."""
+    paths = sorted((BUILD / NAME).glob("report.*"))
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+    for path in paths:
+        path.unlink()
+    return texts
+
+
 def main() -> int:
     python = make(NAME)
     wheel = build_wheel(python, NAME, *SETTINGS)
-    for old in (BUILD / NAME).glob("report.*"):
-        old.unlink()
+    take_reports()
+    subprocess.run([python, "-c", PLANTED], env=os.environ | environ(), check=False, capture_output=True)
+    if not is_sanitized(wheel) or not any("heap-buffer-overflow" in text for text in take_reports()):
+        print("the sanitizers are not at work: a fault that was planted is not reported")
+        return 1
     code = tell([run_tests(NAME, python, wheel, environ())])
-    reports = sorted((BUILD / NAME).glob("report.*"))
-    for report in reports:
-        print(report.read_text(encoding="utf-8", errors="replace"))
+    reports = take_reports()
+    print(*reports, f"{len(reports)} reports of the sanitizers", sep="\n")
     return 1 if reports else code
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ort_ops.errors import MissingRuntimeError
-from ort_ops.runtime import require_one_runtime
+from ort_ops.errors import MissingRuntimeError, UnsupportedPythonError
+from ort_ops.runtime import require_gil, require_one_runtime
 
 
 def plant(folder: Path, *distributions: str) -> None:
@@ -53,3 +53,20 @@ def test_another_one_in_another_folder_is_no_harm(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "unused")])
     assert importlib.metadata.version("onnxruntime-gpu") == "1.0"
     require_one_runtime()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_python_without_its_lock_is_refused(enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: enabled, raising=False)
+    if enabled:
+        require_gil()
+        return
+    with pytest.raises(UnsupportedPythonError, match="leave out PYTHON_GIL=0"):
+        require_gil()
+
+
+def test_importing_without_the_lock_says_so() -> None:
+    program = "import sys; sys._is_gil_enabled = lambda: False; import ort_ops"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "UnsupportedPythonError: ort_ops needs the global interpreter lock" in done.stderr
