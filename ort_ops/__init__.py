@@ -22,9 +22,9 @@ __all__ = ["InferenceSession", "NodeRun", "TensorType", "get_library_path", "onn
 
 _SUBMODULES = frozenset(
     {
-        *("arrays", "builtin", "cli", "compat", "dtypes", "errors", "export", "failures", "functions"),
-        *("inference", "inspection", "kernel", "model", "packing", "parity", "providers", "registry"),
-        *("runtime", "schema", "selection", "session", "values"),
+        *("arrays", "asynchronous", "builtin", "cli", "compat", "dtypes", "errors", "export", "failures"),
+        *("functions", "inference", "inspection", "kernel", "model", "packing", "parity", "providers"),
+        *("registry", "runtime", "schema", "selection", "session", "values"),
     }
 )
 

@@ -25,7 +25,7 @@ class MissingRuntimeError(OrtOpsError, ImportError):
 
 
 class UnsupportedPythonError(OrtOpsError, ImportError):
-    """This Python runs without its global interpreter lock, which the native bridge needs."""
+    """Free-threaded Python is run without its global interpreter lock, which the native bridge needs."""
 
 
 class SchemaError(OrtOpsError, TypeError):

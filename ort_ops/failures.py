@@ -9,9 +9,9 @@ import re
 import traceback
 from collections import OrderedDict
 
-from .errors import KernelError, ResultError
+from .errors import KernelError, RegistrationError, ResultError
 
-__all__ = ["DEBUG", "discard", "fail", "take_failure"]
+__all__ = ["DEBUG", "discard", "error_of", "fail"]
 
 DEBUG = os.environ.get("ORT_OPS_DEBUG", "0") not in ("", "0")
 """Kernels get copies of their inputs, so that a failed one's frames can be kept for a debugger, and ``out=``
@@ -84,10 +84,18 @@ def discard(text: str) -> None:
         _failures[int(match[1])] = KernelError(f"{_summary(lost)} [the exception itself {advice}]"), what
 
 
-def take_failure(text: str) -> tuple[BaseException, str] | None:
-    """Return the exception that a message of ONNX Runtime's speaks of, and what it is told of it.
+def error_of(text: str) -> BaseException | None:
+    """Return what is to be raised for a message of ONNX Runtime's; a failure is given out once.
 
     None where the message is not of a kernel's failure, or of one so long ago that it is forgotten.
     """
     match = _MARK.search(text)
-    return _failures.pop(int(match[1]), None) if match else None
+    taken = _failures.pop(int(match[1]), None) if match else None
+    if taken is None:
+        return None
+    failure, what = taken
+    if not isinstance(failure, Exception) or isinstance(failure, RegistrationError):
+        return failure
+    error = ResultError(what) if isinstance(failure, ResultError) else KernelError(what)
+    error.__cause__ = None if isinstance(failure, ResultError) else failure
+    return error

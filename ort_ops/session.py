@@ -2,21 +2,22 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import onnxruntime
 
 from . import _bridge
-from .errors import KernelError, ProviderError, RegistrationError, ResultError
-from .failures import take_failure
+from .asynchronous import ErrorText, answering
+from .errors import KernelError, ProviderError, RegistrationError
+from .failures import error_of
 from .functions import function_ops
 from .model import Node, read_model
 from .providers import session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for
-from .values import REFUSED_BY_RUN, to_numpy, to_value
+from .values import NO_ARRAYS, REFUSED_BY_RUN, to_numpy, to_value
 
 __all__ = ["InferenceSession", "NodeRun", "get_library_path", "register"]
 
@@ -80,8 +81,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
     CPU as what to fall back to; RegistrationError where two libraries claim a domain; ModelError for a file
     that is no model. ``run`` raises KernelError where a kernel failed, with the kernel's own exception as
-    its cause, and ``KeyboardInterrupt`` and ``SystemExit`` as they are. bfloat16 and
-    float8 arrays (of ml_dtypes) go in and come out, which plain onnxruntime refuses.
+    its cause, and ``KeyboardInterrupt`` and ``SystemExit`` as they are; ``run_async`` gives them to its
+    callback. bfloat16 and float8 arrays (of ml_dtypes) go in and come out, which plain onnxruntime refuses.
     """
 
     def __init__(
@@ -206,6 +207,31 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         except Exception as error:
             _raise_kernel_error(error)
 
+    def run_async(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        callback: Callable[[list[Any], Any, ErrorText], None],
+        user_data: Any,
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> None:
+        """Run on a thread of ONNX Runtime's, which calls ``callback(results, user_data, err)`` at the end.
+
+        ``err`` is empty, or a text with what ``run`` would have raised: ``if err: raise err.exception``. What
+        the callback raises goes to ``threading.excepthook``. The program's end waits for runs in flight.
+        Raises NotImplementedError for bfloat16, float8 and 4-bit types, for which ONNX Runtime would never
+        call back.
+        """
+        for end in (*self.get_inputs(), *self.get_outputs()):
+            if end.type in NO_ARRAYS:
+                raise NotImplementedError(
+                    f"run_async can't be had with {end.name!r}, a {end.type}: ONNX Runtime has no NumPy "
+                    "array for it; call run in a thread of your own"
+                )
+        names = output_names or [output.name for output in self.get_outputs()]
+        run = super().run_async
+        answering(lambda answer: run(names, input_feed, answer, user_data, run_options), callback)
+
     def _run_by_values(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any) -> list[Any]:
         wanted = output_names or [output.name for output in self.get_outputs()]
         values = {
@@ -254,8 +280,8 @@ def _add_reasons(error: Exception, reasons: Mapping[tuple[str, str], str]) -> No
 def _raise_kernel_error(error: Exception) -> NoReturn:
     """Raise what a message of ONNX Runtime's is about, or the error as it is."""
     text = str(error)
-    taken = take_failure(text)
-    if taken is None:
+    failure = error_of(text)
+    if failure is None:
         if "already set in registry" in text:
             extensions = "onnxruntime_extensions" in sys.modules
             raise RegistrationError(
@@ -265,9 +291,4 @@ def _raise_kernel_error(error: Exception) -> NoReturn:
                 "registers, ort_ops.compat.enable_py_op(False) what plain onnxruntime is given)"
             ) from error
         raise error
-    failure, what = taken
-    if not isinstance(failure, Exception) or isinstance(failure, RegistrationError):
-        raise failure
-    if isinstance(failure, ResultError):
-        raise ResultError(what) from None
-    raise KernelError(what) from failure
+    raise failure

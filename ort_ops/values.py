@@ -8,10 +8,13 @@ import onnxruntime
 
 from .dtypes import DTYPES, find_dtype
 
-__all__ = ["REFUSED_BY_RUN", "to_numpy", "to_value"]
+__all__ = ["NO_ARRAYS", "REFUSED_BY_RUN", "to_numpy", "to_value"]
 
 REFUSED_BY_RUN = frozenset(f"tensor({dtype.ort})" for dtype in DTYPES if 16 <= dtype.onnx <= 20)
 """ONNX Runtime's names of the types that its ``run`` takes no NumPy arrays of."""
+
+NO_ARRAYS = frozenset(f"tensor({dtype.ort})" for dtype in DTYPES if dtype.onnx >= 16)
+"""Those of all types, 4-bit ones too, that it makes no NumPy arrays of."""
 
 
 def to_value(name: str, array: Any, declared: str) -> onnxruntime.OrtValue:

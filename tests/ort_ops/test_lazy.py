@@ -44,7 +44,9 @@ def test_the_proof_can_fail(planted: str) -> None:
 
 def test_all_is_what_is_public() -> None:
     found = {n for n, value in vars(ort_ops).items() if n[0] != "_" and not isinstance(value, ModuleType)}
-    assert found - {"Any", "require_gil", "require_one_runtime"} == set(ort_ops.__all__)  # what __init__ itself uses
+    assert found - {"Any", "require_gil", "require_one_runtime"} == set(
+        ort_ops.__all__
+    )  # what __init__ itself uses
     assert set(dir(ort_ops)) >= ort_ops._SUBMODULES
 
 
