@@ -36,6 +36,9 @@ class _InFlight:
     """
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self._changed = threading.Condition()
         self._count = 0
 
@@ -50,8 +53,8 @@ class _InFlight:
 
 
 _in_flight = _InFlight()
-atexit.register(lambda: _in_flight.wait())
-os.register_at_fork(after_in_child=lambda: _in_flight.__init__())  # type: ignore[misc] # no thread is forked
+atexit.register(_in_flight.wait)
+os.register_at_fork(after_in_child=_in_flight.forget)  # its threads are the parent's
 
 
 def answering(
