@@ -13,10 +13,10 @@ from benchmarks.report import environment, write
 QUESTION = "What does keeping a model's Functions as nodes cost beside torch.onnx.export?"
 LAYERS, WIDTH, ROUNDS = 200, 256, 5
 NOTE = (
-    f"{LAYERS} layers of MyLinear({WIDTH}, {WIDTH}) and ReLU, float32, the file written; each export in a process "
-    "of its own, in turn; the first export of a process warms torch up and isn't counted. Medians of "
-    f"{ROUNDS} rounds, and in brackets the fastest and the slowest. Memory is what the process's peak grew "
-    "by. torch.onnx.export(dynamo=True) loses the nodes, so that it writes Gemm instead."
+    f"{LAYERS} layers of MyLinear({WIDTH}, {WIDTH}) and ReLU, float32, the file written, one thread; each "
+    "export in a process of its own, in turn; a first export of two layers warms torch up and isn't counted. "
+    f"Medians of {ROUNDS} rounds, and in brackets the fastest and the slowest. Memory is what the process's "
+    "peak grew by. torch.onnx.export(dynamo=True) loses the nodes: it writes Gemm instead."
 )
 COLUMNS = ("exporter", "by", "seconds", "ratio", "peak memory, MiB", "ratio")
 WAYS = ("torch", "keep", "attach")

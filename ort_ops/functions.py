@@ -18,12 +18,13 @@ from .registry import CPU, CUDA, Op
 from .schema import Formal, OpSchema
 
 __all__ = [
+    "CALL",
     "FUNCTION",
     "REASON",
     "Input",
     "RecordedCall",
     "UnrecordableError",
-    "find_functions",
+    "find_function",
     "function_name",
     "function_ops",
     "record",
@@ -35,7 +36,8 @@ FUNCTION = "ort_ops.function"
 REASON = "ort_ops.reason"
 """The entry that says why a node doesn't stand for a whole call."""
 
-_CALL = "ort_ops.call"
+CALL = "ort_ops.call"
+"""The entry that records the call's arguments."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,25 @@ class RecordedCall:
         """Return the entries for a node's metadata_props."""
         fields = asdict(self)
         del fields["function"]
-        return {FUNCTION: self.function, _CALL: json.dumps(fields, separators=(",", ":"))}
+        return {FUNCTION: self.function, CALL: json.dumps(fields, separators=(",", ":"))}
+
+    def check(self) -> None:
+        """Raise TypeError where a field is of a type that it can't be: a file may say anything."""
+        lists = (self.args, self.inputs, self.outputs, self.autocast)
+        if not all(isinstance(each, list) for each in lists) or not isinstance(self.kwargs, dict):
+            raise TypeError("expected lists and a dictionary")
+        if not all(type(number) is int for number in (*self.inputs, *self.outputs)):
+            raise TypeError("expected element types as numbers")
 
     @classmethod
     def of_node(cls, node: Node) -> "RecordedCall | None":
         """Return the call that a node stands for, or None; raises ValueError where it isn't well formed."""
-        if FUNCTION not in node.metadata or _CALL not in node.metadata:
+        if FUNCTION not in node.metadata or CALL not in node.metadata:
             return None
         try:
-            return cls(function=node.metadata[FUNCTION], **json.loads(node.metadata[_CALL]))
+            call = cls(function=node.metadata[FUNCTION], **json.loads(node.metadata[CALL]))
+            call.check()
+            return call
         except (TypeError, ValueError) as error:
             raise ValueError(f"what node {node.name!r} records of its call can't be read: {error}") from error
 
@@ -184,7 +196,7 @@ def function_ops(
     return ops, reasons
 
 
-def find_functions(name: str, allowed: Mapping[str, type], packages: Sequence[str]) -> type:
+def find_function(name: str, allowed: Mapping[str, type], packages: Sequence[str]) -> type:
     """Return the Function of a recorded name; raises ValueError where the caller didn't allow it."""
     if name in allowed:
         return allowed[name]
@@ -217,7 +229,13 @@ def _make_op(
             raise ValueError(node.metadata.get(REASON) or f"node {node.name!r} records no call")
         if node.in_function is not None or not node.name or node.name in calls:
             raise ValueError(f"node {node.name!r} can't be told from others of its operator")
-        calls[node.name] = _Call(find_functions(call.function, allowed, packages), call)
+        function = find_function(call.function, allowed, packages)
+        try:
+            calls[node.name] = _Call(function, call)
+        except Exception as error:
+            raise ValueError(
+                f"what node {node.name!r} records of its call can't be read: {error!r}"
+            ) from error
         recorded.append(call)
     outputs = {tuple(call.outputs) for call in recorded}
     if len(outputs) > 1:

@@ -5,7 +5,7 @@ A custom node is one whose operator this ONNX Runtime doesn't have itself, or th
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ import onnxruntime
 from . import builtin
 from .dtypes import ANY, DTYPES
 from .errors import RegistrationError
+from .functions import function_ops
 from .model import Model, Node, Value, read_model
 from .providers import session_providers
-from .registry import Overload, find_ops
+from .registry import Op, Overload, find_ops
 from .selection import Plan, Prefer, plan_for
 
 __all__ = ["CustomNodes", "Inspection", "Runner", "inspect_model", "type_name"]
@@ -141,6 +142,8 @@ def inspect_model(
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
     *,
     prefer: Prefer = "kernel",
+    functions: Iterable[type] | None = None,
+    trust: Iterable[str] = (),
 ) -> Inspection:
     """Read a model and say who would run its custom nodes in an ``ort_ops.InferenceSession`` made here.
 
@@ -159,7 +162,7 @@ def inspect_model(
         dtypes=tuple(type_name(element_type) for element_type in sorted(model.element_types)),
         node_count=sum(node.in_function is None for node in model.nodes),
         functions=tuple(f"{domain}::{name}" for domain, name in sorted(model.functions)),
-        custom=tuple(_grouped(_fates(model, names, prefer))),
+        custom=tuple(_grouped(_fates(model, names, prefer, function_ops(model, functions, trust)))),
     )
 
 
@@ -181,9 +184,14 @@ def _grouped(fates: Sequence[tuple[Node, _Fate]]) -> Iterator[CustomNodes]:
         )
 
 
-def _fates(model: Model, providers: Sequence[str], prefer: Prefer) -> list[tuple[Node, _Fate]]:
-    """Return every custom node with its fate."""
-    plans = {op: _plan(model, op, providers, prefer) for op in model.calls()}
+_Functions = tuple[Mapping[tuple[str, str], Op], Mapping[tuple[str, str], str]]
+
+
+def _fates(
+    model: Model, providers: Sequence[str], prefer: Prefer, functions: _Functions
+) -> list[tuple[Node, _Fate]]:
+    """Return every custom node with its fate; ``functions`` has the kernels for recorded calls."""
+    plans = {op: _plan(model, op, providers, prefer, functions) for op in model.calls()}
     custom = [(node, _fate(model, node, plans[node.op], providers)) for node in model.nodes]
     custom = [(node, fate) for node, fate in custom if _is_custom(model, node, fate)]
     needed = _bodies_run(custom)
@@ -193,11 +201,15 @@ def _fates(model: Model, providers: Sequence[str], prefer: Prefer) -> list[tuple
     ]
 
 
-def _plan(model: Model, op: tuple[str, str], providers: Sequence[str], prefer: Prefer) -> Plan:
+def _plan(
+    model: Model, op: tuple[str, str], providers: Sequence[str], prefer: Prefer, functions: _Functions
+) -> Plan:
     """Return what a session registers for one operator; that it refuses to is the reason for having none."""
     alone = replace(model, nodes=tuple(node for node in model.nodes if node.op == op))
     try:
-        return plan_for(alone, providers, prefer)
+        others, refused = functions
+        plan = plan_for(alone, providers, prefer, others={op: others[op]} if op in others else None)
+        return Plan(plan.overloads, {**refused, **plan.reasons})
     except RegistrationError as error:
         return Plan((), {op: str(error)})
 

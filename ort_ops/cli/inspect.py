@@ -31,6 +31,12 @@ def inspect(
     prefer: Annotated[
         Literal["kernel", "body"], typer.Option(help="Who is to run an operator where both can.")
     ] = "kernel",
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A package that the file may name Functions of, to run its nodes; may be given again."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show a model's custom nodes, who would run each here, opsets, types and dynamic dimensions.
@@ -39,7 +45,7 @@ def inspect(
     """
     import_modules(module or ())
     providers = [parse_provider(text) for text in provider] if provider else None
-    found = inspect_model(model, providers, prefer=prefer)
+    found = inspect_model(model, providers, prefer=prefer, trust=trust or ())
     if json:
         print(found.to_json())
     else:

@@ -16,10 +16,11 @@ from torch.autograd import Function
 
 from ort_ops.dtypes import from_onnx
 from ort_ops.errors import ExportError
+from ort_ops.functions import CALL, FUNCTION, REASON
 from ort_ops.schema import TensorType
 
 from .calls import Call
-from .derive import NoBodyError, derive
+from .derive import Group, NoBodyError, derive
 from .merge import merge
 from .nodes import nodes_of
 from .symbolic import Whole
@@ -131,16 +132,31 @@ def _give(
         except ExportError as error:
             raise NoBodyError(str(error)) from error
     else:
-        groups = merge(derive(stand_ins, opset))
+        groups = _derive(stand_ins, opset)
     groups.sort(key=lambda group: -len(group[1]))
     fates: dict[int, Fate] = {}
     for index, (body, served) in enumerate(groups):
         kind: Body = "inlined" if inline or (index and not overloads) else "overload" if index else "function"
         _attach(model, body, served, overload=str(index) if index or inline else "")
         if kind == "inlined":
+            for stand_in in served:  # the nodes that come in its place don't stand for the call
+                for key in (FUNCTION, CALL, REASON):
+                    stand_in.node.metadata_props.pop(key, None)
             _inline(model, (node.domain, node.op_type, str(index)))
         fates |= {stand_in.call.number: Fate(kind) for stand_in in served}
     return fates
+
+
+def _derive(stand_ins: Sequence[StandIn], opset: int) -> list[Group]:
+    """Return bodies for the nodes, as few as can be found."""
+    groups = merge(derive(stand_ins, opset))
+    if len(groups) == 1:
+        return groups
+    try:
+        plain = merge(derive(stand_ins, opset, optimize=False))
+    except NoBodyError:
+        return groups
+    return plain if len(plain) < len(groups) else groups
 
 
 def _inline(model: ir.Model, identifier: tuple[str, str, str]) -> None:

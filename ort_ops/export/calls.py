@@ -28,6 +28,7 @@ __all__ = [
     "find_call",
     "is_running_own",
     "make_call",
+    "next_number",
     "own_method",
     "running_own",
     "takes_context",
@@ -38,6 +39,11 @@ ELEMENT_TYPES = {getattr(torch, d.torch): d.onnx for d in DTYPES if d.torch and 
 """ONNX's number of each of torch's dtypes."""
 
 _count = itertools.count()
+
+
+def next_number() -> int:
+    """Return a number that no call has."""
+    return next(_count)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Call:
     leaves: tuple[Any, ...]
     structure: pytree.TreeSpec
     fake: Callable[..., Any] | None = None
-    key: str = field(default_factory=lambda: f"call{next(_count)}")
+    key: str = field(default_factory=lambda: f"call{next_number()}")
     results: tuple[tuple[Any, ...], pytree.TreeSpec] | None = None
     dtypes: tuple[torch.dtype, ...] = ()
     """Those of the results, in order."""

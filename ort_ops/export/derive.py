@@ -1,5 +1,6 @@
 """A function body derived from a Function's forward, which is exported alone, through ordinary operators."""
 
+import functools
 import io
 import warnings
 from collections import defaultdict
@@ -34,11 +35,12 @@ class NoBodyError(Exception):
 Group = tuple[FunctionProto, list["StandIn"]]
 
 
-def derive(stand_ins: Sequence["StandIn"], opset: int) -> list[Group]:
+def derive(stand_ins: Sequence["StandIn"], opset: int, *, optimize: bool = True) -> list[Group]:
     """Return the bodies of some nodes of one operator, equal ones once, each with the nodes that it is for.
 
-    The inputs of a body are ``in_0`` and so on, as many as the node with the most has, its outputs ``out_0``
-    and so on.
+    Without ``optimize`` a body keeps what a constant of one node makes superfluous, and another's doesn't (a
+    product with 1). The inputs of a body are ``in_0`` and so on, as many as the node with the most has, its
+    outputs ``out_0`` and so on.
     """
     inputs = max(len(stand_in.inputs) for stand_in in stand_ins)
     bodies: dict[bytes, Group] = {}
@@ -47,7 +49,7 @@ def derive(stand_ins: Sequence["StandIn"], opset: int) -> list[Group]:
         rough, exact = _signature(stand_in, exact=False), _signature(stand_in, exact=True)
         body, any_size = made.get(rough, (None, True))
         if body is None or not any_size:
-            body, any_size = made.get(exact) or _derive_one(stand_in, inputs, opset)
+            body, any_size = made.get(exact) or _derive_one(stand_in, inputs, opset, optimize)
             made[exact] = body, any_size
             if any_size:
                 made[rough] = body, True
@@ -96,14 +98,14 @@ def _places(tensors: Sequence[Any]) -> list[int]:
     return list(dict.fromkeys(place for place in tensors if isinstance(place, int)))
 
 
-def _derive_one(stand_in: "StandIn", inputs: int, opset: int) -> tuple[FunctionProto, bool]:
+def _derive_one(stand_in: "StandIn", inputs: int, opset: int, optimize: bool) -> tuple[FunctionProto, bool]:
     """Return a node's body, and whether it holds for other sizes than the node's, too."""
     if stand_in.whole.sizes:
         raise NoBodyError("an argument is an integer that depends on the sizes of the inputs")
     places = _places(stand_in.whole.tensors)
     types = [stand_in.inputs[place] for place in places]
     examples = _examples(stand_in.call, stand_in.whole.tensors, types)
-    write = _by_dynamo if opset >= _LOWEST_DYNAMO else _by_torchscript
+    write = functools.partial(_by_dynamo, optimize) if opset >= _LOWEST_DYNAMO else _by_torchscript
     try:
         with quiet(), warnings.catch_warnings(), running_own():
             warnings.simplefilter("ignore")
@@ -152,7 +154,7 @@ def _examples(call: Call, tensors: Sequence[Any], types: Sequence[TensorType | N
 
 
 def _by_dynamo(
-    model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int
+    optimize: bool, model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int
 ) -> tuple[ModelProto, list[tuple[int, int]]]:
     """Export with every dimension free; also returns the (input, axis) that forward allows one size for."""
     auto = torch.export.Dim.AUTO
@@ -164,6 +166,7 @@ def _by_dynamo(
         dynamic_shapes=(tuple(free),) if free else None,
         input_names=names,
         opset_version=opset,
+        optimize=optimize,
         verbose=False,
     )
     shapes = [

@@ -57,6 +57,7 @@ def finish(
     """
     _drop_unused(model.graph)
     moved = () if options.default_domain == "keep" else _move(model, options.default_domain)
+    _name_after_operator(model)
     _name_nodes(model.graph)
     marked = _take_marks(model)
     calls = [(call, _whole(call, seen), marked.get(call.number, [])) for call in seen.calls]
@@ -110,6 +111,22 @@ def _move(model: ir.Model, domain: str) -> tuple[Moved, ...]:
             node.domain = domain
             moved[node.op_type] = Moved(node.op_type, domain)
     return tuple(moved.values())
+
+
+def _name_after_operator(model: ir.Model) -> None:
+    """Name nodes and values that the newer exporter named after the torch operator of ours by their own."""
+    names = {value.name for node in nodes_of(model) for value in node.outputs}
+    counts: Counter[str] = Counter()
+    for node in nodes_of(model):
+        if MARK not in node.attributes or not (node.name or "").startswith("node_call"):
+            continue
+        node.name = f"{node.op_type}_{counts[node.op_type]}"
+        counts[node.op_type] += 1
+        for place, value in enumerate(node.outputs):
+            wanted = node.name if len(node.outputs) == 1 else f"{node.name}_{place}"
+            if wanted not in names and (value.name or "").startswith(("getitem", "call")):
+                value.name = wanted
+                names.add(wanted)
 
 
 def _name_nodes(graph: ir.Graph) -> None:

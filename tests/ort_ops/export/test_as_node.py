@@ -1,0 +1,98 @@
+"""An operator of torch.library is one node in the files of both exporters."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ort_ops.errors import ExportError, SchemaError
+from ort_ops.export import as_node, export
+from ort_ops.export import node as node_module
+
+from .functions import Calls, x
+from .test_nodes import attributes
+
+
+@torch.library.custom_op("ort_ops_test::blend", mutates_args=())
+def blend(
+    x: Tensor,
+    mask: Tensor | None,
+    others: list[Tensor],
+    alpha: float = 0.5,
+    sizes: list[int] | None = None,
+    mode: str = "mean",
+    exact: bool = False,
+) -> Tensor:
+    return x * alpha + sum(others)
+
+
+@blend.register_fake
+def _(x: Tensor, *rest: Any, **more: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("ort_ops_test::halves", mutates_args=())
+def halves(x: Tensor, at: int) -> tuple[Tensor, Tensor]:
+    return x[:at].clone(), x[at:].clone()
+
+
+@halves.register_fake
+def _(x: Tensor, at: int) -> tuple[Tensor, Tensor]:
+    return x.new_empty((at, *x.shape[1:])), x.new_empty((x.shape[0] - at, *x.shape[1:]))
+
+
+@pytest.fixture(autouse=True)
+def _no_nodes_are_left() -> Iterator[None]:
+    yield
+    node_module._nodes.clear()
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_arguments_are_inputs_and_attributes(dynamo: bool) -> None:
+    as_node("ort_ops_test::blend", "my::Blend")
+
+    def call(model: Any, x: Tensor) -> Tensor:
+        return torch.ops.ort_ops_test.blend(x, None, [x + 1, x + 2], 0.25, [1, 2], exact=True)
+
+    program = export(Calls(call).eval(), (x(3, 4),), dynamo=dynamo, verbose=False)
+    (node,) = [node for node in program.model_proto.graph.node if node.domain == "my"]
+    assert node.op_type == "Blend"
+    assert [bool(name) for name in node.input] == [True, False, True, True]
+    assert {name: value for name, _, value in attributes(node)} == {
+        "alpha": 0.25,
+        "sizes": (1, 2),
+        "mode": b"mean",
+        "exact": 1,
+    }
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_several_results_and_equal_calls(dynamo: bool) -> None:
+    as_node("ort_ops_test::halves.default", "my::Halves")
+
+    def call(model: Any, x: Tensor) -> Any:
+        return (*torch.ops.ort_ops_test.halves(x, 1), *torch.ops.ort_ops_test.halves(x, 1))
+
+    program = export(Calls(call).eval(), (x(3, 4),), dynamo=dynamo, verbose=False)
+    nodes = [node for node in program.model_proto.graph.node if node.domain == "my"]
+    assert [len(node.output) for node in nodes] == [2, 2]
+
+
+def test_what_torch_does_not_know_is_refused() -> None:
+    for name in ("ort_ops_test::missing", "missing", "ort_ops_test::blend.other", ""):
+        with pytest.raises(ExportError, match="torch has no operator"):
+            as_node(name, "my::Blend")
+    with pytest.raises(SchemaError):
+        as_node("ort_ops_test::blend", "Blend")
+
+
+def test_an_attribute_that_depends_on_the_inputs_is_refused() -> None:
+    as_node("ort_ops_test::halves", "my::Halves")
+
+    def call(model: Any, x: Tensor) -> Any:
+        return torch.ops.ort_ops_test.halves(x, x.shape[0] // 2)
+
+    with pytest.raises(ExportError, match="at depends on the inputs"):
+        export(Calls(call).eval(), (x(4, 4),), dynamic_shapes=(({0: "n"},),), verbose=False)

@@ -1,0 +1,179 @@
+"""A file's custom nodes run by the Functions that the caller lets it name, and by no others."""
+
+import math
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import ort_ops
+from ort_ops.functions import RecordedCall, UnrecordableError, record
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+PACKAGE = """
+import torch
+
+
+class Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, by):
+        return x * by
+
+    @staticmethod
+    def symbolic(g, x, by):
+        return g.op("pkg::Scale", x, by_f=by)
+
+
+class NotAFunction:
+    pass
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (tmp_path / "scalepkg").mkdir()
+    (tmp_path / "scalepkg" / "__init__.py").write_text("")
+    (tmp_path / "scalepkg" / "ops.py").write_text(textwrap.dedent(PACKAGE))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import scalepkg.ops  # type: ignore[import-not-found]
+
+    yield scalepkg.ops
+    for name in ("scalepkg", "scalepkg.ops"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def model(package: Any) -> bytes:
+    class Net(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return package.Scale.apply(package.Scale.apply(x, 2.0), 3.0)
+
+    program = ort_ops.export.export(Net().eval(), (torch.rand(2, 3),), input_names=["x"], verbose=False)
+    data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+X = np.ones((2, 3), np.float32)
+CPU = ["CPUExecutionProvider"]
+
+
+def test_a_file_names_no_code_by_itself(model: bytes) -> None:
+    with pytest.raises(Exception, match="Scale") as caught:
+        ort_ops.InferenceSession(model, providers=CPU)
+    (note,) = caught.value.__notes__
+    assert "functions=[...]" in note
+    assert "trust=['scalepkg']" in note
+
+
+def test_functions_that_are_given_run_its_nodes(model: bytes, package: Any) -> None:
+    session = ort_ops.InferenceSession(model, providers=CPU, functions=[package.Scale])
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], X * 6)
+    assert [run.kernel for run in session.explain()] == ["scalepkg.ops.Scale.forward"] * 2
+
+
+@pytest.mark.parametrize("trusted", ["scalepkg", "scalepkg.ops"])
+def test_functions_of_a_trusted_package_are_imported(model: bytes, trusted: str) -> None:
+    for name in ("scalepkg", "scalepkg.ops"):
+        sys.modules.pop(name, None)
+    session = ort_ops.InferenceSession(model, providers=CPU, trust=[trusted])
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], X * 6)
+
+
+@pytest.mark.parametrize("trusted", ["scale", "scalepkg.op", "pkg", ""])
+def test_a_package_of_a_similar_name_is_not_trusted(model: bytes, trusted: str) -> None:
+    with pytest.raises(Exception, match="Scale"):
+        ort_ops.InferenceSession(model, providers=CPU, trust=[trusted])
+
+
+@pytest.mark.parametrize("name", ["scalepkg.ops:NotAFunction", "scalepkg.ops:missing", "scalepkg.gone:Scale"])
+def test_what_is_no_function_is_refused(model: bytes, name: str) -> None:
+    proto = onnx.load_from_string(model)
+    for node in proto.graph.node:
+        for entry in node.metadata_props:
+            if entry.key == "ort_ops.function":
+                entry.value = name
+    with pytest.raises(Exception, match="Scale") as caught:
+        ort_ops.InferenceSession(proto.SerializeToString(), providers=CPU, trust=["scalepkg"])
+    assert name in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"args": 1}', "null"])
+def test_a_record_that_cannot_be_read_is_refused(model: bytes, package: Any, text: str) -> None:
+    proto = onnx.load_from_string(model)
+    for entry in proto.graph.node[0].metadata_props:
+        if entry.key == "ort_ops.call":
+            entry.value = text
+    with pytest.raises(Exception, match="Scale") as caught:
+        ort_ops.InferenceSession(proto.SerializeToString(), providers=CPU, functions=[package.Scale])
+    assert "can't be read" in caught.value.__notes__[0]
+
+
+def test_a_registered_kernel_comes_first(model: bytes, package: Any) -> None:
+    @ort_ops.onnx_op("pkg::Scale")
+    def scale(x, *, by: float):  # type: ignore[no-untyped-def]
+        return x * np.float32(by) + 1
+
+    try:
+        session = ort_ops.InferenceSession(model, providers=CPU, functions=[package.Scale])
+        np.testing.assert_array_equal(session.run(None, {"x": X})[0], (X * 2 + 1) * 3 + 1)
+    finally:
+        ort_ops.registry._ops.remove(scale)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        -(2**70),
+        0.1,
+        math.inf,
+        "ä\0",
+        b"\xff",
+        2 + 3j,
+        [1, (2.5, None)],
+        {"a": [1], "b": ()},
+        torch.float16,
+        torch.device("cpu"),
+        torch.channels_last,
+        torch.strided,
+        torch.Size([2, 3]),
+    ],
+    ids=str,
+)
+def test_arguments_come_back_as_they_were(value: Any) -> None:
+    import json
+
+    from ort_ops.functions import _restore
+
+    back = _restore(json.loads(json.dumps(record(value))))
+    assert back == value
+    assert type(back) is type(value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+def test_tensors_come_back_as_they_were(dtype: Any, shape: tuple[int, ...]) -> None:
+    from ort_ops.functions import _restore
+
+    tensor = (torch.rand(shape) > 0.5).to(dtype)
+    back = _restore(record(tensor))
+    assert back.dtype == dtype
+    assert torch.equal(back, tensor)
+
+
+def test_an_object_cannot_be_recorded() -> None:
+    with pytest.raises(UnrecordableError, match="object"):
+        record(object())
+
+
+def test_a_node_without_a_record_has_none() -> None:
+    from ort_ops.model import Node
+
+    assert RecordedCall.of_node(Node("n", "d", "O", ())) is None
