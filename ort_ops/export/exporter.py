@@ -35,6 +35,7 @@ from .record import Record
 from .size import MAX_FILE, nbytes
 from .torchscript import Writing, results_matter
 from .translate import translation
+from .translations import translations_kept
 
 __all__ = ["Kept", "TorchOptions", "export", "keep_functions"]
 
@@ -137,6 +138,7 @@ def _kept(options: Options) -> Iterator["Kept"]:
         if len(_active) == 1:
             undo.enter_context(functions_shown(_host))
             undo.enter_context(nodes_kept())
+            undo.enter_context(translations_kept())
             _replace(undo, torch.export, "export", _capture)
             _replace(undo, ExportedProgram, "run_decompositions", _decompose)
             _replace(undo, _compat, "export_compat", _export_captured)

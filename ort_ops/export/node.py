@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxscript import evaluator
-from torch.onnx import register_custom_op_symbolic, symbolic_helper, unregister_custom_op_symbolic
+from torch.onnx import symbolic_helper
 
 from ort_ops.errors import ExportError
 from ort_ops.registry import split_name
@@ -17,6 +17,7 @@ from .symbolic import MARK
 
 __all__ = ["as_node", "nodes_kept", "translations"]
 
+_torch_onnx: Any = torch.onnx  # not all of it is declared
 _nodes: dict[str, tuple[str, str]] = {}
 
 # How the TorchScript exporter's helpers and its g.op call a type of an argument.
@@ -108,8 +109,8 @@ def nodes_kept() -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         for operator, node in _nodes.items():
             name = operator.partition(".")[0]
-            register_custom_op_symbolic(name, _symbolic(operator, node), _OPSET)
-            undo.callback(unregister_custom_op_symbolic, name, _OPSET)
+            _torch_onnx.register_custom_op_symbolic(name, _symbolic(operator, node), _OPSET)
+            undo.callback(_torch_onnx.unregister_custom_op_symbolic, name, _OPSET)
         yield
 
 

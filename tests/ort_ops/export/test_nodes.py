@@ -86,6 +86,23 @@ def test_nodes_are_those_of_the_torchscript_exporter(case: Case) -> None:
         assert ours == custom_nodes(by_us(case, dynamo=False).model_proto)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_newer_exporter_by_itself_loses_them_or_fails(case: Case) -> None:
+    def by_torch() -> onnx.ModelProto:
+        with quiet():
+            program: Any = torch.onnx.export(
+                case.model(), case.inputs, dynamo=True, **options(case, dynamo=True)
+            )
+        proto: onnx.ModelProto = program.model_proto
+        return proto
+
+    if case.dynamo:
+        assert not custom_nodes(by_torch())
+    else:
+        with pytest.raises(torch.onnx.OnnxExporterError):
+            by_torch()
+
+
 @pytest.mark.parametrize("dynamo", [True, False])
 @pytest.mark.parametrize("case", [case for case in CASES if case.runs], ids=str)
 def test_the_file_runs_at_once(case: Case, dynamo: bool) -> None:
