@@ -9,7 +9,7 @@ JS := build/js
 NATIVE := $(shell find ort_ops/native -name '*.cpp' -o -name '*.hpp')
 
 .PHONY: setup demo test lint format bench soak clean
-.PHONY: test-ort-versions test-pythons test-sanitizers test-js
+.PHONY: test-ort-versions test-torch-versions test-pythons test-sanitizers test-js
 
 setup: $(VENV)/.ready
 
@@ -52,6 +52,10 @@ soak: setup
 # The tests of ort_ops in environments of their own below build/: other releases, interpreters, sanitizers.
 test-ort-versions: setup
 	$(BIN)/python -m tests.environments.onnxruntimes
+
+# Each with the CUDA libraries that its release of torch asks for: 4 GB.
+test-torch-versions: setup
+	$(BIN)/python -m tests.environments.torches
 
 test-pythons: setup
 	$(BIN)/python -m tests.environments.pythons $(PYTHONS)

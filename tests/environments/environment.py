@@ -44,8 +44,13 @@ def build_wheel(python: Path, name: str, *settings: str) -> Path:
     return wheel
 
 
-def make(name: str, interpreter: str = sys.executable, requirements: Sequence[str] = ()) -> Path:
-    """Return the interpreter of an environment: PACKAGES of constraints.txt, but for ``requirements``."""
+def make(
+    name: str,
+    interpreter: str = sys.executable,
+    requirements: Sequence[str] = (),
+    packages: Sequence[str] = PACKAGES,
+) -> Path:
+    """Return the interpreter of an environment: packages of constraints.txt, but for ``requirements``."""
     folder = BUILD / name
     python = folder / "venv" / "bin" / "python"
     if not python.exists():
@@ -54,7 +59,7 @@ def make(name: str, interpreter: str = sys.executable, requirements: Sequence[st
     constraints.write_text("\n".join(_constraints(requirements)) + "\n", encoding="utf-8")
     pip(python, "install", "--upgrade", "--constraint", constraints, "pip")
     # An older wheel before a newer source, which may take longer to build than the tests to run.
-    pip(python, "install", "--prefer-binary", "--constraint", constraints, *PACKAGES, *requirements)
+    pip(python, "install", "--prefer-binary", "--constraint", constraints, *packages, *requirements)
     return python
 
 
@@ -75,8 +80,14 @@ def pip(python: Path, command: str, *arguments: str | Path) -> None:
     subprocess.run([python, "-m", "pip", command, *options, *arguments], check=True)
 
 
-def run_tests(name: str, python: Path, wheel: Path, environ: Mapping[str, str] | None = None) -> Outcome:
-    """Install a wheel and run the tests of ort_ops against it; those that need torch skip themselves."""
+def run_tests(
+    name: str,
+    python: Path,
+    wheel: Path,
+    environ: Mapping[str, str] | None = None,
+    tests: Sequence[str] = ("tests/ort_ops",),
+) -> Outcome:
+    """Install a wheel and run tests against it, those of ort_ops; what needs torch skips itself without."""
     pip(python, "install", "--no-deps", "--force-reinstall", wheel)
     folder = BUILD / name / "tests"
     shutil.rmtree(folder, ignore_errors=True)
@@ -91,7 +102,7 @@ def run_tests(name: str, python: Path, wheel: Path, environ: Mapping[str, str] |
         "--numprocesses",
         "2",
         f"--junit-xml={report}",
-        "tests/ort_ops",
+        *tests,
     ]
     log = folder / "log.txt"
     with log.open("wb") as file:
