@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Function
 from torch.utils import _pytree as pytree
 
@@ -347,7 +348,8 @@ def _autocast_state() -> tuple[tuple[str, bool, torch.dtype], ...]:
 @contextlib.contextmanager
 def _fresh_symbols_dropped_on_failure(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Forget the sizes that a forward invented before it failed: torch wants to see them in a result."""
-    mode = torch._guards.detect_fake_mode(tensors)
+    # Not the mode that torch detects: 2.9 looks into the branches of torch.cond in another one.
+    mode = next((t.fake_mode for t in tensors if isinstance(t, FakeTensor)), None)
     pending = getattr(getattr(mode, "shape_env", None), "pending_fresh_unbacked_symbols", [])
     before = len(pending)
     yield
