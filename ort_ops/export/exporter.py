@@ -252,7 +252,8 @@ def _export_captured(
         try:
             program = original(model, args, None, custom_translation_table=table, **options)
         except Exception as error:
-            raise _reason(error) from error
+            _raise_reason(error)
+            raise
         lost = [call for call in record.calls if call.number not in record.written]
         _refuse_lost(lost, "the exporter didn't translate it")
         result = kept._finish(program.model, program.exported_program, record, kept._options.custom_opsets)
@@ -282,7 +283,8 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
         try:
             original(model, args, str(path), **options)
         except Exception as error:
-            raise _reason(error) from error
+            _raise_reason(error)
+            raise
         record.writing = None
         lost = [call for call in record.calls if call.number not in record.written]
         if lost and not _unused(lost, record, model, args, options.get("kwargs") or {}):
@@ -329,11 +331,12 @@ def _refuse_lost(calls: list[Call], why: str) -> None:
         raise ExportError(f"{len(calls)} calls of {names} did not become nodes: {why}")
 
 
-def _reason(error: Exception) -> Exception:
-    """Return the ExportError of ours that is behind what an exporter raises, or that itself."""
+def _raise_reason(error: Exception) -> None:
+    """Raise the ExportError of ours that is behind what an exporter raises, if there is one."""
+    if isinstance(error, ExportError):
+        return
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ExportError):
-            return ExportError(str(cause))
+            raise ExportError(str(cause)) from error
         cause = cause.__cause__ or cause.__context__
-    return error
