@@ -20,10 +20,12 @@ def with_parameters_of(own: Callable[..., Any], function: Callable[..., Any]) ->
     code = getattr(own, "__code__", None)
     if code is None:
         return functools.wraps(own)(lambda *arguments, **keywords: function(*arguments, **keywords))
-    names = list(code.co_varnames)
-    positional = names[: code.co_argcount]
-    keyword = names[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-    rest = names[code.co_argcount + code.co_kwonlyargcount :]
+    bound = 1 if inspect.ismethod(own) else 0  # a classmethod has been given its class
+    names = list(code.co_varnames)[bound:]
+    count = code.co_argcount - bound
+    positional = names[:count]
+    keyword = names[count : count + code.co_kwonlyargcount]
+    rest = names[count + code.co_kwonlyargcount :]
     star = f"*{rest.pop(0)}" if code.co_flags & inspect.CO_VARARGS else ""
     stars = f"**{rest.pop(0)}" if code.co_flags & inspect.CO_VARKEYWORDS else ""
     declared = [*positional, star or ("*" if keyword else ""), *keyword, stars]
@@ -47,7 +49,7 @@ def given_arguments(
         positional.pop()
     for index, value in enumerate(positional):
         if isinstance(value, str) and value == _LEFT_OUT:
-            first = own.__code__.co_argcount - len(own.__defaults__)
+            first = own.__code__.co_argcount - len(own.__defaults__) - inspect.ismethod(own)
             positional[index] = own.__defaults__[index - first]
     kept = {}
     for name, value in keywords.items():
