@@ -172,11 +172,16 @@ def _trace(
     everything, arguments, keywords = given
     call, tensors, _ = make_call(function, own, (arguments, keywords), _is_tensor)
     host.see(call)
-    versions = [tensor._version for tensor in tensors]
+    versions = [_version(tensor) for tensor in tensors]
     with running_own():
         returned = own(*everything, **keywords)
-    call.note(returned, tensors, [t for t, v in zip(tensors, versions, strict=True) if t._version != v])
+    call.note(returned, tensors, [t for t, v in zip(tensors, versions, strict=True) if _version(t) != v])
     return returned
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor has been written into; one made in inference mode doesn't count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _is_tensor(leaf: Any) -> bool:
