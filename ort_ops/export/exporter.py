@@ -139,6 +139,7 @@ def _kept(options: Options) -> Iterator["Kept"]:
             undo.enter_context(functions_shown(_host))
             undo.enter_context(nodes_kept())
             undo.enter_context(translations_kept())
+            _replace(undo, torch.onnx, "export", _export_asked)
             _replace(undo, torch.export, "export", _capture)
             _replace(undo, ExportedProgram, "run_decompositions", _decompose)
             _replace(undo, _compat, "export_compat", _export_captured)
@@ -152,6 +153,7 @@ class Kept:
     def __init__(self, options: Options) -> None:
         self.programs: list[Program] = []
         self._options = options
+        self._asked: Mapping[str, int] = {}
         self._record = Record()
 
     @contextlib.contextmanager
@@ -214,6 +216,16 @@ def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Cal
     undo.callback(setattr, owner, name, original)
 
 
+def _export_asked(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Stand in for torch.onnx.export: note custom_opsets, which it doesn't pass to the newer exporter."""
+    kept = _active[-1]
+    before, kept._asked = kept._asked, keywords.get("custom_opsets") or {}
+    try:
+        return original(*arguments, **keywords)
+    finally:
+        kept._asked = before
+
+
 def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
     """Stand in for torch.export.export: see that each call is in the program that it returns."""
     record = _active[-1]._record
@@ -256,7 +268,8 @@ def _export_captured(
             raise
         lost = [call for call in record.calls if call.number not in record.written]
         _refuse_lost(lost, "the exporter didn't translate it")
-        result = kept._finish(program.model, program.exported_program, record, kept._options.custom_opsets)
+        opsets = {**kept._options.custom_opsets, **kept._asked}
+        result = kept._finish(program.model, program.exported_program, record, opsets)
     _save(result, f, options)
     return result
 
