@@ -9,7 +9,7 @@ JS := build/js
 NATIVE := $(shell find ort_ops/native -name '*.cpp' -o -name '*.hpp')
 
 .PHONY: setup demo test lint format bench soak clean
-.PHONY: test-ort-versions test-torch-versions test-pythons test-sanitizers test-js
+.PHONY: test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js
 
 setup: $(VENV)/.ready
 
@@ -56,6 +56,10 @@ test-ort-versions: setup
 # Each with the CUDA libraries that its release of torch asks for: 4 GB.
 test-torch-versions: setup
 	$(BIN)/python -m tests.environments.torches
+
+# Libraries from PyPI whose Functions have a symbolic: Brevitas, MCT Quantizers.
+test-real-exports: setup
+	$(BIN)/python -m tests.environments.real_exports
 
 test-pythons: setup
 	$(BIN)/python -m tests.environments.pythons $(PYTHONS)
