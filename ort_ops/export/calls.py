@@ -329,11 +329,20 @@ def _apart(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _examples(tensors: Sequence[Any]) -> tuple[tuple[tuple[Any, ...], torch.dtype, torch.device], ...]:
+    with _untraced():  # under which sizes are tensors
+        return tuple((tuple(t.shape), t.dtype, t.device) for t in tensors if isinstance(t, Tensor))
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
     bindings: Any = torch._C  # not all of it is declared
     tracing = bindings._get_tracing_state()
-    bindings._set_tracing_state(None)  # under which sizes are tensors
+    if tracing is None:  # where torch forbids tracing, it forbids setting the state to what it is, too
+        yield
+        return
+    bindings._set_tracing_state(None)
     try:
-        return tuple((tuple(t.shape), t.dtype, t.device) for t in tensors if isinstance(t, Tensor))
+        yield
     finally:
         bindings._set_tracing_state(tracing)
 
