@@ -158,7 +158,7 @@ class Kept:
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[Record]:
-        before, self._record = self._record, Record()
+        before, self._record = self._record, Record(exporting=True)
         try:
             yield self._record
         finally:
@@ -229,13 +229,17 @@ def _export_asked(original: Callable[..., Any], *arguments: Any, **keywords: Any
 def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
     """Stand in for torch.export.export: see that each call is in the program that it returns."""
     record = _active[-1]._record
+    if record.refused is not None:
+        raise record.refused
     before = len(record.calls)
     try:
         # With gradients Dynamo, which traces the branches of torch.cond, wraps a Function in its own way.
         with torch.no_grad():
             program: ExportedProgram = original(*arguments, **keywords)
-    except Exception:
+    except Exception as error:
         del record.calls[before:]  # the exporter tries again in another way
+        if record.exporting and isinstance(error, ExportError):
+            record.refused = error
         raise
     seen = record.calls[before:]
     there = set(calls_in(program))

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from torch.export import ExportedProgram
 
+from ort_ops.errors import ExportError
+
 from .calls import Call
 from .symbolic import Whole
 from .torchscript import Writing
@@ -23,6 +25,9 @@ class Record:
     written: dict[int, tuple[Call, Whole | str]] = field(default_factory=dict)
     program: ExportedProgram | None = None
     writing: Writing | None = None
+    exporting: bool = False
+    refused: ExportError | None = None
+    """Why the model can't be captured; torch, which is exporting, would try again in another way."""
 
     def note(self, call: Call, whole: Whole | str) -> None:
         """Note that ``symbolic`` has been run for a call, and how its node stands for it."""
