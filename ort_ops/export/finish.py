@@ -1,6 +1,7 @@
 """The last touch on a file: each custom node tied to its call, domains, versions, names, what is too much."""
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,10 @@ from .record import Record
 from .symbolic import MARK, MISSING, Whole
 
 __all__ = ["CallReport", "Moved", "finish"]
+
+
+_NOTE = "pkg.torch.onnx.fx_node"
+_KEY = re.compile(r"(?<=, )call\d+(?=\), kwargs)")  # of a call, as ort_ops::call is given it
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def finish(
     _name_after_operator(model)
     _name_nodes(model.graph)
     marked = _take_marks(model)
+    _number_calls(model, seen.calls)
     calls = [(call, _whole(call, seen), marked.get(call.number, [])) for call in seen.calls]
     reports = [_record(call, nodes, whole) for call, whole, nodes in calls]
     fates: dict[int, Fate] = {}
@@ -151,6 +157,15 @@ def _take_marks(model: ir.Model) -> dict[int, list[ir.Node]]:
         if mark is not None:
             marked.setdefault(mark.as_int(), []).append(node)
     return marked
+
+
+def _number_calls(model: ir.Model, calls: Sequence[Call]) -> None:
+    """Name calls by their place in the newer exporter's notes on nodes: equal exports are equal files."""
+    places = {call.key: f"call{place}" for place, call in enumerate(calls)}
+    for node in nodes_of(model):
+        note = node.metadata_props.get(_NOTE)
+        if note is not None:
+            node.metadata_props[_NOTE] = _KEY.sub(lambda found: places.get(found[0], found[0]), note)
 
 
 def _record(call: Call, nodes: Sequence[ir.Node], whole: Whole | str) -> CallReport:
