@@ -44,6 +44,10 @@ class Writing:
             i: value.node().t("value") for i, value in enumerate(values) if _is_constant(value.node())
         }
         outputs, whole = run_symbolic(call, g, values, [], constants)
+        if outputs and all(output is None for output in outputs):  # a call that nothing reads isn't written
+            raise ExportError(
+                f"{call.name}: symbolic returned None for a result that the model uses; expected a value"
+            )
         self._note(call, whole)
         _set_types(call, values, outputs)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
