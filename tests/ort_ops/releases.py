@@ -2,13 +2,14 @@
 
 import contextlib
 import importlib.metadata
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import onnxruntime
 import pytest
 
-__all__ = ["NUMPY", "ONNX", "ORT", "from_ort", "needs_onnx"]
+__all__ = ["NUMPY", "ONNX", "ORT", "from_ort", "from_torch", "needs_onnx"]
 
 Release = tuple[int, int]
 
@@ -29,6 +30,16 @@ def from_ort(release: Release, error: type[Exception], match: str) -> AbstractCo
     What follows in the block isn't run below it.
     """
     return contextlib.nullcontext() if release <= ORT else pytest.raises(error, match=match)
+
+
+def from_torch(release: Release, missing: str, run: Callable[[], Any]) -> Any:
+    """Return what ``run`` gives; below a release of torch see that it fails as ``missing`` says, and skip."""
+    installed = _release(importlib.metadata.version("torch"))
+    if release <= installed:
+        return run()
+    with pytest.raises(Exception, match=missing):
+        run()
+    pytest.skip(f"torch {'.'.join(map(str, installed))}: {missing}")
 
 
 def needs_onnx(release: Release, what: str) -> None:

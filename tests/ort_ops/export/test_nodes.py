@@ -14,6 +14,7 @@ import torch
 from ort_ops.export import Program, export
 from ort_ops.export.quiet import quiet
 
+from ..releases import from_torch
 from .functions import CASES, Case
 
 CUSTOM = ("my", "custom")
@@ -73,7 +74,11 @@ def by_us(case: Case, *, dynamo: bool, **more: Any) -> Program:
         # The tracer's, that what a forward does with values is not in the trace: it needn't be.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         given = {**options(case, dynamo=dynamo), **case.options, **more}
-        return export(case.model(), case.inputs, dynamo=dynamo, **given)
+        missing = case.in_2_9.get(dynamo)
+        since = (2, 9) if missing is None else (2, 10)
+        return from_torch(
+            since, missing or "", lambda: export(case.model(), case.inputs, dynamo=dynamo, **given)
+        )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
