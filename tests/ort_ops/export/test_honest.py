@@ -1,0 +1,361 @@
+"""What an export can't do is an error that names the Function and says why; what it can is right."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.onnx._internal.torchscript_exporter import jit_utils
+from torch.onnx._internal.torchscript_exporter import utils as torchscript_utils
+from torch.utils.checkpoint import checkpoint
+
+import ort_ops
+from ort_ops.errors import ExportError
+from ort_ops.export import Program, export
+from ort_ops.export import exporter as exporter_module
+
+from .functions import Calls, MaybeBias, Twice, x
+from .test_nodes import all_nodes
+
+BOTH = pytest.mark.parametrize("dynamo", [True, False])
+CPU = ["CPUExecutionProvider"]
+
+
+def exported(call: Callable[..., Any], *inputs: Tensor, dynamo: bool = True, **options: Any) -> Program:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return export(Calls(call).eval(), inputs or (x(3, 4),), dynamo=dynamo, verbose=False, **options)
+
+
+def custom(program: Program) -> list[str]:
+    return [f"{n.domain}::{n.op_type}" for n in all_nodes(program.model_proto.graph) if n.domain == "my"]
+
+
+def run(program: Program, *inputs: Tensor) -> Any:
+    session = program.session(CPU)
+    names = [argument.name for argument in session.get_inputs()]
+    return session.run(None, {name: t.numpy() for name, t in zip(names, inputs, strict=True)})[0]
+
+
+class OnceDifferentiable(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * 2
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::OnceDifferentiable", x)
+
+
+class WithoutGradients(Function):
+    @staticmethod
+    @torch.no_grad()
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::WithoutGradients", x)
+
+
+class OfItsClass(Function):
+    factor = 2
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Tensor, by: float = 1.0) -> Tensor:  # type: ignore[override]
+        return x * cls.factor * by
+
+    @classmethod
+    def symbolic(cls, g: Any, x: Any, by: float = 1.0) -> Any:
+        return g.op("my::OfItsClass", x, by_f=by * cls.factor)
+
+
+class Batched(Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor) -> Any:
+        return Batched.apply(x), in_dims[0]
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::Batched", x)
+
+
+class GeneratedRule(Batched):
+    generate_vmap_rule = True
+    vmap = Function.vmap
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::GeneratedRule", x)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "function", [OnceDifferentiable, WithoutGradients, OfItsClass, Batched, GeneratedRule]
+)
+def test_any_form_of_function_is_kept(function: type[Function], dynamo: bool) -> None:
+    program = exported(lambda model, x: function.apply(x), dynamo=dynamo)
+    assert custom(program) == [f"my::{function.__name__}"]
+    np.testing.assert_array_equal(run(program, x(3, 4)), x(3, 4).numpy() * 2)
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0,), (), (1, 1), (2, 3, 5, 7)], ids=str)
+def test_any_shape(shape: tuple[int, ...], dynamo: bool) -> None:
+    program = exported(lambda model, x: Twice.apply(x), x(*shape), dynamo=dynamo)
+    assert custom(program) == ["my::Twice"]
+    y = run(program, x(*shape))
+    assert y.shape == shape
+    np.testing.assert_array_equal(y, x(*shape).numpy() * 2)
+
+
+# The TorchScript exporter by itself fails on the reentrant form with a weight: unordered_map::at.
+@pytest.mark.parametrize(("reentrant", "dynamo"), [(True, True), (False, True), (False, False)])
+def test_a_checkpointed_block_with_a_weight(reentrant: bool, dynamo: bool) -> None:
+    def call(model: Calls, x: Tensor) -> Tensor:
+        return checkpoint(lambda y: MaybeBias.apply(y, model.weight, None) + 1, x, use_reentrant=reentrant)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "None of the inputs have requires_grad", UserWarning)
+        program = exported(call, dynamo=dynamo)
+    assert custom(program) == ["my::MaybeBias"]
+    weight = Calls(call).weight.detach()
+    np.testing.assert_array_equal(run(program, x(3, 4)), (x(3, 4) * weight + 1).numpy())
+
+
+def test_a_loop_keeps_the_call_in_its_body() -> None:
+    def call(model: Calls, x: Tensor) -> Tensor:
+        results = torch.while_loop(
+            lambda count, y: count < 3, lambda count, y: (count + 1, Twice.apply(y)), (torch.tensor(0), x)
+        )
+        return results[1]
+
+    program = exported(call)
+    assert custom(program) == ["my::Twice"]
+    np.testing.assert_array_equal(run(program, x(3, 4)), x(3, 4).numpy() * 8)
+
+
+def test_a_scan_keeps_the_call_in_its_body() -> None:
+    def step(carry: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        y = Twice.apply(carry + row)
+        return y, y.clone()
+
+    program = exported(lambda model, x: scan(step, torch.zeros(4), x)[1])
+    assert custom(program) == ["my::Twice"]
+    carry, rows = torch.zeros(4), []
+    for row in x(3, 4):
+        carry = (carry + row) * 2
+        rows.append(carry)
+    np.testing.assert_array_equal(run(program, x(3, 4)), torch.stack(rows).numpy())
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return MaybeBias.apply(x, self.first.weight[0], None) @ Twice.apply(self.second.weight)
+
+
+@BOTH
+def test_tied_weights_stay_one_initializer(dynamo: bool) -> None:
+    model = Tied().eval()
+    program = export(model, (x(3, 4),), dynamo=dynamo, verbose=False)
+    assert sorted(custom(program)) == ["my::MaybeBias", "my::Twice"]
+    (weight,) = [i for i in program.model_proto.graph.initializer if list(i.dims) == [4, 4]]
+    assert weight.name in ("first.weight", "second.weight")
+    with torch.no_grad():
+        np.testing.assert_allclose(run(program, x(3, 4)), model(x(3, 4)).numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "dim", [torch.export.Dim.AUTO, torch.export.Dim.DYNAMIC, torch.export.Dim("batch")], ids=str
+)
+def test_a_dynamic_batch_runs_at_any_size(dim: Any) -> None:
+    program = exported(lambda model, x: Twice.apply(x), dynamic_shapes=(({0: dim},),))
+    session = program.session(CPU)
+    (argument,) = session.get_inputs()
+    assert isinstance(argument.shape[0], str)
+    for rows in (0, 1, 5):
+        (y,) = session.run(None, {argument.name: x(rows, 4).numpy()})
+        np.testing.assert_array_equal(y, x(rows, 4).numpy() * 2)
+
+
+class Branches(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.where(x.sum() > 0, x * 2, x * 3)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        positive = g.op("Greater", g.op("ReduceSum", x, keepdims_i=0), torch.tensor(0.0))
+        y, blocks, _ = jit_utils.add_op_with_blocks(g, "If", positive, n_blocks=2)
+        for block, name in zip(blocks, ("my::Then", "my::Else"), strict=True):
+            torchscript_utils._add_output_to_block(block.block, block.op(name, x).setType(x.type()))
+        return y
+
+
+@BOTH
+def test_custom_nodes_in_the_blocks_of_a_symbolic(dynamo: bool) -> None:
+    program = exported(lambda model, x: Branches.apply(x), dynamo=dynamo)
+    assert sorted(custom(program)) == ["my::Else", "my::Then"]
+    (call,) = program.calls
+    assert len(call.nodes) == 2
+    assert "no one node stands for the call" in call.reason
+    options = onnx.helper.make_opsetid("my", 1)
+    assert options in program.model_proto.opset_import
+
+
+class TimesArray(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, by: Any) -> Tensor:
+        return x * torch.from_numpy(by)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, by: Any) -> Any:
+        return g.op("my::TimesArray", x, by_t=torch.from_numpy(by))
+
+
+@BOTH
+def test_arrays_for_arguments_are_told_apart(dynamo: bool) -> None:
+    arrays = [np.full(4, value, np.float32) for value in (2, 3, 5)]
+
+    def call(model: Calls, x: Tensor) -> Tensor:
+        TimesArray.apply(x, arrays[0])  # nothing reads it
+        return TimesArray.apply(TimesArray.apply(x, arrays[1]), arrays[2])
+
+    program = exported(call, dynamo=dynamo)
+    values = [
+        onnx.numpy_helper.to_array(node.attribute[0].t)[0]
+        for node in program.model_proto.graph.node
+        if node.domain == "my"
+    ]
+    assert values == [3, 5]
+    assert [bool(call.nodes) for call in program.calls] == [False, True, True]
+
+
+@BOTH
+def test_inputs_made_in_inference_mode(dynamo: bool) -> None:
+    with torch.inference_mode():
+        given = x(3, 4) + 0
+    program = exported(lambda model, x: Twice.apply(x), given, dynamo=dynamo)
+    assert custom(program) == ["my::Twice"]
+
+
+def test_under_vmap_no_node_is_made_up() -> None:
+    with pytest.raises(Exception, match="vmap|functorch|torch.func"):
+        exported(lambda model, x: torch.vmap(Twice.apply)(x))
+
+
+class WrongCount(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * 2, x * 3
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::WrongCount", x)
+
+
+class NoValue(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return None
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (WrongCount, "symbolic returned 1 values for the 2 tensors that forward returns"),
+        (NoValue, "symbolic returned None for a result that the model uses"),
+    ],
+)
+def test_a_symbolic_that_gives_too_little(function: type[Function], says: str, dynamo: bool) -> None:
+    def call(model: Calls, x: Tensor) -> Any:
+        return function.apply(x)
+
+    with pytest.raises(ExportError, match=says):
+        exported(call, dynamo=dynamo)
+
+
+class Fails(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        raise ValueError("planted")
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::Fails", x)
+
+
+def test_a_forward_that_fails_is_named_and_tried_once() -> None:
+    random = torch.get_rng_state()
+    with pytest.raises(ExportError, match=r"Fails: forward runs neither on fake tensors .*planted.* fakes="):
+        exported(lambda model, x: Fails.apply(x))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+class WritesAndKeeps(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x.add_(1)
+        ctx.mark_dirty(x)
+        return x * 2
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::WritesAndKeeps", x)
+
+
+def test_a_forward_that_writes_into_what_it_does_not_return_is_refused() -> None:
+    with pytest.raises(ExportError, match="WritesAndKeeps: forward writes into its tensor 0"):
+        exported(lambda model, x: WritesAndKeeps.apply(x * 1))
+
+
+@BOTH
+def test_a_call_that_an_exporter_loses_is_an_error(dynamo: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the translation notes nothing, as when a call is lost between capture and file."""
+    monkeypatch.setattr(exporter_module.Record, "note", lambda record, call, whole: None)
+    with pytest.raises(ExportError, match=r"1 calls of .*Twice did not become nodes"):
+        exported(lambda model, x: Twice.apply(x), dynamo=dynamo)
+
+
+def test_a_call_that_the_capture_loses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter_module, "calls_in", lambda program: [])
+    with pytest.raises(ExportError, match=r"1 calls of .*Twice did not become nodes: torch.export.export"):
+        exported(lambda model, x: Twice.apply(x))
+
+
+@BOTH
+def test_a_file_without_its_functions_says_what_it_needs(dynamo: bool) -> None:
+    program = exported(lambda model, x: Twice.apply(x), dynamo=dynamo)
+    with pytest.raises(Exception, match=r"my::Twice: it is run by .*Twice, which a file may not name"):
+        ort_ops.InferenceSession(program.model_proto.SerializeToString(), providers=CPU)
