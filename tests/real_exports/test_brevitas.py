@@ -1,7 +1,7 @@
 """Brevitas exports to QONNX by its Functions, through either exporter, and the files compute what it does.
 
 Brevitas knows that the newer exporter loses Functions, and has torch.onnx.ops.symbolic stand in for them
-there. ``by_functions`` takes that away, as it was before 0.13; what it writes by itself is compared with, too.
+there. ``by_functions`` takes that away, as before 0.13; what it writes by itself is compared with, too.
 """
 
 import warnings

@@ -1,8 +1,8 @@
 """MCT Quantizers: its quantized layers through either exporter, run by its kernels and by its Functions.
 
 Its kernels are written for onnxruntime-extensions; here they are imported on ``ort_ops.compat`` instead,
-which has the same names. The library calls its Functions where torch.jit.is_tracing() says so, that is, under the
-TorchScript exporter; ``exporting_is_tracing`` has it call them under the newer one, too.
+which has the same names. The library calls its Functions where torch.jit.is_tracing() says so, that is, under
+the TorchScript exporter; ``exporting_is_tracing`` has it call them under the newer one, too.
 """
 
 import sys

@@ -266,7 +266,7 @@ def test_inputs_made_in_inference_mode(dynamo: bool) -> None:
 
 
 def test_under_vmap_no_node_is_made_up() -> None:
-    with pytest.raises(Exception, match="vmap|functorch|torch.func"):
+    with pytest.raises(Exception, match=r"vmap|functorch|torch\.func"):
         exported(lambda model, x: torch.vmap(Twice.apply)(x))
 
 

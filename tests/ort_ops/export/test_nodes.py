@@ -13,8 +13,8 @@ import torch
 
 from ort_ops.export import Program, export
 from ort_ops.export.quiet import quiet
+from tests.ort_ops.releases import from_torch
 
-from ..releases import from_torch
 from .functions import CASES, Case
 
 CUSTOM = ("my", "custom")
