@@ -576,12 +576,12 @@ class InNumpy(Function):
         return g.op("my::InNumpy", x)
 
 
-@case("a forward in NumPy", dynamo=False)
+@case("a forward in NumPy")
 def _(model: Calls, x: Tensor) -> Tensor:
     return InNumpy.apply(x) + 1
 
 
-@case("a forward in NumPy, a dynamic batch", dynamo=False, dynamic={"x": {0: "batch"}})
+@case("a forward in NumPy, a dynamic batch", dynamic={"x": {0: "batch"}})
 def _(model: Calls, x: Tensor) -> Tensor:
     return InNumpy.apply(x) + 1
 
