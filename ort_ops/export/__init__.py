@@ -7,8 +7,9 @@ calls that by itself; ``as_node`` keeps operators of torch.library.
 from ort_ops.errors import ExportError
 
 from .bodies import BodyMaker, StandIn
-from .exporter import Kept, export, keep_functions
+from .exporter import export, keep_functions
 from .finish import CallReport, Moved
+from .keeping import Kept
 from .node import as_node
 from .program import Program
 

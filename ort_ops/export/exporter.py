@@ -1,43 +1,21 @@
 """``torch.onnx.export`` that keeps Functions: as a function, and around code that calls it by itself."""
 
 import contextlib
-import functools
 import io
 import os
-import tempfile
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-import onnx_ir as ir
 import torch
-from torch import Tensor
 from torch.autograd import Function
-from torch.export import ExportedProgram
-from torch.onnx._internal.exporter import _compat
-from torch.onnx._internal.torchscript_exporter import utils as torchscript_utils
-from torch.utils import _pytree as pytree
-
-from ort_ops.errors import ExportError
 
 from .bodies import BodyMaker
-from .calls import Call, find_call, is_running_own
-from .capture import functions_shown
-from .finish import finish
-from .node import nodes_kept, translations
-from .operator import CALL, calls_in
+from .keeping import Kept, keeping
 from .options import CUSTOM_DOMAIN, Functions, Options
 from .program import Program
 from .quiet import quiet
-from .record import Record
-from .size import MAX_FILE, nbytes
-from .torchscript import Writing, results_matter
-from .translate import translation
-from .translations import translations_kept
 
-__all__ = ["Kept", "TorchOptions", "export", "keep_functions"]
+__all__ = ["TorchOptions", "export", "keep_functions"]
 
 
 class TorchOptions(TypedDict, total=False):
@@ -103,7 +81,7 @@ def export(
     where ``symbolic`` doesn't give what forward returns. What PyTorch's exporters raise comes through.
     """
     wanted = Options(custom_opsets or {}, default_domain, functions, bodies or {}, overloads, fakes or {})
-    with _kept(wanted) as kept, quiet():
+    with keeping(wanted) as kept, quiet():
         passed: Any = {**options, **({} if dynamo else {"custom_opsets": custom_opsets})}
         torch.onnx.export(model, args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
     return kept.programs[-1]
@@ -118,242 +96,12 @@ def keep_functions(
     bodies: Mapping[type[Function], BodyMaker] | None = None,
     overloads: bool = False,
     fakes: Mapping[type[Function], Callable[..., Any]] | None = None,
-) -> Iterator["Kept"]:
+) -> Iterator[Kept]:
     """Make every ``torch.onnx.export`` inside keep Functions, as ``export`` does; its arguments, too.
 
     For code that exports by itself. What torch looks like outside is as before, whatever happens inside; one
     thread at a time is inside.
     """
     wanted = Options(custom_opsets or {}, default_domain, functions, bodies or {}, overloads, fakes or {})
-    with _kept(wanted) as kept:
+    with keeping(wanted) as kept:
         yield kept
-
-
-@contextlib.contextmanager
-def _kept(options: Options) -> Iterator["Kept"]:
-    kept = Kept(options)
-    with _lock, contextlib.ExitStack() as undo:
-        _active.append(kept)
-        undo.callback(_active.pop)
-        if len(_active) == 1:
-            undo.enter_context(functions_shown(_host))
-            undo.enter_context(nodes_kept())
-            undo.enter_context(translations_kept())
-            _replace(undo, torch.onnx, "export", _export_asked)
-            _replace(undo, torch.export, "export", _capture)
-            _replace(undo, ExportedProgram, "run_decompositions", _decompose)
-            _replace(undo, _compat, "export_compat", _export_captured)
-            _replace(undo, torchscript_utils, "export", _export_traced)
-        yield kept
-
-
-class Kept:
-    """What ``keep_functions`` gives: ``programs`` has a Program for each export made inside, in order."""
-
-    def __init__(self, options: Options) -> None:
-        self.programs: list[Program] = []
-        self._options = options
-        self._asked: Mapping[str, int] = {}
-        self._record = Record()
-
-    @contextlib.contextmanager
-    def _recording(self) -> Iterator[Record]:
-        before, self._record = self._record, Record(exporting=True)
-        try:
-            yield self._record
-        finally:
-            self._record = before
-
-    def _finish(
-        self, model: ir.Model, program: ExportedProgram | None, record: Record, opsets: Mapping[str, int]
-    ) -> Program:
-        calls, moved = finish(model, record, self._options, opsets)
-        functions = tuple({call.function for call in record.calls})
-        self.programs.append(Program(model, program, calls, moved, functions))
-        return self.programs[-1]
-
-
-class _Host:
-    """Passes what happens on to the innermost ``keep_functions``."""
-
-    def __init__(self) -> None:
-        self.spoilt: int | None = None
-        self.computed_calls = 0
-
-    def see(self, call: Call) -> None:
-        _active[-1]._record.calls.append(call)
-
-    def fake(self, function: type[Function]) -> Callable[..., Any] | None:
-        return _active[-1]._options.fakes.get(function)
-
-    def writing(self) -> Writing | None:
-        return _active[-1]._record.writing
-
-    def computed(self, result: Any) -> Any:
-        """Return a call's result, spoilt where it is to be seen whether anything depends on it."""
-        self.computed_calls += 1
-        if self.computed_calls - 1 != self.spoilt:
-            return result
-        return pytree.tree_map_only(Tensor, _spoil, result)
-
-
-_host = _Host()
-_active: list[Kept] = []
-_lock = threading.RLock()
-
-
-def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-    """Put ``replacement`` in the place of a function; it is given the original first."""
-    original = getattr(owner, name)
-
-    @functools.wraps(original)
-    def replaced(*arguments: Any, **keywords: Any) -> Any:
-        if is_running_own():  # a function body is derived
-            return original(*arguments, **keywords)
-        return replacement(original, *arguments, **keywords)
-
-    setattr(owner, name, replaced)
-    undo.callback(setattr, owner, name, original)
-
-
-def _export_asked(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Stand in for torch.onnx.export: note custom_opsets, which it doesn't pass to the newer exporter."""
-    kept = _active[-1]
-    before, kept._asked = kept._asked, keywords.get("custom_opsets") or {}
-    try:
-        return original(*arguments, **keywords)
-    finally:
-        kept._asked = before
-
-
-def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
-    """Stand in for torch.export.export: see that each call is in the program that it returns."""
-    record = _active[-1]._record
-    if record.refused is not None:
-        raise record.refused
-    before = len(record.calls)
-    try:
-        # With gradients Dynamo, which traces the branches of torch.cond, wraps a Function in its own way.
-        with torch.no_grad():
-            program: ExportedProgram = original(*arguments, **keywords)
-    except Exception as error:
-        del record.calls[before:]  # the exporter tries again in another way
-        if record.exporting and isinstance(error, ExportError):
-            record.refused = error
-        raise
-    seen = record.calls[before:]
-    there = set(calls_in(program))
-    _refuse_lost([call for call in seen if call.key not in there], "torch.export.export left it out")
-    program.graph_module.meta["ort_ops.calls"] = [find_call(key) for key in there]  # they live as long
-    return program
-
-
-def _decompose(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
-    """Stand in for ExportedProgram.run_decompositions, whose result the exporter translates."""
-    program: ExportedProgram = original(*arguments, **keywords)
-    _active[-1]._record.program = program
-    return program
-
-
-def _export_captured(
-    original: Callable[..., Any], model: Any, args: Any, f: Any = None, **options: Any
-) -> Program:
-    """Stand in for the newer exporter's way into it."""
-    kept = _active[-1]
-    with kept._recording() as record:
-        if isinstance(model, ExportedProgram):
-            record.calls += [find_call(key) for key in calls_in(model)]
-        own = {CALL: translation(record)}
-        table = {**(options.pop("custom_translation_table", None) or {}), **translations(), **own}
-        try:
-            program = original(model, args, None, custom_translation_table=table, **options)
-        except Exception as error:
-            _raise_reason(error)
-            raise
-        lost = [call for call in record.calls if call.number not in record.written]
-        _refuse_lost(lost, "the exporter didn't translate it")
-        opsets = {**kept._options.custom_opsets, **kept._asked}
-        result = kept._finish(program.model, program.exported_program, record, opsets)
-    _save(result, f, options)
-    return result
-
-
-def _save(program: Program, f: Any, options: Mapping[str, Any]) -> None:
-    if isinstance(f, io.BytesIO):
-        f.write(program.model_proto.SerializeToString())
-    elif f is not None:
-        program.save(
-            f,
-            include_initializers=options.get("export_params", True),
-            keep_initializers_as_inputs=options.get("keep_initializers_as_inputs", False),
-            external_data=options.get("external_data", True),
-        )
-
-
-def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:
-    """Stand in for the TorchScript exporter's way into it."""
-    kept = _active[-1]
-    beside = None if f is None or hasattr(f, "write") else Path(f).parent
-    with kept._recording() as record, tempfile.TemporaryDirectory(dir=beside) as folder:
-        record.writing = Writing(record.calls, record.note)
-        path = Path(folder, "model.onnx")
-        try:
-            original(model, args, str(path), **options)
-        except Exception as error:
-            _raise_reason(error)
-            raise
-        record.writing = None
-        lost = [call for call in record.calls if call.number not in record.written]
-        if lost and not _unused(lost, record, model, args, options.get("kwargs") or {}):
-            _refuse_lost(lost, "the TorchScript exporter left it out")
-        opsets = {**kept._options.custom_opsets, **(options.get("custom_opsets") or {})}
-        written = ir.load(path)
-        result = kept._finish(written, None, record, opsets)
-        if beside is not None:
-            data = f"{Path(f).name}.data" if nbytes(written) > MAX_FILE else None
-            ir.save(written, f, external_data=data)
-        else:
-            ir.external_data.load_to_model(written)
-            if f is not None:
-                f.write(ir.to_proto(written).SerializeToString())
-    if beside is not None:
-        result.model = ir.load(f)  # the weights are where the file is now
-
-
-def _unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: Mapping[str, Any]) -> bool:
-    """Tell whether as many calls of each Function as were lost don't matter to the model's output."""
-    given = args if isinstance(args, tuple | list) else (args,)
-    unused: Counter[str] = Counter()
-    for place, call in enumerate(record.calls):
-        if call.function not in {other.function for other in lost}:
-            continue
-
-        def spoil(spoilt: bool, place: int = place) -> None:
-            _host.spoilt = place if spoilt else None
-            _host.computed_calls = 0
-
-        unused[call.name] += not results_matter(lambda: model(*given, **keywords), spoil)
-    return Counter(call.name for call in lost) <= unused
-
-
-def _spoil(tensor: Tensor) -> Tensor:
-    if tensor.is_floating_point() or tensor.is_complex():
-        return torch.full_like(tensor, float("nan"))
-    return ~tensor if tensor.dtype == torch.bool else tensor + 1
-
-
-def _refuse_lost(calls: list[Call], why: str) -> None:
-    if calls:
-        names = ", ".join(dict.fromkeys(call.name for call in calls))
-        raise ExportError(f"{len(calls)} calls of {names} did not become nodes: {why}")
-
-
-def _raise_reason(error: Exception) -> None:
-    """Raise the ExportError of ours that is behind what an exporter raises, if there is one."""
-    if isinstance(error, ExportError):
-        return
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ExportError):
-            raise ExportError(str(cause)) from error
-        cause = cause.__cause__ or cause.__context__
