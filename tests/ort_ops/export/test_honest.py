@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 import ort_ops
 from ort_ops.errors import ExportError
 from ort_ops.export import Program, export
-from ort_ops.export import exporter as exporter_module
+from ort_ops.export import keeping as exporter_module
 
 from .functions import Calls, MaybeBias, Twice, x
 from .test_nodes import all_nodes
