@@ -231,7 +231,7 @@ def _set_versions(model: ir.Model, custom_opsets: Mapping[str, int]) -> None:
     needed = helper.find_min_ir_version_for(default, ignore_unknown=True)
     if model.functions:
         needed = max(needed, 10 if any(f.overload for f in model.functions.values()) else 8)
-    model.ir_version = min(model.ir_version, max(needed, _needed_by_types(model)))
+    model.ir_version = max(needed, _needed_by_types(model))
 
 
 def _needed_by_types(model: ir.Model) -> int:
