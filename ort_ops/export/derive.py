@@ -83,8 +83,11 @@ class _Body(torch.nn.Module):
     def __init__(self, stand_in: "StandIn") -> None:
         super().__init__()
         self.call, self.whole = stand_in.call, stand_in.whole
+        # torch 2.9 can't decompose a program whose free sizes are those of *inputs.
+        names = ", ".join(f"input_{i}" for i in range(len(_places(self.whole.tensors))))
+        self.forward = eval(f"lambda {names}: compute({names})", {"compute": self._compute})
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def _compute(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         places = {place: i for i, place in enumerate(_places(self.whole.tensors))}
         tensors = [inputs[places[p]] if isinstance(p, int) else p for p in self.whole.tensors]
         tensors = [t.clone() if i in self.call.written else t for i, t in enumerate(tensors)]
@@ -163,7 +166,7 @@ def _by_dynamo(
         model,
         examples,
         dynamo=True,
-        dynamic_shapes=(tuple(free),) if free else None,
+        dynamic_shapes=tuple(free) if free else None,
         input_names=names,
         opset_version=opset,
         optimize=optimize,
