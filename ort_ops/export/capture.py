@@ -6,6 +6,7 @@ releases. Everything is put back afterwards, whatever happens.
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -111,12 +112,13 @@ def _replace_forward(
     """Return what stands in the place of a Function's forward while it is shown."""
     skip = 1 if takes_context(function) else 0
     number = enrol(function, own, host)
+    thread = threading.get_ident()  # a capture shows in others, too, whose calls are none of its own
 
     def forward(*arguments: Any, **keywords: Any) -> Any:
         arguments, keywords = given_arguments(own, arguments, keywords)
         if is_dynamo_compiling():  # a branch of torch.cond, or a strict capture
             return call_in_dynamo(number, arguments[skip:], keywords)
-        if is_running_own():
+        if is_running_own() or threading.get_ident() != thread:
             return own(*arguments, **keywords)
         if get_proxy_mode() is not None:
             return _call(function, own, host, (arguments[skip:], keywords))
@@ -133,9 +135,11 @@ def _replace_forward(
 def _replace_setup(own: Callable[..., Any]) -> "staticmethod[..., Any]":
     """Return what stands in the place of setup_context: a capture differentiates nothing."""
 
+    thread = threading.get_ident()
+
     @functools.wraps(own)
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
-        if is_dynamo_compiling() or get_proxy_mode() is not None:
+        if is_dynamo_compiling() or (get_proxy_mode() is not None and threading.get_ident() == thread):
             return None
         return own(ctx, inputs, output)
 
