@@ -134,7 +134,6 @@ def _replace_forward(
 
 def _replace_setup(own: Callable[..., Any]) -> "staticmethod[..., Any]":
     """Return what stands in the place of setup_context: a capture differentiates nothing."""
-
     thread = threading.get_ident()
 
     @functools.wraps(own)
