@@ -122,13 +122,15 @@ class Call:
     def run(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
         """Compute with the Function's own forward; returns the tensors among its results.
 
-        It gets copies of the tensors, so that no result shares memory with an argument: an operator of torch
-        must not, though a Function may return or write into what it was given.
+        It gets copies of the tensors, since an operator of torch must not write into what it is given, though
+        a Function may.
         """
-        copies = [tensor.clone() for tensor in tensors]
+        return self._run([tensor.clone() for tensor in tensors], sizes)
+
+    def _run(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
         context = Context(len(self.leaves))
-        returned = self._returned(self.forward, copies, sizes, context)
-        return _apart(self.note(returned, copies, context.dirty))
+        returned = self._returned(self.forward, tensors, sizes, context)
+        return _apart(self.note(returned, tensors, context.dirty), tensors)
 
     def _returned(
         self,
@@ -190,10 +192,10 @@ class Call:
         if not self.examples:  # Dynamo saw the call, and no tensors
             self.examples = _examples(tensors)
         if self.fake is not None:
-            return _apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()))
+            return _apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()), tensors)
         with _fresh_symbols_dropped_on_failure(tensors):
             try:
-                return self.run(tensors, sizes)
+                return self._run(tensors, sizes)  # fake tensors hold nothing to write into
             except ExportError:
                 raise
             except Exception as error:  # it is C++ or NumPy, or asks for values
@@ -317,15 +319,15 @@ def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:
     return sizes[leaf.index] if isinstance(leaf, Size) else leaf
 
 
-def _apart(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the tensors, each that shares memory with an earlier one copied."""
-    seen: set[int] = set()
-    result = []
-    for tensor in tensors:
-        storage = tensor.untyped_storage()._cdata
-        result.append(tensor.clone() if storage in seen else tensor)
+def _apart(results: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return results of which none shares memory with another or with what was given: torch asks for that."""
+    seen = {tensor.untyped_storage()._cdata for tensor in tensors}
+    apart = []
+    for result in results:
+        storage = result.untyped_storage()._cdata
+        apart.append(result.clone() if storage in seen else result)
         seen.add(storage)
-    return result
+    return apart
 
 
 def _examples(tensors: Sequence[Any]) -> tuple[tuple[tuple[Any, ...], torch.dtype, torch.device], ...]:

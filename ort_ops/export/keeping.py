@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor
@@ -205,12 +206,15 @@ def _save(program: Program, f: Any, options: Mapping[str, Any]) -> None:
 def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:
     """Stand in for the TorchScript exporter's way into it."""
     kept = _active[-1]
-    beside = None if f is None or hasattr(f, "write") else Path(f).parent
-    with kept._recording() as record, tempfile.TemporaryDirectory(dir=beside) as folder:
+    with kept._recording() as record, contextlib.ExitStack() as undo:
         record.writing = Writing(record.calls, record.note)
-        path = Path(folder, "model.onnx")
+        # What is larger than one file may be, the exporter writes in parts beside a path; a buffer is faster.
+        target: Any = io.BytesIO()
+        if _weights(model) > MAX_FILE:
+            beside = None if f is None or hasattr(f, "write") else Path(f).parent
+            target = Path(undo.enter_context(tempfile.TemporaryDirectory(dir=beside)), "model.onnx")
         try:
-            original(model, args, str(path), **options)
+            original(model, args, str(target) if isinstance(target, Path) else target, **options)
         except Exception as error:
             _raise_reason(error)
             raise
@@ -219,17 +223,37 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
         if lost and not _unused(lost, record, model, args, options.get("kwargs") or {}):
             _refuse_lost(lost, "the TorchScript exporter left it out")
         opsets = {**kept._options.custom_opsets, **(options.get("custom_opsets") or {})}
-        written = ir.load(path)
+        written = _read(target)
         result = kept._finish(written, None, record, opsets)
-        if beside is not None:
-            data = f"{Path(f).name}.data" if nbytes(written) > MAX_FILE else None
-            ir.save(written, f, external_data=data)
-        else:
-            ir.external_data.load_to_model(written)
-            if f is not None:
-                f.write(ir.to_proto(written).SerializeToString())
-    if beside is not None:
-        result.model = ir.load(f)  # the weights are where the file is now
+        _write(result, f)
+
+
+def _weights(model: Any) -> int:
+    """Return the bytes of a model's parameters and buffers; 0 where it has none that it could name."""
+    if not isinstance(model, torch.nn.Module):
+        return 0
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+def _read(written: Path | io.BytesIO) -> ir.Model:
+    if isinstance(written, Path):
+        return ir.load(written)
+    with written:
+        return ir.from_proto(onnx.load_from_string(written.getvalue()))
+
+
+def _write(program: Program, f: Any) -> None:
+    """Write the older exporter's file: in one, or with the weights beside it where they are too large."""
+    large = nbytes(program.model) > MAX_FILE
+    if f is None or hasattr(f, "write"):
+        ir.external_data.load_to_model(program.model)
+        if f is not None:
+            f.write(program.model_proto.SerializeToString())
+    elif large:
+        ir.save(program.model, f, external_data=f"{Path(f).name}.data")
+        program.model = ir.load(f)  # the weights are where the file is now
+    else:
+        ir.save(program.model, f)
 
 
 def _unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: Mapping[str, Any]) -> bool:
