@@ -44,6 +44,7 @@ format: setup
 bench: setup
 	$(BIN)/python -m benchmarks.op_overhead
 	$(BIN)/python -m benchmarks.python_kernels
+	$(BIN)/python -m benchmarks.export
 
 # A million runs, ten thousand sessions, ten thousand failures: is memory flat?
 soak: setup

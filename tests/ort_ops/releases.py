@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -30,6 +31,9 @@ def from_ort(release: Release, error: type[Exception], match: str) -> AbstractCo
     What follows in the block isn't run below it.
     """
     return contextlib.nullcontext() if release <= ORT else pytest.raises(error, match=match)
+
+
+TORCH = _release(importlib.metadata.version("torch")) if importlib.util.find_spec("torch") else (0, 0)
 
 
 def from_torch(release: Release, missing: str, run: Callable[[], Any]) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ort_ops.errors import ExportError, SchemaError
 from ort_ops.export import as_node, export
 from ort_ops.export import node as node_module
+from tests.ort_ops.releases import TORCH
 
 from .functions import Calls, x
 from .test_nodes import attributes
@@ -88,6 +89,7 @@ def test_what_torch_does_not_know_is_refused() -> None:
         as_node("ort_ops_test::blend", "Blend")
 
 
+@pytest.mark.skipif(TORCH < (2, 13), reason="torch 2.9 fails before: while it decomposes the operator")
 def test_an_attribute_that_depends_on_the_inputs_is_refused() -> None:
     as_node("ort_ops_test::halves", "my::Halves")
 
@@ -95,4 +97,4 @@ def test_an_attribute_that_depends_on_the_inputs_is_refused() -> None:
         return torch.ops.ort_ops_test.halves(x, x.shape[0] // 2)
 
     with pytest.raises(ExportError, match="at depends on the inputs"):
-        export(Calls(call).eval(), (x(4, 4),), dynamic_shapes=(({0: "n"},),), verbose=False)
+        export(Calls(call).eval(), (x(4, 4),), dynamic_shapes=({0: "n"},), verbose=False)

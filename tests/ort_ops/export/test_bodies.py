@@ -153,7 +153,7 @@ def test_a_body_holds_for_sizes_that_were_not_seen() -> None:
         return (Linear.apply(x, w).flatten(1),)
 
     shapes = ({0: "batch", 1: "steps"}, None)
-    program = export_calls(call, x(1, 3, 4), x(5, 4), dynamic_shapes=(shapes,))
+    program = export_calls(call, x(1, 3, 4), x(5, 4), dynamic_shapes=shapes)
     for batch, steps in ((0, 3), (1, 1), (7, 2)):
         check_in_stock_runtime(program, call, x(batch, steps, 4), x(5, 4))
 
@@ -176,7 +176,7 @@ def test_a_forward_that_asks_for_a_size_gets_no_body_where_the_size_may_vary(
         return (BySize.apply(x),)
 
     free: dict[str, Any] = (
-        {"dynamic_shapes": (({0: "batch"},),)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
+        {"dynamic_shapes": ({0: "batch"},)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
     )
     program = export_calls(call, x(3, 4), input_names=["x"], dynamo=dynamo, opset_version=opset, **free)
     assert kinds(program) == [""]

@@ -80,7 +80,7 @@ def test_types_and_shapes_of_results_are_in_the_file(dynamo: bool) -> None:
         return MaybeBias.apply(first, model.weight), third
 
     free: dict[str, Any] = (
-        {"dynamic_shapes": (({0: "batch"},),)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
+        {"dynamic_shapes": ({0: "batch"},)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
     )
     program = export(Calls(call).eval(), (x(3, 4),), dynamo=dynamo, input_names=["x"], verbose=False, **free)
     for node in program.model.graph:
@@ -99,7 +99,7 @@ def test_a_batch_of_one_is_not_taken_for_a_constant(dynamo: bool) -> None:
         return MaybeBias.apply(Twice.apply(x), model.weight)
 
     free: dict[str, Any] = (
-        {"dynamic_shapes": (({0: "batch"},),)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
+        {"dynamic_shapes": ({0: "batch"},)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
     )
     program = export(Calls(call).eval(), (x(1, 4),), dynamo=dynamo, input_names=["x"], verbose=False, **free)
     session = program.session(providers=["CPUExecutionProvider"])

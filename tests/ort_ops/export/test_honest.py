@@ -20,6 +20,7 @@ import ort_ops
 from ort_ops.errors import ExportError
 from ort_ops.export import Program, export
 from ort_ops.export import keeping as exporter_module
+from tests.ort_ops.releases import TORCH
 
 from .functions import Calls, MaybeBias, Twice, x
 from .test_nodes import all_nodes
@@ -144,6 +145,7 @@ def test_a_checkpointed_block_with_a_weight(reentrant: bool, dynamo: bool) -> No
     np.testing.assert_array_equal(run(program, x(3, 4)), (x(3, 4) * weight + 1).numpy())
 
 
+@pytest.mark.skipif(TORCH < (2, 13), reason="torch 2.9 doesn't convert while_loop")
 def test_a_loop_keeps_the_call_in_its_body() -> None:
     def call(model: Calls, x: Tensor) -> Tensor:
         results = torch.while_loop(
@@ -195,7 +197,7 @@ def test_tied_weights_stay_one_initializer(dynamo: bool) -> None:
     "dim", [torch.export.Dim.AUTO, torch.export.Dim.DYNAMIC, torch.export.Dim("batch")], ids=str
 )
 def test_a_dynamic_batch_runs_at_any_size(dim: Any) -> None:
-    program = exported(lambda model, x: Twice.apply(x), dynamic_shapes=(({0: dim},),))
+    program = exported(lambda model, x: Twice.apply(x), dynamic_shapes=({0: dim},))
     session = program.session(CPU)
     (argument,) = session.get_inputs()
     assert isinstance(argument.shape[0], str)
