@@ -48,10 +48,9 @@ def probe(
         ) from error
     if any([len(shape) for shape in shapes] != [len(shape) for shape in seen[0]] for shapes in seen):
         raise ExportError(f"{name}: the number of results or their ranks depend on values or sizes")
+    make: Any = tensors[0].new_empty if tensors else torch.empty
     return [
-        torch.empty(
-            _fit_shape([shapes[i] for shapes in seen], trials, symbols), dtype=r.dtype, device=r.device
-        )
+        make(_fit_shape([shapes[i] for shapes in seen], trials, symbols), dtype=r.dtype, device=r.device)
         for i, r in enumerate(results)
     ]
 
