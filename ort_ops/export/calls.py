@@ -85,6 +85,9 @@ class Call:
     """Shape, dtype and device that each tensor had when the call was made."""
     types: Sequence[tuple[torch.dtype, Sequence[int | None]]] = ()
     """Dtype and sizes (None: any) of each result, where the exporter didn't find them out by itself."""
+    found: list[list[Tensor]] = field(default_factory=list, repr=False)
+    """Fake results that were found by trying forward out, for as long as the export takes: torch 2.9 loses
+    what Python knows of a fake tensor that nothing in Python holds."""
     autocast: tuple[tuple[str, bool, torch.dtype], ...] = ()
 
     def __deepcopy__(self, memo: object) -> "Call":
@@ -200,7 +203,8 @@ class Call:
                 raise
             except Exception as error:  # it is C++ or NumPy, or asks for values
                 reason = error
-        return probe(self, self.name, tensors, sizes, reason)
+        self.found.append(probe(self, self.name, tensors, sizes, reason))
+        return self.found[-1]
 
 
 class Context:

@@ -65,6 +65,8 @@ def finish(
     _name_after_operator(model)
     _name_nodes(model.graph)
     marked = _take_marks(model)
+    for call in seen.calls:
+        call.found.clear()
     _number_calls(model, seen.calls)
     calls = [(call, _whole(call, seen), marked.get(call.number, [])) for call in seen.calls]
     reports = [_record(call, nodes, whole) for call, whole, nodes in calls]
