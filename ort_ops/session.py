@@ -230,7 +230,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 )
         names = output_names or [output.name for output in self.get_outputs()]
         run = super().run_async
-        answering(lambda answer: run(names, input_feed, answer, user_data, run_options), callback)
+        held = dict(input_feed)  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
+
+        def answered(results: list[Any], user_data: Any, err: ErrorText) -> None:
+            held.clear()
+            callback(results, user_data, err)
+
+        answering(lambda answer: run(names, held, answer, user_data, run_options), answered)
 
     def _run_by_values(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any) -> list[Any]:
         wanted = output_names or [output.name for output in self.get_outputs()]
