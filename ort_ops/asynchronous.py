@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from .failures import error_of
 
-__all__ = ["ErrorText", "answering"]
+__all__ = ["ErrorText", "answering", "outlive"]
 
 
 class ErrorText(str):
@@ -57,6 +57,19 @@ atexit.register(_in_flight.wait)
 os.register_at_fork(after_in_child=_in_flight.forget)  # its threads are the parent's
 
 
+_ended: list[object] = []
+
+
+def outlive(session: object) -> None:
+    """Keep a session whose run has just ended until the next run is started, or for good.
+
+    Where the answer drops the last reference to it, ONNX Runtime's thread would end its own session. Up to
+    1.25 the session's end also waits for that thread while it holds Python's lock, which the thread needs.
+    """
+    if not _ended or _ended[-1] is not session:
+        _ended.append(session)
+
+
 def answering(
     start: Callable[[Callable[[list[Any], Any, str], None]], None],
     callback: Callable[[list[Any], Any, ErrorText], None],
@@ -79,6 +92,7 @@ def answering(
         finally:
             _in_flight.add(-1)
 
+    del _ended[:-1]
     _in_flight.add(1)
     try:
         start(answer)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import onnxruntime
 
 from . import _bridge
-from .asynchronous import ErrorText, answering
+from .asynchronous import ErrorText, answering, outlive
 from .errors import KernelError, ProviderError, RegistrationError
 from .failures import error_of
 from .functions import function_ops
@@ -234,7 +234,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
         def answered(results: list[Any], user_data: Any, err: ErrorText) -> None:
             held.clear()
-            callback(results, user_data, err)
+            try:
+                callback(results, user_data, err)
+            finally:
+                outlive(self)
 
         answering(lambda answer: run(names, held, answer, user_data, run_options), answered)
 
