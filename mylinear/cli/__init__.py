@@ -4,21 +4,16 @@ Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usa
 """
 
 import sys
-from typing import Any
 
 import typer
 
 from mylinear.errors import MyLinearError
+from ort_ops.cli.running import run
 from ort_ops.errors import OrtOpsError
-from ort_ops.parity import ExitCode
 
 from . import demo, export, train, verify
-from .console import complain
 
 __all__ = ["main"]
-
-# typer.BadParameter's base, whichever copy of click this release of typer stands on.
-_UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="mylinear",
@@ -34,17 +29,4 @@ for command in (demo.demo, train.train, export.export, verify.verify):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
-
-
-def _run(arguments: list[str]) -> int:
-    try:
-        return int(app(arguments, prog_name="mylinear", standalone_mode=False) or 0)
-    except _UsageError as error:
-        error.show()
-        return ExitCode.WRONG_USAGE
-    except (MyLinearError, OrtOpsError, OSError) as error:
-        complain(error)
-        return ExitCode.COULD_NOT_RUN
-    except KeyboardInterrupt:
-        return 130  # as a shell says it: 128 and the number of SIGINT
+    sys.exit(run(app, "mylinear", arguments, [MyLinearError, OrtOpsError]))

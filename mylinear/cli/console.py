@@ -12,7 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from mylinear.verify import Report, Row
 
-__all__ = ["complain", "console", "print_report", "say", "training_progress"]
+__all__ = ["console", "print_report", "say", "training_progress"]
 
 # A pipe has no width; 100 columns hold the table.
 console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
@@ -23,11 +23,6 @@ _COLOURS = {"equal": "green", "less_precise": "yellow", "reduced_precision": "ye
 def say(text: str) -> None:
     """Print a line as it is: no markup, and a terminal wraps it, not we."""
     console.print(text, markup=False, soft_wrap=True)
-
-
-def complain(error: BaseException) -> None:
-    """Print an error to stderr as one line."""
-    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 @contextlib.contextmanager

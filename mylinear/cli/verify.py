@@ -6,20 +6,11 @@ from typing import Annotated, Literal
 import typer
 
 import mylinear
-from ort_ops.errors import ProviderError
-from ort_ops.providers import parse_provider
+from ort_ops.cli.arguments import check_provider
 
 from .console import print_report
 
 __all__ = ["verify"]
-
-
-def _provider(text: str) -> str:
-    try:
-        parse_provider(text)
-    except ProviderError as error:
-        raise typer.BadParameter(str(error)) from error
-    return text
 
 
 def verify(
@@ -29,7 +20,7 @@ def verify(
     ),
     provider: Annotated[
         list[str] | None,
-        typer.Option(help="cpu, cuda, cuda:use_tf32=0; may be given again.", parser=_provider),
+        typer.Option(help="cpu, cuda, cuda:use_tf32=0; may be given again.", parser=check_provider),
     ] = None,
     batch: Annotated[
         list[int] | None, typer.Option(min=0, help="A batch size; may be given again. 0, 1, 2, 7, 64 if not.")
