@@ -103,7 +103,7 @@ def function_name(function: type) -> str:
 
 def record(value: Any) -> Any:
     """Return an argument in JSON's terms; raises UnrecordableError for what these don't hold."""
-    if value is None or (isinstance(value, bool | int | str) and type(value) in (bool, int, str, type(None))):
+    if type(value) in (type(None), bool, int, str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": repr(value)}

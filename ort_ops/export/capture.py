@@ -19,8 +19,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ort_ops.errors import ExportError
 
-from .calls import OWN, Call, is_running_own, make_call, own_method, running_own, takes_context
-from .dynamo import call_in_dynamo, enrol
+from .calls import OWN, is_running_own, make_call, own_method, running_own, takes_context
+from .dynamo import Sees, call_in_dynamo, enrol
 from .operator import CALL
 from .parameters import given_arguments, with_parameters_of
 from .torchscript import Writing, mark_symbolic
@@ -28,14 +28,8 @@ from .torchscript import Writing, mark_symbolic
 __all__ = ["Host", "functions_shown"]
 
 
-class Host(Protocol):
-    """Who is told of the calls."""
-
-    def see(self, call: Call) -> None:
-        """Note a call that was captured or traced."""
-
-    def fake(self, function: type[Function]) -> Callable[..., Any] | None:
-        """Return what gives a Function's dtypes and shapes, where its forward can't."""
+class Host(Sees, Protocol):
+    """Who is told of the calls, and what else there is to ask of it."""
 
     def computed(self, result: Any) -> Any:
         """Return what a call gives outside of any capture."""

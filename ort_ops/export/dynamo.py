@@ -15,17 +15,17 @@ from torch.autograd import Function
 from .calls import Call, make_call
 from .operator import CALL
 
-__all__ = ["call_in_dynamo", "enrol"]
+__all__ = ["Sees", "call_in_dynamo", "enrol"]
 
 
 class Sees(Protocol):
-    """Who is told of the calls, as capture.Host."""
+    """Who is told of the calls."""
 
     def see(self, call: Call) -> None:
-        """Note a call."""
+        """Note a call that was captured or traced."""
 
     def fake(self, function: type[Function]) -> Callable[..., Any] | None:
-        """Return what gives a Function's dtypes and shapes."""
+        """Return what gives a Function's dtypes and shapes, where its forward can't."""
 
 
 _PLACE = object()  # of a tensor among constants

@@ -80,8 +80,15 @@ def export(
     Raises ExportError where a call would be lost, where forward runs neither on fake nor on real tensors, and
     where ``symbolic`` doesn't give what forward returns. What PyTorch's exporters raise comes through.
     """
-    wanted = Options(custom_opsets or {}, default_domain, functions, bodies or {}, overloads, fakes or {})
-    with keeping(wanted) as kept, quiet():
+    keeping_functions = keep_functions(
+        custom_opsets=custom_opsets,
+        default_domain=default_domain,
+        functions=functions,
+        bodies=bodies,
+        overloads=overloads,
+        fakes=fakes,
+    )
+    with keeping_functions as kept, quiet():
         passed: Any = {**options, **({} if dynamo else {"custom_opsets": custom_opsets})}
         torch.onnx.export(model, args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
     return kept.programs[-1]

@@ -10,15 +10,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from ort_ops.dtypes import DTYPES
-
-from .calls import find_call
+from .calls import ELEMENT_TYPES, find_call
 from .record import Record
 from .symbolic import Written, write
 
 __all__ = ["translation"]
 
-_TORCH = {d.onnx: getattr(torch, d.torch) for d in DTYPES if d.torch and hasattr(torch, d.torch)}
+_TORCH = {number: dtype for dtype, number in ELEMENT_TYPES.items()}
 
 
 def translation(record: Record) -> Callable[..., Sequence[ir.Value]]:
@@ -115,9 +113,8 @@ def _set_type(value: ir.Value, types: Mapping[str, Any]) -> None:
     kind = types.get(value.name or "")
     if not isinstance(kind, torch._C.TensorType) or value.dtype is not None or kind.dtype() is None:
         return
-    known = {dtype: number for number, dtype in _TORCH.items()}
-    if kind.dtype() in known:
-        value.dtype = ir.DataType(known[kind.dtype()])
+    if kind.dtype() in ELEMENT_TYPES:
+        value.dtype = ir.DataType(ELEMENT_TYPES[kind.dtype()])
     sizes = kind.varyingSizes()
     if sizes is not None:
         value.shape = ir.Shape(sizes)
