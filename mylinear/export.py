@@ -1,40 +1,32 @@
 """A trained model in, a file out that holds one MYLINEAR node a layer: ``linear.onnx``."""
 
-import contextlib
-import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import onnx
 import torch
-from onnx import ModelProto, TensorProto
+from onnx import FunctionProto, ModelProto
 from torch import Tensor
 
+from ort_ops.dtypes import from_numpy
 from ort_ops.errors import ExportError
+from ort_ops.export import Program, StandIn, keep_functions
+from ort_ops.export import export as export_with_functions
 
-from .bodies import OP_TYPE
-from .capture import capture
+from .bodies import OP_TYPE, NodeKind, function_body
 from .function import LinearF
-from .normalise import find_nodes, normalise
 
 __all__ = ["export"]
+
+INPUT, OUTPUT, BATCH = "x", "y", "batch"
+_DOMAIN = "mylinear"  # in which LinearF.symbolic writes the node
 
 # The opsets that an exporter writes, by its dynamo flag. The TorchScript one calls 20 its last but knows
 # the operators of 23; below 11 Gemm's C isn't optional.
 _LOWEST_OPSET = {True: 18, False: 11}
 _HIGHEST_OPSET = {True: onnx.defs.onnx_opset_version(), False: 23}
-_RESERVED_DOMAINS = ("ai.onnx", "com.microsoft", "org.pytorch", "pkg")  # they have operators of their own
 _MAX_WEIGHTS = 2**31 - 2**24  # bytes: protobuf's limit for a message, less 16 MiB for the graph itself
-
-_ELEM_TYPES = {
-    torch.float32: TensorProto.FLOAT,
-    torch.float16: TensorProto.FLOAT16,
-    torch.float64: TensorProto.DOUBLE,
-    torch.bfloat16: TensorProto.BFLOAT16,
-}
+_RESERVED_DOMAINS = ("ai.onnx", "com.microsoft", "org.pytorch", "pkg")  # they have operators of their own
 
 
 def export(
@@ -44,7 +36,7 @@ def export(
     example: Tensor,
     dynamo: bool = True,
     opset: int = 18,
-    domain: str = "mylinear",
+    domain: str = _DOMAIN,
 ) -> ModelProto:
     """Export a model to ONNX with one MYLINEAR node for each call of LinearF, and return the file's content.
 
@@ -72,15 +64,14 @@ def export(
     itself raises on ``example`` comes through as it is.
     """
     _check_request(model, dynamo=dynamo, opset=opset, domain=domain)
-    with _random_state_kept(example), torch.no_grad():
-        operands = _observe(model, example)
-        written = capture(model, example, dynamo=dynamo, opset=opset, body=bool(domain))
-    _check_written(written, calls=len(operands), opset=opset)
-    normalise(written, operands, domain=domain, opset=opset)
-    if domain and not _is_too_large(written):
+    made = _count_calls(model, example)
+    program = _export(model, example, dynamo=dynamo, opset=opset, domain=domain)
+    _check_written(program, calls=made, opset=opset)
+    written = program.model_proto
+    if domain and not _is_too_large(program):
         _check_valid(written)
     if f is not None:
-        _write(written, Path(f))
+        program.save(f)
     return written
 
 
@@ -98,84 +89,83 @@ def _check_request(model: torch.nn.Module, *, dynamo: bool, opset: int, domain: 
             raise ExportError(f"domain is {domain!r}, which is reserved; expected one of your own, or ''")
 
 
-def _observe(model: torch.nn.Module, example: Tensor) -> list[Mapping[int, TensorProto]]:
-    """Run the model once and return, for each call of LinearF, the parameters that it was given.
-
-    A parameter is given as an initializer under its state_dict name (the first, where it has several), by
-    its place among the node's inputs: 1 weight, 2 bias. A weight that is no parameter is left out.
-    """
-    calls: list[tuple[Tensor, Tensor | None]] = []
-    descriptor = LinearF.__dict__["forward"]
-    own = LinearF.forward
-
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        calls.append((weight, bias))
-        return own(ctx, x, weight, bias)
-
-    LinearF.forward = staticmethod(forward)  # type: ignore[method-assign]  # not apply: callers keep it
-    try:
+def _count_calls(model: torch.nn.Module, example: Tensor) -> int:
+    """Run the model as it is, and return how often it calls LinearF: an exporter may see it do otherwise."""
+    devices = [example.device] if example.is_cuda else []
+    with keep_functions() as kept, torch.random.fork_rng(devices=devices), torch.no_grad():
         y = model(example)
-    finally:
-        LinearF.forward = descriptor  # type: ignore[method-assign]
     if not isinstance(y, Tensor):
         raise ExportError(f"the model returned a {type(y).__name__}; expected one tensor")
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return [_initializers({1: weight, 2: bias}, named) for weight, bias in calls]
+    return kept.made[LinearF]
 
 
-def _initializers(
-    operands: Mapping[int, Tensor | None], named: list[tuple[str, Tensor]]
-) -> Mapping[int, TensorProto]:
-    """Return those operands that are parameters as initializers, by their place."""
-    found = {}
-    for place, operand in operands.items():
-        name = next((name for name, tensor in named if tensor is operand), None)
-        if name is not None and operand is not None:
-            found[place] = _initializer(name, operand)
-    return found
-
-
-def _initializer(name: str, tensor: Tensor) -> TensorProto:
-    """Return a tensor's bytes, row-major and little-endian, as an initializer."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    raw = flat.view(torch.uint8).numpy().tobytes()
-    return onnx.helper.make_tensor(name, _ELEM_TYPES[tensor.dtype], tensor.shape, raw, raw=True)
-
-
-@contextlib.contextmanager
-def _random_state_kept(example: Tensor) -> Iterator[None]:
-    """Leave torch's random numbers where they were, whatever the model draws while it is traced."""
-    devices = [example.device] if example.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-def _check_written(model: ModelProto, *, calls: int, opset: int) -> None:
-    """Refuse a file that isn't what was asked for: an exporter loses nodes and opsets without a word."""
-    nodes = len(find_nodes(model))
-    if calls != nodes:
-        raise ExportError(
-            f"the model called LinearF {calls} times but the file has {nodes} {OP_TYPE} nodes; expected one "
-            "a call: the exporter lost a call, or the model doesn't use its result"
+def _export(model: torch.nn.Module, example: Tensor, *, dynamo: bool, opset: int, domain: str) -> Program:
+    """Run one of the two exporters, and turn whatever it raises into an ExportError."""
+    free = {0: BATCH} if example.ndim > 1 else None
+    shapes = {"dynamic_shapes": (free,)} if dynamo else {"dynamic_axes": {INPUT: free} if free else None}
+    try:
+        return export_with_functions(
+            model,
+            (example,),
+            dynamo=dynamo,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            functions="attach" if domain else "keep",
+            bodies={LinearF: _make_body},
+            domains={_DOMAIN: domain},
+            default_domain="keep",
+            canonical=True,
+            verbose=False,
+            **shapes,
         )
-    if not nodes:
+    except Exception as error:
+        cause: BaseException = error  # the exporters wrap what went wrong in advice, a page of it
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+        raise ExportError(f"torch.onnx.export(dynamo={dynamo}) failed: {reason}") from error
+
+
+def _make_body(nodes: Sequence[StandIn], domain: str, opset: int) -> FunctionProto:
+    return function_body([_kind(node) for node in nodes], domain=domain, opset=opset)
+
+
+def _kind(node: StandIn) -> NodeKind:
+    """Describe a node for the choice of the body."""
+    x = node.inputs[0]
+    assert x is not None  # MYLINEAR requires it
+    rank = None if x.shape is None else len(x.shape)
+    element_type = 0 if x.dtype is None else from_numpy(x.dtype).onnx
+    return NodeKind(rank, element_type, has_bias=len(node.inputs) == 3)
+
+
+def _check_written(program: Program, *, calls: int, opset: int) -> None:
+    """Refuse a file that isn't what was asked for: an exporter loses nodes and opsets without a word."""
+    reports = [report for report in program.calls if report.nodes]
+    if calls != len(reports):
+        raise ExportError(
+            f"the model called LinearF {calls} times but the file has {len(reports)} {OP_TYPE} nodes; "
+            "expected one a call: the exporter lost a call, or the model doesn't use its result"
+        )
+    if not reports:
         raise ExportError(f"the model never calls LinearF, so the file has no {OP_TYPE} node; use MyLinear")
-    ends = (len(model.graph.input), len(model.graph.output))
+    refused = next((report.no_body for report in reports if report.no_body), "")
+    if refused:
+        raise ExportError(refused)
+    graph = program.model.graph
+    ends = (len(graph.inputs), len(graph.outputs))
     if ends != (1, 1):
         raise ExportError(f"the file has {ends[0]} inputs and {ends[1]} outputs; expected one of each")
-    versions = [opset_id.version for opset_id in model.opset_import if opset_id.domain in ("", "ai.onnx")]
-    if versions not in ([], [opset]):
-        raise ExportError(f"the exporter wrote opset {versions[0]}; expected {opset}, which it can't write")
+    version = program.model.opset_imports.get("", opset)
+    if version != opset:
+        raise ExportError(f"the exporter wrote opset {version}; expected {opset}, which it can't write")
 
 
-def _is_too_large(model: ModelProto) -> bool:
-    """Tell whether the weights don't fit into one file; asking protobuf for the size then fails."""
-    size = 0
-    for weights in model.graph.initializer:
-        size += math.prod(weights.dims) * int(
-            onnx.helper.tensor_dtype_to_np_dtype(weights.data_type).itemsize
-        )
-    return size > _MAX_WEIGHTS
+def _is_too_large(program: Program) -> bool:
+    """Tell whether the weights don't fit into one file, which alone can be checked in memory."""
+    weights = (value.const_value for value in program.model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in weights if tensor is not None) > _MAX_WEIGHTS
 
 
 def _check_valid(model: ModelProto) -> None:
@@ -184,16 +174,3 @@ def _check_valid(model: ModelProto) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the file is not valid ONNX: {error}") from error
-
-
-def _write(model: ModelProto, path: Path) -> None:
-    """Write the file beside its place, then move it there: a reader never sees half of it."""
-    data = f"{path.name}.data"
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        if not _is_too_large(model):
-            Path(folder, path.name).write_bytes(model.SerializeToString(deterministic=True))
-        else:
-            onnx.save_model(model, Path(folder, path.name), save_as_external_data=True, location=data)
-            onnx.load_external_data_for_model(model, folder)  # saving took the weights out of ``model``
-            os.replace(Path(folder, data), path.parent / data)
-        os.replace(Path(folder, path.name), path)

@@ -80,6 +80,8 @@ def give_bodies(
 
 def _refuse_others(model: ir.Model, operator: tuple[str, str], stand_ins: Sequence[StandIn]) -> None:
     """Refuse to give a body to an operator that has other nodes, too: it would be theirs as well."""
+    if operator[0] in ("", "ai.onnx"):
+        raise NoBodyError("a file can't have functions in ONNX's default domain")
     known = {id(stand_in.node) for stand_in in stand_ins}
     for node in nodes_of(model):
         if (node.domain, node.op_type) == operator and id(node) not in known:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,22 +16,18 @@ from torch.utils import _pytree as pytree
 from ort_ops.dtypes import DTYPES
 from ort_ops.errors import ExportError
 
+from .own import Context, own_method, running_own, takes_context
 from .probing import probe
 
 __all__ = [
     "ELEMENT_TYPES",
-    "OWN",
     "Call",
-    "Context",
+    "Dim",
     "Size",
     "Slot",
     "find_call",
-    "is_running_own",
     "make_call",
     "next_number",
-    "own_method",
-    "running_own",
-    "takes_context",
 ]
 
 
@@ -61,6 +56,14 @@ class Size:
     index: int
 
 
+@dataclass(frozen=True)
+class Dim:
+    """A size of a result that is one of a tensor's: the index of the tensor, and the axis."""
+
+    tensor: int
+    axis: int
+
+
 @dataclass(eq=False)
 class Call:
     """One call of a Function: its class, and its arguments with the tensors taken out.
@@ -83,7 +86,7 @@ class Call:
     """For each tensor that forward writes into, the index of the result that is this tensor."""
     examples: tuple[tuple[tuple[Any, ...], torch.dtype, torch.device], ...] = ()
     """Shape, dtype and device that each tensor had when the call was made."""
-    types: Sequence[tuple[torch.dtype, Sequence[int | None]]] = ()
+    types: Sequence[tuple[torch.dtype, Sequence[int | Dim | None]]] = ()
     """Dtype and sizes (None: any) of each result, where the exporter didn't find them out by itself."""
     found: list[list[Tensor]] = field(default_factory=list, repr=False)
     """Fake results that were found by trying forward out, for as long as the export takes: torch 2.9 loses
@@ -207,51 +210,7 @@ class Call:
         return self.found[-1]
 
 
-class Context:
-    """What stands for ``ctx`` where nothing is differentiated: takes whatever a forward leaves with it."""
-
-    saved_tensors: tuple[Tensor, ...] = ()
-    dirty: tuple[Tensor, ...] = ()
-
-    def __init__(self, count: int) -> None:
-        self.needs_input_grad = (False,) * count
-
-    def save_for_backward(self, *tensors: Any) -> None:
-        """Keep the tensors, for a forward that reads them back."""
-        self.saved_tensors = tensors
-
-    def save_for_forward(self, *tensors: Any) -> None:
-        """Keep nothing: there is no forward-mode differentiation here."""
-
-    def mark_dirty(self, *tensors: Any) -> None:
-        """Keep the tensors: forward writes into them."""
-        self.dirty = tensors
-
-    def mark_non_differentiable(self, *tensors: Any) -> None:
-        """Do nothing: nothing is differentiated."""
-
-    def set_materialize_grads(self, value: bool) -> None:
-        """Do nothing: there are no gradients."""
-
-
 _calls: "weakref.WeakValueDictionary[str, Call]" = weakref.WeakValueDictionary()
-_inside = threading.local()
-
-
-def takes_context(function: type[Function]) -> bool:
-    """Tell whether a Function's forward is of the form ``forward(ctx, ...)``."""
-    return function.setup_context is Function.setup_context
-
-
-OWN = "_ort_ops_own"
-"""On what stands in the place of a Function's method for a while: the Function's own."""
-
-
-def own_method(function: type[Function], name: str) -> Callable[..., Any]:
-    """Return a Function's own method, whatever stands in its place."""
-    method = getattr(function, name)
-    own: Callable[..., Any] = getattr(method, OWN, method)
-    return own
 
 
 def make_call(
@@ -299,22 +258,6 @@ def find_call(key: str) -> Call:
         return _calls[key]
     except KeyError:
         raise ExportError(f"{key}: the call was captured by an export that is gone") from None
-
-
-@contextlib.contextmanager
-def running_own() -> Iterator[None]:
-    """Mark that a Function's own forward runs: Functions that it calls in turn are a part of it."""
-    depth = getattr(_inside, "depth", 0)
-    _inside.depth = depth + 1
-    try:
-        yield
-    finally:
-        _inside.depth = depth
-
-
-def is_running_own() -> bool:
-    """Tell whether a Function's own forward runs in this thread."""
-    return getattr(_inside, "depth", 0) > 0
 
 
 def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:

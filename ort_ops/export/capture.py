@@ -19,9 +19,10 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ort_ops.errors import ExportError
 
-from .calls import OWN, is_running_own, make_call, own_method, running_own, takes_context
+from .calls import make_call
 from .dynamo import Sees, call_in_dynamo, enrol
 from .operator import CALL
+from .own import OWN, is_running_own, own_method, running_own, takes_context
 from .parameters import given_arguments, with_parameters_of
 from .torchscript import Writing, mark_symbolic
 
@@ -31,7 +32,7 @@ __all__ = ["Host", "functions_shown"]
 class Host(Sees, Protocol):
     """Who is told of the calls, and what else there is to ask of it."""
 
-    def computed(self, result: Any) -> Any:
+    def computed(self, function: type[Function], result: Any) -> Any:
         """Return what a call gives outside of any capture."""
 
     def writing(self) -> Writing | None:
@@ -119,7 +120,7 @@ def _replace_forward(
         if _get_tracing_state() is not None:
             return _trace(function, own, host, (arguments, arguments[skip:], keywords))
         with running_own():
-            return host.computed(own(*arguments, **keywords))
+            return host.computed(function, own(*arguments, **keywords))
 
     replacement = with_parameters_of(own, forward)
     setattr(replacement, OWN, own)

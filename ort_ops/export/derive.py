@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.schema import TensorType
 
-from .calls import Call, running_own
+from .calls import Call
+from .own import running_own
 from .quiet import quiet
 
 if TYPE_CHECKING:

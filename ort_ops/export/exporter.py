@@ -54,10 +54,12 @@ def export(
     dynamo: bool = True,
     custom_opsets: Mapping[str, int] | None = None,
     default_domain: str = CUSTOM_DOMAIN,
+    domains: Mapping[str, str] | None = None,
     functions: Functions = "keep",
     bodies: Mapping[type[Function], BodyMaker] | None = None,
     overloads: bool = False,
     fakes: Mapping[type[Function], Callable[..., Any]] | None = None,
+    canonical: bool = False,
     **options: Unpack[TorchOptions],
 ) -> Program:
     """Export a model with each Function that has a ``symbolic`` as the nodes which that writes.
@@ -68,6 +70,7 @@ def export(
     custom_opsets: the versions of custom domains; 1 where none is given.
     default_domain: where a node goes that ``symbolic`` writes without a domain and that ONNX doesn't know,
         which makes a file invalid; ``"keep"`` leaves it.
+    domains: for domains that ``symbolic`` writes, those that the nodes get instead.
     functions: ``"attach"`` gives each operator whose nodes stand for whole calls a function body derived from
         forward, by which a stock ONNX Runtime runs the file, while a registered kernel still takes over;
         ``"inline"`` writes the plain operators instead. A node for which the operator's one body is not
@@ -76,19 +79,29 @@ def export(
     bodies: for some Functions, what makes the function body instead (see ``BodyMaker``).
     fakes: for a Function whose forward can't run without values, a function of the same arguments (without
         the ctx) that returns tensors of the right dtype and shape.
+    canonical: bring the file into one form: nodes named by type and count, values by their node, initializers
+        as in the state_dict and in the order of their use, nothing unused in it, no exporter's notes (which
+        have local paths in them), shapes as ONNX infers them with the symbols of the inputs. Where both
+        exporters write the same nodes, the files are then equal, byte by byte.
 
     Raises ExportError where a call would be lost, where forward runs neither on fake nor on real tensors, and
-    where ``symbolic`` doesn't give what forward returns. What PyTorch's exporters raise comes through.
+    where ``symbolic`` doesn't give what forward returns; with ``canonical`` where a parameter has the name of
+    an input or an output. What PyTorch's exporters raise comes through.
     """
     keeping_functions = keep_functions(
         custom_opsets=custom_opsets,
         default_domain=default_domain,
+        domains=domains,
         functions=functions,
         bodies=bodies,
         overloads=overloads,
         fakes=fakes,
+        canonical=canonical,
     )
-    with keeping_functions as kept, quiet():
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else ()
+    # torch.onnx.export runs some models, which may draw random numbers.
+    with torch.random.fork_rng(devices=devices), keeping_functions as kept, quiet():
         passed: Any = {**options, **({} if dynamo else {"custom_opsets": custom_opsets})}
         torch.onnx.export(model, args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
     return kept.programs[-1]
@@ -99,16 +112,27 @@ def keep_functions(
     *,
     custom_opsets: Mapping[str, int] | None = None,
     default_domain: str = CUSTOM_DOMAIN,
+    domains: Mapping[str, str] | None = None,
     functions: Functions = "keep",
     bodies: Mapping[type[Function], BodyMaker] | None = None,
     overloads: bool = False,
     fakes: Mapping[type[Function], Callable[..., Any]] | None = None,
+    canonical: bool = False,
 ) -> Iterator[Kept]:
     """Make every ``torch.onnx.export`` inside keep Functions, as ``export`` does; its arguments, too.
 
     For code that exports by itself. What torch looks like outside is as before, whatever happens inside; one
     thread at a time is inside.
     """
-    wanted = Options(custom_opsets or {}, default_domain, functions, bodies or {}, overloads, fakes or {})
+    wanted = Options(
+        custom_opsets=custom_opsets or {},
+        default_domain=default_domain,
+        domains=domains or {},
+        functions=functions,
+        bodies=bodies or {},
+        overloads=overloads,
+        fakes=fakes or {},
+        canonical=canonical,
+    )
     with keeping(wanted) as kept:
         yield kept

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
@@ -15,6 +15,7 @@ from ort_ops.functions import FUNCTION, REASON, Input, RecordedCall, Unrecordabl
 
 from .bodies import Body, Fate, give_bodies
 from .calls import ELEMENT_TYPES, Call
+from .canonical import canonicalize
 from .nodes import nodes_of
 from .options import Options
 from .record import Record
@@ -62,6 +63,7 @@ def finish(
     """
     _drop_unused(model.graph)
     moved = () if options.default_domain == "keep" else _move(model, options.default_domain)
+    _rename_domains(model, options.domains)
     _name_after_operator(model)
     _name_nodes(model.graph)
     marked = _take_marks(model)
@@ -69,23 +71,27 @@ def finish(
         call.found.clear()
     _number_calls(model, seen.calls)
     calls = [(call, _whole(call, seen), marked.get(call.number, [])) for call in seen.calls]
-    reports = [_record(call, nodes, whole) for call, whole, nodes in calls]
+    reasons = [_record(call, nodes, whole) for call, whole, nodes in calls]
     fates: dict[int, Fate] = {}
+    wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
     if options.functions != "keep":
-        wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
         inline = options.functions == "inline"
         makers = options.bodies or {}
         fates = give_bodies(model, wholes, makers, inline=inline, overloads=options.overloads)
         _name_nodes(model.graph)  # those that came in the place of others
+    if options.canonical:
+        canonicalize(model, seen.names, wholes)
     _set_versions(model, custom_opsets)
-    none = Fate(reason="no node stands for the call")
-    given = [fates.get(call.number, none if options.functions != "keep" else Fate()) for call, _, _ in calls]
+    none = Fate(reason="no node stands for the call") if options.functions != "keep" else Fate()
     return tuple(
-        replace(
-            report, body=fate.body, no_body=fate.reason, nodes=() if fate.body == "inlined" else report.nodes
-        )
-        for report, fate in zip(reports, given, strict=True)
+        _report(call, nodes, reason, fates.get(call.number, none))
+        for (call, _, nodes), reason in zip(calls, reasons, strict=True)
     ), moved
+
+
+def _report(call: Call, nodes: Sequence[ir.Node], reason: str, fate: Fate) -> CallReport:
+    names = () if fate.body == "inlined" else tuple(node.name or "" for node in nodes)
+    return CallReport(call.name, names, reason, fate.body, fate.reason)
 
 
 def _whole(call: Call, seen: Record) -> Whole | str:
@@ -119,6 +125,13 @@ def _move(model: ir.Model, domain: str) -> tuple[Moved, ...]:
             node.domain = domain
             moved[node.op_type] = Moved(node.op_type, domain)
     return tuple(moved.values())
+
+
+def _rename_domains(model: ir.Model, domains: Mapping[str, str]) -> None:
+    """Put the nodes that ``symbolic`` wrote into the domains that the caller wants instead."""
+    for node in nodes_of(model):
+        if MARK in node.attributes:
+            node.domain = domains.get(node.domain, node.domain)
 
 
 def _name_after_operator(model: ir.Model) -> None:
@@ -170,9 +183,8 @@ def _number_calls(model: ir.Model, calls: Sequence[Call]) -> None:
             node.metadata_props[_NOTE] = _KEY.sub(lambda found: places.get(found[0], found[0]), note)
 
 
-def _record(call: Call, nodes: Sequence[ir.Node], whole: Whole | str) -> CallReport:
-    """Record in the metadata of a call's nodes what it is, or why none stands for it."""
-    names = tuple(node.name or "" for node in nodes)
+def _record(call: Call, nodes: Sequence[ir.Node], whole: Whole | str) -> str:
+    """Record in the metadata of a call's nodes what it is, or why none stands for it; returns this."""
     reason = whole if isinstance(whole, str) else ""
     if isinstance(whole, Whole):
         try:
@@ -186,7 +198,7 @@ def _record(call: Call, nodes: Sequence[ir.Node], whole: Whole | str) -> CallRep
     if reason:
         for node in nodes:
             node.metadata_props.update({FUNCTION: function_name(call.function), REASON: reason})
-    return CallReport(call.name, names, reason)
+    return reason
 
 
 def _metadata(call: Call, whole: Whole) -> dict[str, str]:
@@ -215,7 +227,7 @@ def _set_types(node: ir.Node, call: Call) -> None:
     for value, dtype in zip(node.outputs, call.dtypes, strict=False):
         value.dtype = value.dtype or ir.DataType(ELEMENT_TYPES[dtype])
     for value, (_, sizes) in zip(node.outputs, call.types, strict=False):
-        value.shape = value.shape or ir.Shape(sizes)
+        value.shape = value.shape or ir.Shape([size if isinstance(size, int) else None for size in sizes])
 
 
 def _set_versions(model: ir.Model, custom_opsets: Mapping[str, int]) -> None:
@@ -227,8 +239,9 @@ def _set_versions(model: ir.Model, custom_opsets: Mapping[str, int]) -> None:
         for domain, version in custom_opsets.items():
             if domain in imports:
                 imports[domain] = version
-        for domain in set(imports) - used - {""}:
-            del imports[domain]
+        kept = sorted((domain, version) for domain, version in imports.items() if domain in used | {""})
+        imports.clear()
+        imports.update(kept)
     default = [helper.make_opsetid("", model.opset_imports.get("", 1))]
     needed = helper.find_min_ir_version_for(default, ignore_unknown=True)
     if model.functions:

@@ -6,14 +6,12 @@ Everything is put back afterwards, whatever happens.
 import contextlib
 import functools
 import io
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor
@@ -25,15 +23,17 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
-from .calls import Call, find_call, is_running_own
+from .calls import Call, find_call
+from .canonical import initializers_apart, parameter_names
 from .capture import functions_shown
+from .files import read, scratch, write
 from .finish import finish
 from .node import nodes_kept, translations
 from .operator import CALL, calls_in
 from .options import Options
+from .own import is_running_own
 from .program import Program
 from .record import Record
-from .size import MAX_FILE, nbytes
 from .torchscript import Writing, results_matter
 from .translate import translation
 from .translations import translations_kept
@@ -61,17 +61,22 @@ def keeping(options: Options) -> Iterator["Kept"]:
 
 
 class Kept:
-    """What ``keep_functions`` gives: ``programs`` has a Program for each export made inside, in order."""
+    """What ``keep_functions`` gives.
+
+    ``programs`` has a Program for each export made inside, in order; ``made`` counts the calls of each
+    Function that were made outside of exports: what a model does when it isn't exported.
+    """
 
     def __init__(self, options: Options) -> None:
         self.programs: list[Program] = []
+        self.made: Counter[type[Function]] = Counter()
         self._options = options
         self._asked: Mapping[str, int] = {}
         self._record = Record()
 
     @contextlib.contextmanager
-    def _recording(self) -> Iterator[Record]:
-        before, self._record = self._record, Record(exporting=True)
+    def _recording(self, model: Any) -> Iterator[Record]:
+        before, self._record = self._record, Record(exporting=True, names=parameter_names(model))
         try:
             yield self._record
         finally:
@@ -102,8 +107,10 @@ class _Host:
     def writing(self) -> Writing | None:
         return _active[-1]._record.writing
 
-    def computed(self, result: Any) -> Any:
+    def computed(self, function: type[Function], result: Any) -> Any:
         """Return a call's result, spoilt where it is to be seen whether anything depends on it."""
+        if not _active[-1]._record.exporting:
+            _active[-1].made[function] += 1
         self.computed_calls += 1
         if self.computed_calls - 1 != self.spoilt:
             return result
@@ -173,13 +180,14 @@ def _export_captured(
 ) -> Program:
     """Stand in for the newer exporter's way into it."""
     kept = _active[-1]
-    with kept._recording() as record:
+    with kept._recording(model) as record:
         if isinstance(model, ExportedProgram):
             record.calls += [find_call(key) for key in calls_in(model)]
         own = {CALL: translation(record)}
         table = {**(options.pop("custom_translation_table", None) or {}), **translations(), **own}
         try:
-            program = original(model, args, None, custom_translation_table=table, **options)
+            with initializers_apart(kept._options.canonical):
+                program = original(model, args, None, custom_translation_table=table, **options)
         except Exception as error:
             _raise_reason(error)
             raise
@@ -206,15 +214,14 @@ def _save(program: Program, f: Any, options: Mapping[str, Any]) -> None:
 def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:
     """Stand in for the TorchScript exporter's way into it."""
     kept = _active[-1]
-    with kept._recording() as record, contextlib.ExitStack() as undo:
-        record.writing = Writing(record.calls, record.note)
-        # What is larger than one file may be, the exporter writes in parts beside a path; a buffer is faster.
-        target: Any = io.BytesIO()
-        if _weights(model) > MAX_FILE:
-            beside = None if f is None or hasattr(f, "write") else Path(f).parent
-            target = Path(undo.enter_context(tempfile.TemporaryDirectory(dir=beside)), "model.onnx")
+    canonical = kept._options.canonical
+    with kept._recording(model) as record, scratch(model, f) as target:
+        record.writing = Writing(record.calls, record.note, all_types=canonical)
+        as_inputs = options.pop("keep_initializers_as_inputs", None)
         try:
-            original(model, args, str(target) if isinstance(target, Path) else target, **options)
+            # Initializers that are inputs are not merged, and keep their names.
+            to: Any = str(target) if isinstance(target, Path) else target
+            original(model, args, to, keep_initializers_as_inputs=canonical or as_inputs, **options)
         except Exception as error:
             _raise_reason(error)
             raise
@@ -223,37 +230,12 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
         if lost and not _unused(lost, record, model, args, options.get("kwargs") or {}):
             _refuse_lost(lost, "the TorchScript exporter left it out")
         opsets = {**kept._options.custom_opsets, **(options.get("custom_opsets") or {})}
-        written = _read(target)
+        written = read(target)
+        if canonical and not as_inputs:
+            inputs = [value for value in written.graph.inputs if not value.is_initializer()]
+            written.graph.inputs[:] = inputs
         result = kept._finish(written, None, record, opsets)
-        _write(result, f)
-
-
-def _weights(model: Any) -> int:
-    """Return the bytes of a model's parameters and buffers; 0 where it has none that it could name."""
-    if not isinstance(model, torch.nn.Module):
-        return 0
-    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-
-
-def _read(written: Path | io.BytesIO) -> ir.Model:
-    if isinstance(written, Path):
-        return ir.load(written)
-    with written:
-        return ir.from_proto(onnx.load_from_string(written.getvalue()))
-
-
-def _write(program: Program, f: Any) -> None:
-    """Write the older exporter's file: in one, or with the weights beside it where they are too large."""
-    large = nbytes(program.model) > MAX_FILE
-    if f is None or hasattr(f, "write"):
-        ir.external_data.load_to_model(program.model)
-        if f is not None:
-            f.write(program.model_proto.SerializeToString())
-    elif large:
-        ir.save(program.model, f, external_data=f"{Path(f).name}.data")
-        program.model = ir.load(f)  # the weights are where the file is now
-    else:
-        ir.save(program.model, f)
+        write(result, f)
 
 
 def _unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: Mapping[str, Any]) -> bool:

@@ -26,3 +26,5 @@ class Options:
     bodies: Mapping[type[Function], BodyMaker] = field(default_factory=dict)
     overloads: bool = False
     fakes: Mapping[type[Function], Callable[..., Any]] = field(default_factory=dict)
+    domains: Mapping[str, str] = field(default_factory=dict)
+    canonical: bool = False

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -39,6 +40,18 @@ class Program(torch.onnx.ONNXProgram):
         self.calls = tuple(calls)
         self.moved = tuple(moved)
         self._functions = tuple(functions)
+
+    def save(self, destination: str | os.PathLike[str], **options: Any) -> None:
+        """Write the file, in one step: a reader never sees half of it, and a failure leaves what was there.
+
+        The options are those of ``torch.onnx.ONNXProgram.save``.
+        """
+        place = Path(destination)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as folder:
+            super().save(Path(folder, place.name), **options)
+            written = sorted(Path(folder).iterdir(), key=lambda path: path.name == place.name)
+            for path in written:  # the weights beside it first
+                os.replace(path, place.parent / path.name)
 
     def session(
         self,

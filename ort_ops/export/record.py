@@ -1,5 +1,6 @@
 """What one export has seen and written so far."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch.export import ExportedProgram
@@ -17,12 +18,14 @@ __all__ = ["Record"]
 class Record:
     """The calls of one export: those seen while the model ran, and what ``symbolic`` wrote for each.
 
+    ``names`` has for every name of a parameter or buffer the first one that it has in the state_dict;
     ``program`` is the captured program that is being translated, for the values of its constants;
     ``writing`` what the TorchScript exporter's calls of ``symbolic`` are noted in while it runs.
     """
 
     calls: list[Call] = field(default_factory=list)
     written: dict[int, tuple[Call, Whole | str]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     program: ExportedProgram | None = None
     writing: Writing | None = None
     exporting: bool = False

@@ -20,7 +20,8 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
-from .calls import Call, Slot, own_method
+from .calls import Call, Slot
+from .own import own_method
 
 __all__ = ["MARK", "MISSING", "Whole", "Written", "is_known", "run_symbolic", "write"]
 

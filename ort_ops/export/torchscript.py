@@ -19,8 +19,9 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
-from .calls import OWN, Call, Slot, make_call
+from .calls import Call, Dim, Slot, make_call
 from .operator import CALL
+from .own import OWN
 from .symbolic import Whole, run_symbolic
 
 __all__ = ["Writing", "mark_symbolic", "results_matter"]
@@ -29,9 +30,15 @@ _DYNAMIC = 6  # stands for a size that may vary; 0 and 1 torch takes for constan
 
 
 class Writing:
-    """The calls that were traced, matched in order with those that ``symbolic`` is run for."""
+    """The calls that were traced, matched in order with those that ``symbolic`` is run for.
 
-    def __init__(self, seen: Sequence[Call], note: Callable[[Call, Whole | str], None]) -> None:
+    ``all_types`` asks for the types of all results, also of those to which ``symbolic`` gives a type.
+    """
+
+    def __init__(
+        self, seen: Sequence[Call], note: Callable[[Call, Whole | str], None], *, all_types: bool = False
+    ) -> None:
+        self._all_types = all_types
         self._seen = seen
         self._waiting: list[Call] | None = None
         self._note = note
@@ -49,7 +56,9 @@ class Writing:
                 f"{call.name}: symbolic returned None for a result that the model uses; expected a value"
             )
         self._note(call, whole)
-        _set_types(call, values, outputs)
+        unknown = [output for output in outputs if output is not None and not _has_type(output)]
+        if unknown or self._all_types:
+            _set_types(call, values, outputs)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _next(self, asked: Call, values: Sequence[Any]) -> Call:
@@ -114,23 +123,33 @@ def _is_constant(node: Any) -> bool:
 
 def _set_types(call: Call, values: Sequence[Any], outputs: Sequence[Any]) -> None:
     """Give the results the dtypes and shapes that forward gives, where ``symbolic`` didn't say."""
-    unknown = [out for out in outputs if out is not None and out.type().varyingSizes() is None]
-    if not unknown:
-        return
     try:
-        results = _fake_results(call, values)
+        fakes, results = _fake_results(call, values)
     except Exception:
         # The shape of a result is a service to what comes after it; the file is right without.
         return
-    call.types = [(r.dtype, [s if isinstance(s, int) else None for s in r.shape]) for r in results]
+    dims: dict[Any, Dim] = {}
+    for index, fake in enumerate(fakes):
+        for axis, size in enumerate(fake.shape):
+            if isinstance(size, torch.SymInt):
+                dims.setdefault(size.node.expr, Dim(index, axis))
+    call.types = [
+        (r.dtype, [s if isinstance(s, int) else dims.get(s.node.expr) for s in r.shape]) for r in results
+    ]
     for output, (dtype, sizes) in zip(outputs, call.types, strict=True):
-        if output is not None and output.type().varyingSizes() is None:
-            output.setType(torch._C.TensorType.get().with_dtype(dtype).with_sizes(list(sizes)))
+        if output is not None and not _has_type(output):
+            known = [size if isinstance(size, int) else None for size in sizes]
+            output.setType(torch._C.TensorType.get().with_dtype(dtype).with_sizes(known))
 
 
-def _fake_results(call: Call, values: Sequence[Any]) -> list[Tensor]:
+def _has_type(value: Any) -> bool:
+    return value.type().varyingSizes() is not None
+
+
+def _fake_results(call: Call, values: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return fake tensors for the arguments, and what forward gives for them."""
     mode = FakeTensorMode(shape_env=ShapeEnv())
-    fakes = []
+    fakes: list[Tensor] = []
     for index, (value, (shape, dtype, device)) in enumerate(zip(values, call.examples, strict=True)):
         known = value.type().varyingSizes() or [None] * len(shape)
         sizes = [_DYNAMIC if k is None and s in (0, 1) else s for k, s in zip(known, shape, strict=True)]
@@ -144,7 +163,7 @@ def _fake_results(call: Call, values: Sequence[Any]) -> list[Tensor]:
         )
     with mode, torch.no_grad():
         results: list[Tensor] = CALL(fakes, [], call.key)
-    return results
+    return fakes, results
 
 
 def results_matter(run: Callable[[], Any], spoil: Callable[[bool], Any]) -> bool:

@@ -1,0 +1,59 @@
+"""Files of exporters: read, and written so that a reader never sees half of one."""
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from .program import Program
+from .size import MAX_FILE, nbytes
+
+__all__ = ["read", "scratch", "write"]
+
+
+@contextlib.contextmanager
+def scratch(model: Any, f: Any) -> Iterator[Path | io.BytesIO]:
+    """Give what the TorchScript exporter is to write into: a buffer, or a path where one is too small.
+
+    What is larger than one file may be, that exporter writes in parts beside a path; a buffer is faster.
+    """
+    if _weights(model) <= MAX_FILE:
+        yield io.BytesIO()
+        return
+    beside = None if f is None or hasattr(f, "write") else Path(f).parent
+    with tempfile.TemporaryDirectory(dir=beside) as folder:
+        yield Path(folder, "model.onnx")
+
+
+def _weights(model: Any) -> int:
+    """Return the bytes of a model's parameters and buffers; 0 where it has none that it could name."""
+    if not isinstance(model, torch.nn.Module):
+        return 0
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+def read(written: Path | io.BytesIO) -> ir.Model:
+    """Read what that exporter wrote."""
+    if isinstance(written, Path):
+        return ir.load(written)
+    with written:
+        return ir.from_proto(onnx.load_from_string(written.getvalue()))
+
+
+def write(program: Program, f: str | os.PathLike[str] | Any) -> None:
+    """Write the TorchScript exporter's file, with the weights beside it where they are too large for it."""
+    if f is None or hasattr(f, "write"):
+        ir.external_data.load_to_model(program.model)
+        if f is not None:
+            f.write(program.model_proto.SerializeToString())
+        return
+    program.save(f)
+    if nbytes(program.model) > MAX_FILE:
+        program.model = ir.load(f)  # the weights are where the file is now
