@@ -1,16 +1,36 @@
-"""Deciding whether two runtimes computed the same: how far apart they are, and how far they may be."""
+"""Deciding whether two runtimes computed the same: how far apart they are, and how far they may be.
+
+``check`` asks whether a file is right and whether a runtime computes it. It needs torch and onnx; the rest of
+this package doesn't, and is loaded without them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .compare import Difference, compare
+from .report import Report, Row
 from .tolerance import Arithmetic, arithmetic_of, dot_error
 from .verdict import ExitCode, Verdict, exit_code
+
+if TYPE_CHECKING:
+    from .checking import check
 
 __all__ = [
     "Arithmetic",
     "Difference",
     "ExitCode",
+    "Report",
+    "Row",
     "Verdict",
     "arithmetic_of",
+    "check",
     "compare",
     "dot_error",
     "exit_code",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "check":
+        return importlib.import_module(f"{__name__}.checking").check
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,200 @@
+"""Operators in torch's float64 that onnx's reference evaluator computes slowly, or in float32."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_average_pool import AveragePool_19 as ReferenceAveragePool
+from onnx.reference.ops.op_conv import Conv as ReferenceConv
+from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
+from onnx.reference.ops.op_grid_sample import GridSample as ReferenceGridSample
+from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["BY_TORCH"]
+
+_CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
+_MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+
+
+def _ints(given: Sequence[int] | None, rank: int, default: int = 1) -> list[int]:
+    return list(given) if given else [default] * rank
+
+
+def _pads(
+    auto_pad: str | None,
+    pads: Sequence[int] | None,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> list[tuple[int, int]]:
+    """Return what is added before and behind each axis, as ONNX's auto_pad has it."""
+    rank = len(kernel)
+    if auto_pad in (None, "", "NOTSET"):
+        given = _ints(pads, 2 * rank, 0)
+        return list(zip(given[:rank], given[rank:], strict=True))
+    if auto_pad == "VALID":
+        return [(0, 0)] * rank
+    padded = []
+    for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        total = max((-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
+        small = total // 2
+        padded.append((small, total - small) if auto_pad == "SAME_UPPER" else (total - small, small))
+    return padded
+
+
+def _pad(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    flat = [amount for pair in reversed(pads) for amount in pair]
+    return functional.pad(x, flat, value=value) if any(flat) else x
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+class Conv(ReferenceConv):
+    """Convolution over one, two or three axes."""
+
+    op_domain = ""
+
+    def _run(self, X: Any, W: Any, B: Any = None, **attributes: Any) -> tuple[Any]:  # type: ignore[override]  # noqa: N803
+        rank = X.ndim - 2
+        if rank not in _CONV or X.dtype != np.float64:
+            return super()._run(X, W, B, **attributes)  # type: ignore[no-any-return,no-untyped-call]
+        kernel = W.shape[2:]
+        strides, dilations = (_ints(attributes.get(name), rank) for name in ("strides", "dilations"))
+        pads = _pads(
+            attributes.get("auto_pad"), attributes.get("pads"), X.shape[2:], kernel, strides, dilations
+        )
+        bias = None if B is None else _tensor(B)
+        y = _CONV[rank](
+            _pad(_tensor(X), pads), _tensor(W), bias, strides, 0, dilations, attributes.get("group") or 1
+        )
+        return (y.numpy(),)
+
+
+class ConvTranspose(ReferenceConvTranspose):
+    """Transposed convolution with explicit pads of the same size on both sides."""
+
+    op_domain = ""
+
+    def _run(self, X: Any, W: Any, B: Any = None, **attributes: Any) -> tuple[Any]:  # type: ignore[override]  # noqa: N803
+        rank = X.ndim - 2
+        pads = _ints(attributes.get("pads"), 2 * rank, 0)
+        plain = attributes.get("auto_pad") in (None, "", "NOTSET") and not attributes.get("output_shape")
+        if rank not in _TRANSPOSED or X.dtype != np.float64 or not plain or pads[:rank] != pads[rank:]:
+            return super()._run(X, W, B, **attributes)  # type: ignore[no-any-return,no-untyped-call]
+        y = _TRANSPOSED[rank](
+            _tensor(X),
+            _tensor(W),
+            None if B is None else _tensor(B),
+            _ints(attributes.get("strides"), rank),
+            pads[:rank],
+            _ints(attributes.get("output_padding"), rank, 0),
+            attributes.get("group") or 1,
+            _ints(attributes.get("dilations"), rank),
+        )
+        return (y.numpy(),)
+
+
+class MaxPool(ReferenceMaxPool):
+    """Largest value of each window, without the indices."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, **attributes: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        rank = x.ndim - 2
+        if rank not in _MAX or x.dtype != np.float64 or len(self.output) > 1 or attributes.get("ceil_mode"):
+            return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
+        kernel = list(attributes["kernel_shape"])
+        strides, dilations = (_ints(attributes.get(name), rank) for name in ("strides", "dilations"))
+        pads = _pads(
+            attributes.get("auto_pad"), attributes.get("pads"), x.shape[2:], kernel, strides, dilations
+        )
+        y = _MAX[rank](_pad(_tensor(x), pads, -np.inf), kernel, strides, 0, dilations)
+        return (y.numpy(),)
+
+
+class AveragePool(ReferenceAveragePool):
+    """Mean of each window; of the elements that are there where padding doesn't count."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, **attributes: Any) -> tuple[Any]:  # type: ignore[override]
+        rank = x.ndim - 2
+        if rank not in _CONV or x.dtype != np.float64 or attributes.get("ceil_mode"):
+            return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
+        kernel = list(attributes["kernel_shape"])
+        strides, dilations = (_ints(attributes.get(name), rank) for name in ("strides", "dilations"))
+        pads = _pads(
+            attributes.get("auto_pad"), attributes.get("pads"), x.shape[2:], kernel, strides, dilations
+        )
+        channels = x.shape[1]
+        window = torch.ones((channels, 1, *kernel), dtype=torch.float64)
+
+        def total(values: Tensor) -> Tensor:
+            summed: Tensor = _CONV[rank](_pad(values, pads), window, None, strides, 0, dilations, channels)
+            return summed
+
+        given = _tensor(x)
+        count = (
+            float(np.prod(kernel)) if attributes.get("count_include_pad") else total(torch.ones_like(given))
+        )
+        return ((total(given) / count).numpy(),)
+
+
+class Erf(OpRun):
+    """The error function."""
+
+    op_domain = ""
+
+    def _run(self, x: Any) -> tuple[Any]:
+        return (torch.erf(_tensor(x)).numpy().reshape(x.shape),)
+
+
+class Gelu(OpRun):
+    """x times the normal distribution's integral up to x, or the approximation of it by tanh."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, approximate: str | None = None) -> tuple[Any]:
+        y = functional.gelu(_tensor(x), approximate=approximate or "none")
+        return (y.numpy().reshape(x.shape),)
+
+
+class GridSample(ReferenceGridSample):
+    """Interpolation at the points of a grid."""
+
+    op_domain = ""
+
+    def _run(self, X: Any, grid: Any, **attributes: Any) -> tuple[Any]:  # type: ignore[override]  # noqa: N803
+        mode = {"linear": "bilinear", "cubic": "bicubic"}.get(attributes["mode"], attributes["mode"])
+        if X.ndim not in (4, 5) or (X.ndim == 5 and mode == "bicubic"):
+            return super()._run(X, grid, **attributes)  # type: ignore[no-any-return,no-untyped-call]
+        y = functional.grid_sample(
+            _tensor(X), _tensor(grid), mode, attributes["padding_mode"], bool(attributes["align_corners"])
+        )
+        return (y.numpy(),)
+
+
+class AffineGrid(OpRun):
+    """The grid of points that an affine map gives."""
+
+    op_domain = ""
+
+    def _run(self, theta: Any, size: Any, align_corners: int | None = None) -> tuple[Any]:
+        grid = functional.affine_grid(_tensor(theta), size.tolist(), bool(align_corners))
+        return (grid.numpy(),)
+
+
+BY_TORCH: tuple[type[OpRun], ...] = (
+    *(Conv, ConvTranspose, MaxPool, AveragePool),
+    *(Erf, Gelu, GridSample, AffineGrid),
+)
+"""Implementations for ``ReferenceEvaluator``'s ``new_ops``."""

@@ -1,0 +1,186 @@
+"""Two questions about a model and its file: is the file right, and does the runtime compute it."""
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+from torch import nn
+
+from ort_ops.errors import ParityError
+from ort_ops.selection import Prefer
+
+from .exact import ExactFile
+from .export_side import ExportSide
+from .inputs import make_inputs
+from .original import ExactModel, to_numpy
+from .report import Report, Row
+from .runs import Run, Setting, make_run
+from .runtime_side import RuntimeSide
+from .sample import Sample, take_sample
+from .weights import match_weights
+
+__all__ = ["Rule", "check"]
+
+Rule = tuple[float, float]
+
+
+def check(
+    model: nn.Module,
+    file: str | os.PathLike[str] | onnx.ModelProto | torch.onnx.ONNXProgram,
+    inputs: Any = None,
+    providers: Sequence[str] = ("cpu",),
+    *,
+    seeds: int = 3,
+    functions: Iterable[type] | None = None,
+    trust: Iterable[str] = (),
+    libraries: Sequence[str | os.PathLike[str]] = (),
+    prefer: Prefer = "kernel",
+    levels: Sequence[str | None] = (None,),
+    threads: Sequence[int | None] = (None,),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    rule: Rule | None = None,
+) -> Report:
+    """Compare a model with its file, and runs of the file with the file.
+
+    model: in evaluation mode; it is run as it is, and a copy of it in float64.
+    file: the path, or the model in memory, or what an export gave.
+    inputs: the model's arguments: a tuple of tensors, or a dictionary by the names of forward's parameters,
+        in the order of the file's inputs; or a list of these. None makes some from what the file says of its
+        inputs, ``seeds`` times: with other values and other sizes of symbolic dimensions each.
+    providers: ``"cpu"``, ``"cuda"``, ``"cuda:use_tf32=0"``.
+    levels, threads: run at each of these optimisation levels (``LEVELS``), by each number of threads; None is
+        ONNX Runtime's default.
+    functions, trust, prefer: who runs custom nodes, as for ``ort_ops.InferenceSession``; a Function computes
+        its nodes in float64, too.
+    libraries: custom operator libraries for the sessions.
+    ranges, dims: for inputs that are made: the least and the largest value by the input's name, and sizes of
+        symbolic dimensions.
+    rule: (atol, rtol): judge runs by this rule against PyTorch's run instead.
+
+    *Export*: the file and the model are both evaluated in float64, casts in either lifted; they may differ by
+    float64's own rounding, and by what the rounding of constants in the file explains that are no weights of
+    the model. *Runtime*: a run may be off the file in float64 by four times what PyTorch's own run is off;
+    what is further off is less precise where the bound of the arithmetic explains it, and wrong else.
+    Integers, booleans and strings are the same or not; NaN and infinities are compared by place.
+
+    Raises ParityError where nothing can be compared: a model in training mode, no inputs, inputs that it
+    doesn't take. ProviderError where a provider isn't there. What the model raises comes through.
+    """
+    if not providers:
+        raise ParityError("no provider was given; expected one at least")
+    source, content = _open(file)
+    state = {name: to_numpy(tensor) for name, tensor in model.state_dict().items()}
+    weights = ((name, value.const_value.numpy()) for name, value in _initializers(content))
+    parameters, changed = match_weights(weights, state)
+    own = functions if functions is not None else getattr(file, "_functions", None)
+    exact_file = ExactFile(content, functions=own, trust=trust, parameters=parameters)
+    exact_model = ExactModel(model)
+    options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
+    runs = [
+        make_run(source, Setting(*each), libraries, options)
+        for each in itertools.product(providers, levels, threads)
+    ]
+    samples = _samples(model, exact_model, exact_file, inputs, seeds, ranges, dims)
+    rows = _judge(exact_file, samples, runs, rule, [str(each) for each in changed])
+    return Report(tuple(rows), tuple(_notes(exact_file, exact_model, changed)), _versions())
+
+
+def _open(file: Any) -> tuple[str | bytes, ir.Model]:
+    """Return what a session is made from, and the model."""
+    if isinstance(file, str | os.PathLike):
+        return os.fspath(file), ir.load(file)
+    if isinstance(file, torch.onnx.ONNXProgram):
+        file = file.model_proto
+    if not isinstance(file, onnx.ModelProto):
+        raise ParityError(
+            f"the file is a {type(file).__name__}; expected a path, a ModelProto or an ONNXProgram"
+        )
+    return file.SerializeToString(), ir.from_proto(file)
+
+
+def _initializers(model: ir.Model) -> list[tuple[str, Any]]:
+    return [(name, v) for name, v in model.graph.initializers.items() if v.const_value is not None]
+
+
+def _samples(
+    model: nn.Module,
+    exact_model: ExactModel,
+    exact_file: ExactFile,
+    inputs: Any,
+    seeds: int,
+    ranges: Mapping[str, tuple[float, float]] | None,
+    dims: Mapping[str, int] | None,
+) -> list[Sample]:
+    if inputs is None:
+        made = [
+            tuple(
+                _to_torch(array)
+                for array in make_inputs(exact_file.model, sample=i, ranges=ranges, dims=dims).values()
+            )
+            for i in range(seeds)
+        ]
+    else:
+        made = inputs if isinstance(inputs, list) else [inputs]
+    if not made:
+        raise ParityError("no inputs were given; expected one sample at least")
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    return [take_sample(model, exact_model, exact_file, given, device) for given in made]
+
+
+def _to_torch(array: Any) -> torch.Tensor:
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _judge(
+    file: ExactFile, samples: Sequence[Sample], runs: Sequence[Run], rule: Rule | None, changed: Sequence[str]
+) -> list[Row]:
+    export = ExportSide(file, changed)
+    rows = _worst([export.judge(sample, number) for number, sample in enumerate(samples)])
+    for run in runs:
+        runtime = RuntimeSide(file, run, rule)
+        rows += _worst([runtime.judge(sample, number) for number, sample in enumerate(samples)])
+    return rows
+
+
+def _worst(judged: Sequence[Sequence[Row]]) -> list[Row]:
+    """Return for each output the row of the sample at which it is worst, with the elements of all."""
+    kept = []
+    for rows in zip(*judged, strict=True):
+        report = Report(rows)
+        graves = [row for row in rows if row.verdict == report.verdict] or list(rows)
+        worst = max(graves, key=lambda row: row.max_abs / row.tolerance if row.tolerance else row.max_abs)
+        faults = [row.smallest_fault for row in rows if row.smallest_fault is not None]
+        elements = sum(row.elements for row in rows)
+        kept.append(replace(worst, elements=elements, smallest_fault=max(faults, default=None)))
+    return kept
+
+
+def _notes(file: ExactFile, model: ExactModel, changed: Sequence[Any]) -> Iterable[str]:
+    for note in file.notes.values():
+        yield (
+            f"node {note.node} ({note.op}) of the file was not evaluated in float64: {note.reason}; a fault "
+            "in it below the precision that it has is not seen"
+        )
+    for operation, reason in model.notes.items():
+        yield f"{operation} of the model was not computed in float64: {reason}"
+    for each in changed:
+        yield str(each)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "ort_ops": version("ort-ops"),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,68 @@
+"""Custom nodes in float64: by the forward of the Function that they stand for, or by a registered kernel."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto, defs
+from onnx.reference.op_run import OpRun
+
+from ort_ops.functions import function_ops
+from ort_ops.model import read_model
+from ort_ops.registry import Op, find_ops
+
+__all__ = ["custom_ops"]
+
+
+def custom_ops(
+    model: ModelProto, functions: Iterable[type] | None, trust: Iterable[str]
+) -> list[type[OpRun]]:
+    """Return for onnx's reference evaluator who computes each custom operator of a model without weights.
+
+    A Function's forward comes first, then a Python kernel; an operator with neither is left to its function
+    body in the file.
+    """
+    read = read_model(model.SerializeToString())
+    by_function, _ = function_ops(read, functions, trust)
+    found: list[type[OpRun]] = []
+    for domain, name in sorted({node.op for node in read.nodes}):
+        if domain in ("", "ai.onnx") and defs.has(name):
+            continue
+        if (domain, name) in by_function:
+            found.append(_by_function(domain, name, by_function[domain, name]))
+            continue
+        op = next(iter(find_ops((domain, name))), None)
+        if op is not None:
+            found.append(_by_kernel(domain, name, op))
+    return found
+
+
+def _by_function(domain: str, name: str, op: Op) -> type[OpRun]:
+    def _run(self: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
+        tensors = [None if array is None else torch.from_numpy(np.array(array)) for array in inputs]
+        with torch.no_grad():
+            result = op.kernel.function(self.onnx_node.name, *tensors)
+        results = result if isinstance(result, tuple) else (result,)
+        return tuple(tensor.detach().cpu().numpy() for tensor in results)
+
+    return type(name, (OpRun,), {"op_domain": domain, "_run": _run})
+
+
+def _by_kernel(domain: str, name: str, op: Op) -> type[OpRun]:
+    def _run(self: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
+        arrays = [_to(op.kernel.array, array) for array in inputs]
+        given = {
+            attribute.name: getattr(self, attribute.name, None) for attribute in self.onnx_node.attribute
+        }
+        result = op.kernel.function(*arrays, **given)
+        results = result if isinstance(result, tuple) else (result,)
+        return tuple(np.asarray(r.detach().cpu() if isinstance(r, torch.Tensor) else r) for r in results)
+
+    return type(name, (OpRun,), {"op_domain": domain, "_run": _run})
+
+
+def _to(kind: str, array: Any) -> Any:
+    if array is None or kind == "numpy":
+        return array
+    return torch.from_numpy(np.array(array))

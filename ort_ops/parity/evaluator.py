@@ -1,0 +1,81 @@
+"""onnx's reference evaluator made to compute in float64.
+
+Element types, constants and casts of floating-point numbers become float64, in graphs inside of nodes and in
+the bodies of functions too; 8-bit floats are quantised values, and stay.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
+
+from .by_torch import BY_TORCH
+from .constants import meant, meant_all
+
+__all__ = ["WideEvaluator", "is_narrow", "read_constant", "widened"]
+
+_NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+# Attributes that name an element type for floating-point results.
+_TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "softmax_precision"})
+_FEW = 4  # elements of a constant that are read as what was meant by them
+
+
+def is_narrow(array: Any) -> bool:
+    """Tell whether an array holds floating-point numbers in fewer bits than float64, and not quantised."""
+    return isinstance(array, np.ndarray | np.generic) and array.dtype.name in (
+        "float32",
+        "float16",
+        "bfloat16",
+    )
+
+
+def widened(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in float64 if it is narrow, exactly."""
+    return array.astype(np.float64) if is_narrow(array) else array
+
+
+def _read(value: Any) -> Any:
+    """Return a constant in float64: what was meant by it where it is small."""
+    if isinstance(value, np.float32):
+        return meant(value)
+    if isinstance(value, list) and value and isinstance(value[0], np.float32):
+        return [meant(item) for item in value]
+    return read_constant(value) if isinstance(value, np.ndarray) else value
+
+
+def read_constant(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a constant in float64: what was meant by it where it has few elements."""
+    return meant_all(array) if is_narrow(array) and array.size <= _FEW else widened(array)
+
+
+class WideEvaluator(ReferenceEvaluator):
+    """The reference evaluator in float64.
+
+    ``new_ops`` are implementations of operators, as ``ReferenceEvaluator`` takes them.
+    """
+
+    def __init__(self, proto: Any, new_ops: Sequence[type] | None = None, **options: Any) -> None:
+        super().__init__(proto, new_ops=[*(new_ops or ()), *BY_TORCH], **options)
+
+    def _init(self) -> None:
+        super()._init()
+        self.rt_inits_ = {name: _read(array) for name, array in self.rt_inits_.items()}
+        for operator in self.rt_nodes_:
+            _widen(operator)
+
+
+def _widen(operator: Any) -> None:
+    """Make one node compute in float64."""
+    for name, value in vars(operator).items():
+        if name in _TYPE_ATTRIBUTES and value in _NARROW:
+            setattr(operator, name, int(TensorProto.DOUBLE))
+        else:
+            setattr(operator, name, _read(value))
+    kind = operator.onnx_node.op_type
+    if kind == "Constant" and getattr(operator, "cst_name", "") in ("value_float", "value_floats"):
+        operator.cst_convert = lambda value: np.asarray(value, np.float64)
+    if kind == "ConstantOfShape" and operator.value is None:
+        operator.value = np.zeros(1)

@@ -1,0 +1,247 @@
+"""A file evaluated in float64, node by node.
+
+The steps are onnx's own reference evaluator's. Weights are widened when a node reads them and dropped again,
+values when nothing reads them any more. What can't be had in float64 is computed as the file has it, and that
+is noted.
+"""
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper
+
+from ort_ops.errors import ParityError
+
+from .custom import custom_ops
+from .evaluator import WideEvaluator, is_narrow, read_constant, widened
+from .single import run_single
+
+__all__ = ["ExactFile", "Narrow", "Step"]
+
+Values = Mapping[str, NDArray[Any]]
+_ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A node that could not be evaluated in float64, and why."""
+
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node that has been evaluated: what it was given and what it gave, None for what is absent.
+
+    ``again`` evaluates it on other inputs.
+    """
+
+    node: NodeProto
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    again: Callable[[Sequence[Any]], Sequence[Any]]
+
+
+class ExactFile:
+    """A model file that can be evaluated in float64.
+
+    model: the path, or a model in memory.
+    functions, trust: whose forward may compute custom nodes, as for ``ort_ops.InferenceSession``.
+    parameters: names of initializers that are weights of the model bit by bit. Other small constants are
+        taken for what was meant by them (see ``constants``); weights are what they are.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | ir.Model,
+        *,
+        functions: Iterable[type] | None = None,
+        trust: Iterable[str] = (),
+        parameters: Iterable[str] = (),
+    ) -> None:
+        self.model = ir.load(model) if isinstance(model, str | os.PathLike) else model
+        self.notes: dict[str, Narrow] = {}
+        self.parameters = set(parameters)
+        graph = self.model.graph
+        self.inputs = [value.name or "" for value in graph.inputs if not value.is_initializer()]
+        self.outputs = [value.name or "" for value in graph.outputs]
+        self.types = {value.name: value.dtype for value in _all_values(graph)}
+        bare = _without_weights(self.model)
+        self._evaluator = WideEvaluator(bare, custom_ops(bare, functions, trust))
+        self.nodes: list[NodeProto] = [operator.onnx_node for operator in self._evaluator.rt_nodes_]
+        self._last_use = _last_uses(self.nodes, self.outputs)
+
+    def weight(self, name: str) -> NDArray[Any]:
+        """Return an initializer as it is computed with: widened, or what was meant by a small constant."""
+        array = self.written(name)
+        return widened(array) if name in self.parameters else read_constant(array)
+
+    def written(self, name: str) -> NDArray[Any]:
+        """Return an initializer as the file has it."""
+        tensor = self.model.graph.initializers[name].const_value
+        if tensor is None:
+            raise ParityError(f"initializer {name!r} has no value")
+        return tensor.numpy()
+
+    def run(
+        self,
+        feed: Values,
+        *,
+        replaced: Values | None = None,
+        after: Callable[[Step], Sequence[Any] | None] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate the file; returns its outputs by name, floating-point ones in float64.
+
+        feed: the inputs by name, of any floating-point dtype.
+        replaced: initializers to be used instead of the file's own.
+        after: called after each node; may return other outputs, with which the evaluation goes on.
+
+        Raises ParityError where a node can be evaluated neither in float64 nor as the file has it.
+        """
+        replaced = replaced or {}
+        values: dict[str, Any] = {"": None}
+        for name in self.inputs:
+            if name not in feed:
+                raise ParityError(f"input {name!r} is missing; the file takes {self.inputs}")
+            values[name] = widened(np.asarray(feed[name]))
+        initializers = self.model.graph.initializers
+        for place, operator in enumerate(self._evaluator.rt_nodes_):
+            node = operator.onnx_node
+            for name in _reads(node):
+                if name not in values and name in initializers:
+                    values[name] = replaced[name] if name in replaced else self.weight(name)
+            inputs = [values[name] for name in node.input]
+            compute = functools.partial(self._compute, operator, values)
+            outputs = compute(inputs)
+            if after is not None:
+                outputs = after(Step(node, inputs, outputs, compute)) or outputs
+            values.update(zip(node.output, outputs, strict=False))
+            values[""] = None
+            for name in self._last_use[place]:
+                values.pop(name, None)
+        for name in self.outputs:
+            if name not in values and name in initializers:
+                values[name] = replaced[name] if name in replaced else self.weight(name)
+        return {name: values[name] for name in self.outputs}
+
+    def _compute(self, operator: Any, values: Mapping[str, Any], inputs: Sequence[Any]) -> Sequence[Any]:
+        node = operator.onnx_node
+        context = {"context": {k: v for k, v in values.items() if k}} if operator.need_context() else {}
+        try:
+            with np.errstate(all="ignore"):
+                outputs = operator.run(*inputs, **context)
+        except Exception as error:
+            outputs = self._compute_narrow(node, inputs, error)
+        narrow = [output for output in outputs if is_narrow(output)]
+        if narrow:
+            self._note(node, f"its result is {narrow[0].dtype}")
+        elif any(_loses(output) for output in outputs) and any(_is_wide(value) for value in inputs):
+            self._note(node, "its result has no more digits than float32 has")
+        return [widened(np.asarray(o)) if is_narrow(o) else o for o in outputs]
+
+    def _compute_narrow(self, node: NodeProto, inputs: Sequence[Any], error: Exception) -> Sequence[Any]:
+        """Compute a node as the file has it, in ONNX Runtime on the CPU."""
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        narrow = [
+            _narrowed(value, self.types.get(name)) for name, value in zip(node.input, inputs, strict=True)
+        ]
+        try:
+            outputs = run_single(self.model, node, narrow)
+        except Exception as second:
+            raise ParityError(
+                f"node {node.name!r} ({node.op_type}) can be evaluated neither in float64 ({reason}) nor as "
+                f"the file has it ({second})"
+            ) from error
+        self._note(node, reason)
+        return outputs
+
+    def _note(self, node: NodeProto, reason: str) -> None:
+        self.notes.setdefault(
+            node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
+        )
+
+
+def _all_values(graph: ir.Graph) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _without_weights(model: ir.Model) -> ModelProto:
+    """Return the model with its initializers as inputs, for the evaluator to look at the nodes only."""
+    graph = model.graph
+    names = Counter(node.name for node in graph)
+    bare = onnx.GraphProto(name="graph")
+    for place, node in enumerate(graph):
+        proto = ir.to_proto(node)
+        if not node.name or names[node.name] > 1:  # by its name it is talked about
+            proto.name = f"{node.op_type}#{place}"
+        bare.node.append(proto)
+    for name in dict.fromkeys([*(value.name for value in graph.inputs), *graph.initializers]):
+        bare.input.append(onnx.ValueInfoProto(name=name))
+    bare.output.extend(onnx.ValueInfoProto(name=value.name) for value in graph.outputs)
+    imports = [helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    functions = [ir.to_proto(function) for function in model.functions.values()]
+    return helper.make_model(bare, opset_imports=imports, functions=functions)
+
+
+def _reads(node: NodeProto) -> Iterable[str]:
+    """Give the names that a node reads, those that graphs inside of it read included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (output.name for output in graph.output)
+
+
+def _last_uses(nodes: Sequence[NodeProto], kept: Iterable[str]) -> list[list[str]]:
+    """Return for each node the names that nothing reads after it."""
+    last: dict[str, int] = {}
+    for place, node in enumerate(nodes):
+        for name in (*_reads(node), *node.output):
+            last[name] = place
+    found: list[list[str]] = [[] for _ in nodes]
+    for name, place in last.items():
+        if name and name not in set(kept):
+            found[place].append(name)
+    return found
+
+
+def _is_wide(value: Any) -> bool:
+    """Tell whether an array holds numbers that float32 doesn't."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64:
+        return False
+    finite = value[np.isfinite(value)]
+    with np.errstate(over="ignore"):
+        return bool((finite.astype(np.float32) != finite).any())
+
+
+def _loses(output: Any) -> bool:
+    """Tell whether an operator gave float64 that it computed in float32."""
+    if not isinstance(output, np.ndarray) or output.dtype != np.float64 or output.size < _ENOUGH:
+        return False
+    return not _is_wide(output) and bool((output != np.round(output)).sum() >= _ENOUGH)
+
+
+def _narrowed(value: Any, dtype: ir.DataType | None) -> Any:
+    """Return a value in the type that the file has for it; float32 where the file doesn't say."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64:
+        return value
+    if dtype is None or dtype not in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE):
+        return value.astype(np.float32)
+    if dtype == ir.DataType.BFLOAT16:
+        return value.astype(ml_dtypes.bfloat16)
+    return value.astype(np.float16 if dtype == ir.DataType.FLOAT16 else np.float64)

@@ -1,0 +1,258 @@
+"""Is the file right: the file in float64 beside the model in float64."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .evaluator import is_narrow
+from .exact import ExactFile, Step
+from .report import Row
+from .rounding import constant_spread, rounding_spread, spread_of
+from .sample import Sample
+from .tolerance import arithmetic_of
+from .verdict import Verdict
+
+__all__ = ["ExportSide"]
+
+Array = NDArray[Any]
+
+_DOUBLE = 2.0**-53
+# PyTorch's own error in its own arithmetic, scaled down to float64's, times this is what float64's rounding
+# may do on both sides together.
+_NOISE = 64.0
+_STEP = 1e-3  # by which a weight is changed to plant a fault
+
+
+class ExportSide:
+    """Judges the outputs of a file; ``changed`` says which weights in it are not the model's."""
+
+    def __init__(self, file: ExactFile, changed: Sequence[str]) -> None:
+        self._file = file
+        self._changed = changed
+
+    def judge(self, sample: Sample, number: int) -> list[Row]:
+        """Return a row for each output."""
+        names = self._file.outputs
+        if len(names) != len(sample.model):
+            reason = f"the file has {len(names)} outputs and the model {len(sample.model)}"
+            return [
+                self._row(name, None, sample, number, Verdict.EXPORT_WRONG, reason) for name in names
+            ] or [self._row("", None, sample, number, Verdict.EXPORT_WRONG, reason)]
+        rows = []
+        spreads = _Spreads(self._file, sample, self._constants)
+        for place, name in enumerate(names):
+            mismatch = self._mismatch(name, place, sample)
+            if mismatch:
+                rows.append(self._row(name, place, sample, number, Verdict.EXPORT_WRONG, mismatch))
+                continue
+            row = self._compare(name, place, sample, number)
+            for reason, spread in spreads.by_reason(name):
+                if row.verdict is Verdict.EXPORT_WRONG and row.dtype == "float64":
+                    row = self._compare(name, place, sample, number, spread(), reason)
+            rows.append(row)
+        return [self._with_fault(row, sample) for row in rows]
+
+    def _mismatch(self, name: str, place: int, sample: Sample) -> str:
+        """Say in what an output is of another kind than the model's, before any value is looked at."""
+        got, expected, own = sample.file[name], sample.model[place], sample.torch[place]
+        if not isinstance(got, np.ndarray):
+            return f"the file gives a {type(got).__name__}, the model a tensor"
+        declared = self._file.types.get(name)
+        if declared is not None and declared.numpy() != own.dtype:
+            return f"the file gives {declared.numpy().name}, the model {own.dtype.name}"
+        if got.shape != expected.shape:
+            return f"the file gives the shape {got.shape}, the model {expected.shape}"
+        if got.dtype != expected.dtype:
+            return f"the file gives {got.dtype.name} in float64, the model {expected.dtype.name}"
+        return ""
+
+    def _compare(
+        self,
+        name: str,
+        place: int,
+        sample: Sample,
+        number: int,
+        spread: Sequence[Array] = (),
+        reason: str = "float64's own rounding",
+    ) -> Row:
+        got, expected, own = sample.file[name], sample.model[place], sample.torch[place]
+        if got.dtype != np.float64:
+            same = got == expected
+            verdict = Verdict.EQUAL if bool(np.all(same)) else Verdict.EXPORT_WRONG
+            reason = (
+                "every element is the same" if verdict is Verdict.EQUAL else f"{int((~same).sum())} differ"
+            )
+            return self._row(name, place, sample, number, verdict, reason, same=same)
+        tolerance = _noise(own, expected) + float(spread_of(got, spread).max(initial=0.0))
+        apart = _apart(got, expected)
+        worst = float(apart.max(initial=0.0))
+        verdict = Verdict.EQUAL if worst <= tolerance else Verdict.EXPORT_WRONG
+        if verdict is Verdict.EXPORT_WRONG:
+            reason = "; ".join([f"beyond {reason}", *self._changed])
+        return self._row(name, place, sample, number, verdict, reason, apart=apart, tolerance=tolerance)
+
+    def _row(
+        self,
+        name: str,
+        place: int | None,
+        sample: Sample,
+        number: int,
+        verdict: Verdict,
+        reason: str,
+        *,
+        apart: Array | None = None,
+        same: Array | None = None,
+        tolerance: float = 0.0,
+    ) -> Row:
+        got = sample.file.get(name)
+        expected = sample.model[place] if place is not None else None
+        if apart is None and same is not None:
+            apart = (~same).astype(np.float64)
+        index = None
+        if apart is not None and apart.size:
+            index = tuple(int(i) for i in np.unravel_index(int(np.argmax(apart)), apart.shape))
+        size = got.size if apart is not None and isinstance(got, np.ndarray) else 0
+        return Row(
+            question="export",
+            output=name,
+            provider="",
+            ran="float64",
+            dtype=got.dtype.name if isinstance(got, np.ndarray) else "",
+            shape=got.shape if isinstance(got, np.ndarray) else (),
+            elements=size,
+            verdict=verdict,
+            reason=reason,
+            max_abs=float(apart.max(initial=0.0)) if apart is not None else 0.0,
+            index=index,
+            got=got[index].item() if index is not None and isinstance(got, np.ndarray) else None,
+            expected=expected[index].item() if index is not None and expected is not None else None,
+            tolerance=tolerance,
+            sample=number,
+        )
+
+    def _constants(self) -> list[str]:
+        """Return the constants that are no weights of the model, and not so simple that they are known."""
+        found = []
+        for name in self._file.model.graph.initializers:
+            if name in self._file.parameters:
+                continue
+            written = self._file.written(name)
+            if is_narrow(written) and bool((written.astype(np.float64) != np.round(written)).any()):
+                found.append(name)
+        return found
+
+    def _with_fault(self, row: Row, sample: Sample) -> Row:
+        """Plant a fault in a weight of the file that is only just found, and say how much it changes."""
+        if row.verdict is not Verdict.EQUAL or row.dtype != "float64" or not row.elements:
+            return row
+        return replace(row, smallest_fault=self._plant(row, sample))
+
+    def _plant(self, row: Row, sample: Sample) -> float | None:
+        base = sample.file[row.output]
+        for plant in [*map(self._in_weight, self._plantable()), self._in_result(row.output)]:
+
+            def change(step: float, plant: Callable[[float], dict[str, Any]] = plant) -> float:
+                outputs = self._file.run(sample.feed, **plant(step))
+                return float(_apart(outputs[row.output], base).max(initial=0.0))
+
+            first = change(_STEP)
+            if not 0 < first < np.inf:
+                continue
+            # The change must be found whatever the difference is that is there already.
+            step = _STEP * (row.tolerance + row.max_abs) / first
+            for _ in range(12):
+                step = max(step, 2.0**-51)
+                found = change(step)
+                if found > row.tolerance + row.max_abs:
+                    return found
+                step *= 1.25
+        return None
+
+    def _in_weight(self, name: str) -> Callable[[float], dict[str, Any]]:
+        """Return what changes the largest element of a weight by a share of it."""
+        weight = self._file.weight(name)
+
+        def plant(step: float) -> dict[str, Any]:
+            return {"replaced": {name: _planted(weight, step)}}
+
+        return plant
+
+    def _in_result(self, name: str) -> Callable[[float], dict[str, Any]]:
+        """Return what changes the largest element of an output by a share of it."""
+
+        def plant(step: float) -> dict[str, Any]:
+            def after(done: Step) -> Sequence[Any]:
+                pairs = zip(done.node.output, done.outputs, strict=False)
+                return [_planted(value, step) if each == name else value for each, value in pairs]
+
+            return {"after": after}
+
+        return plant
+
+    def _plantable(self) -> list[str]:
+        """Return a few weights to plant a fault in: those that are read last, which show at once."""
+        initializers = self._file.model.graph.initializers
+        read = [n for node in reversed(self._file.nodes) for n in reversed(node.input) if n in initializers]
+        return [
+            n for n in dict.fromkeys(read) if is_narrow(self._file.written(n)) and self._file.written(n).any()
+        ][:4]
+
+
+class _Spreads:
+    """What explains a difference that float64's rounding doesn't at first sight, once it is asked for."""
+
+    def __init__(self, file: ExactFile, sample: Sample, constants: Callable[[], list[str]]) -> None:
+        self._file, self._sample, self._names = file, sample, constants
+        self._found: dict[str, list[dict[str, Array]]] = {}
+
+    def by_reason(self, name: str) -> Iterator[tuple[str, Callable[[], list[Array]]]]:
+        """Give each explanation, and how far it may move an output."""
+        yield (
+            "float64's rounding, which the file's own steps magnify",
+            lambda: [outputs[name] for outputs in self._get("rounding", self._rounding)],
+        )
+        yield (
+            "constants in the file that are no weights of the model, rounded to its dtype",
+            lambda: [outputs[name] for outputs in self._get("constants", self._constants)],
+        )
+
+    def _get(self, kind: str, compute: Callable[[], list[dict[str, Array]]]) -> list[dict[str, Array]]:
+        if kind not in self._found:
+            self._found[kind] = compute()
+        return self._found[kind]
+
+    def _rounding(self) -> list[dict[str, Array]]:
+        return rounding_spread(self._file, self._sample.feed, {"": arithmetic_of(np.float64)})
+
+    def _constants(self) -> list[dict[str, Array]]:
+        both = constant_spread(self._file, self._sample.feed, self._names())
+        return [*both, *self._get("rounding", self._rounding)]
+
+
+def _planted(array: Array, step: float) -> Array:
+    planted = array.copy()
+    if planted.size:
+        size = np.where(np.isfinite(array), np.abs(array), -1.0)
+        planted[np.unravel_index(int(np.argmax(size)), array.shape)] *= 1 + step
+    return planted
+
+
+def _noise(own: Array, exact: Array) -> float:
+    """Return what float64's rounding may do, from what the model's own arithmetic does to it."""
+    if own.dtype.kind not in "fV" and own.dtype.name != "bfloat16":
+        return 0.0
+    unit = arithmetic_of(own.dtype).storage
+    finite = np.abs(exact[np.isfinite(exact)])
+    error = _apart(own.astype(np.float64), exact)
+    usual = float(error[np.isfinite(error)].max(initial=0.0))
+    return _NOISE * _DOUBLE / unit * max(usual, unit * float(finite.max(initial=0.0)))
+
+
+def _apart(a: Array, b: Array) -> Array:
+    """Return how far apart elements are; NaN and infinities only equal themselves."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf))

@@ -1,0 +1,157 @@
+"""A PyTorch model as it is, and in float64 with the casts in it lifted."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ort_ops.errors import ParityError
+
+__all__ = ["ExactModel", "run_model", "to_numpy"]
+
+_NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array on the CPU, bfloat16 in ml_dtypes' type."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def run_model(model: nn.Module, arguments: Arguments) -> list[Any]:
+    """Run a model as it is; returns the leaves of what it returns."""
+    with _left_as_it_is(model):
+        return _leaves(model(*arguments[0], **arguments[1]))
+
+
+class ExactModel:
+    """A model that computes in float64, whatever dtypes are written in it.
+
+    Its parameters and buffers are copies. Where an operation has no float64 form it is computed in the dtype
+    that it has one for, and noted in ``notes``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        try:
+            self._model = copy.deepcopy(model).double()
+        except Exception as error:
+            raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
+        self.notes: dict[str, str] = {}
+        named = (*model.parameters(), *model.buffers())
+        self._dtype = next((tensor.dtype for tensor in named if tensor.dtype in _NARROW), torch.float32)
+
+    def run(
+        self, arguments: Arguments, seen: Callable[[str, Sequence[Tensor]], None] | None = None
+    ) -> list[Any]:
+        """Compute in float64; returns the leaves of what the model returns.
+
+        ``seen`` is called with the name of each operation of torch and the tensors that it gave.
+        """
+        positional, keywords = pytree.tree_map_only(Tensor, _wide, arguments)
+        default = torch.get_default_dtype()
+        with _left_as_it_is(self._model):
+            torch.set_default_dtype(torch.float64)
+            try:
+                with _Epsilon(self._dtype), _Wide(self.notes, seen):
+                    return _leaves(self._model(*positional, **keywords))
+            finally:
+                torch.set_default_dtype(default)
+
+
+@contextlib.contextmanager
+def _left_as_it_is(model: nn.Module) -> Iterator[None]:
+    """Run without gradients, and put buffers and random numbers back as they were."""
+    if any(module.training for module in model.modules()):
+        names = (name or type(model).__name__ for name, module in model.named_modules() if module.training)
+        raise ParityError(f"{next(names)} is in training mode; expected evaluation mode: call model.eval()")
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else ()
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        try:
+            yield
+        finally:
+            for name, buffer in model.named_buffers():
+                if name in buffers and not torch.equal(buffer, buffers[name]):
+                    buffer.copy_(buffers[name])
+
+
+def _leaves(returned: Any) -> list[Any]:
+    return [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.dtype in _NARROW else tensor
+
+
+class _Epsilon(TorchFunctionMode):
+    """Give rms_norm without an epsilon that of the model's dtype: it would take float64's."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dtype = dtype
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func is torch.rms_norm and len(args) < 5 and (len(args) < 4 or args[3] is None):
+            args, given["eps"] = args[:3], given.get("eps") or torch.finfo(self._dtype).eps
+        return func(*args, **given)
+
+
+class _Wide(TorchDispatchMode):
+    """Compute each operation in float64."""
+
+    def __init__(self, notes: dict[str, str], seen: Callable[[str, Sequence[Tensor]], None] | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._notes, self._seen = notes, seen
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = pytree.tree_map(_widen, (args, dict(kwargs or {})))
+        try:
+            result = func(*given[0], **given[1])
+        except (NotImplementedError, RuntimeError) as error:
+            if "not implemented for" not in str(error) and not isinstance(error, NotImplementedError):
+                raise
+            narrow = pytree.tree_map_only(Tensor, _narrow, given)
+            result = func(*narrow[0], **narrow[1])
+            self._notes.setdefault(str(func), str(error).partition("\n")[0])
+        result = pytree.tree_map_only(Tensor, _keep_or_widen, result)
+        if self._seen is not None:
+            self._seen(str(func), [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)])
+        return result
+
+
+def _widen(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return _wide(leaf)
+    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _NARROW else leaf
+
+
+def _narrow(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def _keep_or_widen(tensor: Tensor) -> Tensor:
+    return _wide(tensor) if tensor.dtype in _NARROW else tensor
+
+
+def as_arrays(leaves: Sequence[Any]) -> list[NDArray[Any]]:
+    """Return results as arrays; a Python number is a scalar."""
+    return [to_numpy(leaf) if isinstance(leaf, Tensor) else np.asarray(leaf) for leaf in leaves]

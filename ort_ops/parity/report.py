@@ -1,0 +1,109 @@
+"""What a check found: a row for each question, output and provider, and all of them as text and JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from .verdict import ExitCode, Verdict, exit_code
+
+__all__ = ["Report", "Row"]
+
+# From what matters most to what matters least.
+_ORDER = (
+    Verdict.EXPORT_WRONG,
+    Verdict.RUNTIME_WRONG,
+    Verdict.REDUCED_PRECISION,
+    Verdict.CANNOT_SAY,
+    Verdict.LESS_PRECISE,
+    Verdict.EQUAL,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output under one question, at the sample of inputs at which it is worst.
+
+    question: ``"export"``, the file in float64 beside the model in float64, or ``"runtime"``, a run of the
+        file beside the file in float64.
+    output: its name in the file. provider: as it was asked for; empty under ``"export"``.
+    ran: who evaluated the nodes: for a run how many were on which provider, and who ran the custom ones.
+    dtype, shape: of what was compared; elements: how many, over all samples.
+    max_abs: the largest difference. max_ulp: in units in the last place of dtype; 0 where it has none.
+    error: of the run against float64; torch_error: PyTorch's own; ratio: of the two, None where one is 0.
+    index, got, expected: the element that comes nearest to what is tolerated, or goes furthest beyond it.
+    tolerance: how far that element may be off, and reason, why.
+    smallest_fault: the smallest change to the output that would have been found; None where none would.
+    sample: the number of the inputs that the row is about.
+    """
+
+    question: Literal["export", "runtime"]
+    output: str
+    provider: str
+    ran: str
+    dtype: str
+    shape: tuple[int, ...]
+    elements: int
+    verdict: Verdict
+    reason: str
+    max_abs: float = 0.0
+    max_ulp: int = 0
+    error: float | None = None
+    torch_error: float | None = None
+    ratio: float | None = None
+    index: tuple[int, ...] | None = None
+    got: Any = None
+    expected: Any = None
+    tolerance: float = 0.0
+    smallest_fault: float | None = None
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every comparison of a check, and what is to be known about them.
+
+    notes: what could not be looked at as closely as the rest, and what it hides; versions: of what ran.
+    """
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return the gravest verdict of all rows; without any element compared it is "cannot say"."""
+        found = {row.verdict for row in self.rows}
+        if not any(row.elements for row in self.rows):
+            return Verdict.CANNOT_SAY if found <= {Verdict.EQUAL} else _gravest(found)
+        return _gravest(found)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return what a command exits with."""
+        return exit_code([self.verdict, *(row.verdict for row in self.rows)])
+
+    def to_json(self) -> str:
+        """Return everything as JSON; a number that JSON has no name for is a string."""
+        whole = {"verdict": self.verdict, "exit_code": int(self.exit_code), **asdict(self)}
+        return json.dumps(_finite(whole), indent=2, allow_nan=False)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{row.question} {row.output} {row.provider}: {row.verdict}, {row.reason}" for row in self.rows
+        ]
+        return "\n".join([*lines, *self.notes, f"verdict: {self.verdict}"])
+
+
+def _gravest(found: set[Verdict]) -> Verdict:
+    return next(verdict for verdict in _ORDER if verdict in found)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with each NaN and infinity in it spelled out."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(item) for item in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,81 @@
+"""How far rounding errors may carry a whole file's outputs: by evaluating it with them.
+
+Each node's result is moved, at random up or down, by all that its arithmetic may be off (``bounds``), and the
+rest of the file evaluated in float64 on that. What this does to the outputs, a few times over, is what the
+arithmetic explains; no bound that has to hold for the worst case is carried from node to node.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bounds import local_errors
+from .evaluator import is_narrow, widened
+from .exact import ExactFile, Step
+from .tolerance import Arithmetic
+
+__all__ = ["constant_spread", "rounding_spread", "spread_of"]
+
+Array = NDArray[Any]
+SAMPLES = 4
+_MARGIN = 4.0  # errors of such sizes with other signs stay below it times what the samples show
+
+
+def rounding_spread(
+    file: ExactFile, feed: Mapping[str, Array], arithmetic: Mapping[str, Arithmetic], seed: int = 0
+) -> list[dict[str, Array]]:
+    """Return the file's outputs with rounding errors, several times over.
+
+    arithmetic: for each output of a node by name, and under ``""`` for all others.
+    """
+    generator = np.random.default_rng(seed)
+
+    def moved(step: Step) -> Sequence[Any]:
+        outputs = []
+        ways = arithmetic.get(step.node.output[0], arithmetic[""])
+        for output, error in zip(step.outputs, local_errors(step, ways), strict=True):
+            if error is None:
+                outputs.append(output)
+            else:
+                outputs.append(output + error * generator.choice([-1.0, 1.0], size=output.shape))
+        return outputs
+
+    return [file.run(feed, after=moved) for _ in range(SAMPLES)]
+
+
+def constant_spread(
+    file: ExactFile, feed: Mapping[str, Array], names: Sequence[str], seed: int = 0
+) -> list[dict[str, Array]]:
+    """Return the file's outputs with constants moved by half of their last place, several times over."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(SAMPLES):
+        replaced = {name: _rounded_otherwise(file.written(name), generator) for name in names}
+        found.append(file.run(feed, replaced=replaced))
+    return found
+
+
+def _rounded_otherwise(array: Array, generator: np.random.Generator) -> Array:
+    wide = widened(array)
+    if not is_narrow(array):
+        return wide
+    half = np.spacing(np.abs(array)).astype(np.float64) / 2
+    moved: Array = wide + half * generator.choice([-1.0, 1.0], size=array.shape)
+    return moved
+
+
+def spread_of(exact: Array, others: Iterator[Array] | Sequence[Array]) -> Array:
+    """Return how far each element of an output may be off, as the samples show it.
+
+    An element that no sample moved by chance is given half of what its row was moved by.
+    """
+    moved = np.zeros_like(exact)
+    with np.errstate(invalid="ignore"):
+        for other in others:
+            apart = np.abs(other - exact)
+            moved = np.maximum(moved, np.where(np.isfinite(apart), apart, 0.0))
+    if moved.ndim and moved.size:
+        moved = np.maximum(moved, 0.5 * np.sqrt(np.square(moved).mean(axis=-1, keepdims=True)))
+    return _MARGIN * moved

@@ -1,0 +1,59 @@
+"""One set of inputs, and what the model and the file make of it in float64 and in their own dtypes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ort_ops.errors import ParityError
+
+from .exact import ExactFile
+from .original import Arguments, ExactModel, as_arrays, run_model, to_numpy
+
+__all__ = ["Sample", "take_sample"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs, and what they become.
+
+    feed: the file's inputs by name. torch: what the model returns. model: what it returns in float64.
+    file: the file's outputs in float64, by name.
+    """
+
+    feed: Mapping[str, NDArray[Any]]
+    torch: Sequence[NDArray[Any]]
+    model: Sequence[NDArray[Any]]
+    file: Mapping[str, Any]
+
+
+def take_sample(
+    model: nn.Module, exact_model: ExactModel, exact_file: ExactFile, given: Any, device: torch.device
+) -> Sample:
+    """Run a model as it is and in float64, and its file in float64, on the model's arguments."""
+    arguments: Arguments
+    if isinstance(given, Mapping):
+        arguments = ((), dict(given))
+    else:
+        arguments = (tuple(given) if isinstance(given, tuple | list) else (given,), {})
+    arguments = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), arguments)
+    leaves = [leaf for leaf in pytree.tree_leaves(arguments) if leaf is not None]
+    names = exact_file.inputs
+    if isinstance(given, Mapping) and set(names) <= set(given):
+        leaves = [given[name] for name in names]
+    if len(leaves) != len(names):
+        raise ParityError(
+            f"{len(leaves)} inputs were given but the file takes {len(names)}: {', '.join(names) or 'none'}"
+        )
+    feed = {
+        name: to_numpy(leaf) if isinstance(leaf, Tensor) else as_arrays([leaf])[0]
+        for name, leaf in zip(names, leaves, strict=True)
+    }
+    outputs = as_arrays(run_model(model, arguments))
+    if not outputs:
+        raise ParityError("the model returned nothing; expected one tensor at least")
+    return Sample(feed, outputs, as_arrays(exact_model.run(arguments)), exact_file.run(feed))

@@ -1,0 +1,89 @@
+"""Which constants of a file are the model's own weights, bit by bit, and which are but for some elements."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ChangedWeight", "match_weights"]
+
+_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+@dataclass(frozen=True)
+class ChangedWeight:
+    """An initializer that is a weight of the model but for some elements.
+
+    ``elements`` of ``size`` differ, by ``relative`` of the largest of them at most.
+    """
+
+    initializer: str
+    parameter: str
+    elements: int
+    size: int
+    relative: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.initializer} differs from the model's {self.parameter} in {self.elements} of {self.size} "
+            f"elements, by up to {self.relative:.2g} of their size"
+        )
+
+
+def match_weights(
+    initializers: Iterable[tuple[str, NDArray[Any]]], state: Mapping[str, NDArray[Any]]
+) -> tuple[set[str], list[ChangedWeight]]:
+    """Say which initializers hold a parameter or buffer, its elements in any order, and which nearly do.
+
+    An initializer nearly holds one if most of its elements are the same: where others differ, all of them do,
+    as where an exporter folds a normalisation into a convolution.
+    """
+    prints: set[tuple[str, int, int, int]] = {_print(array) for array in state.values()}
+    exact: set[str] = set()
+    changed: list[ChangedWeight] = []
+    for name, array in initializers:
+        if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
+            continue
+        if _print(array) in prints:
+            exact.add(name)
+            continue
+        nearest = next(_nearly(name, array, state), None)
+        if nearest is not None:
+            exact.add(name)
+            changed.append(nearest)
+    return exact, changed
+
+
+def _print(array: NDArray[Any]) -> tuple[str, int, int, int]:
+    """Return what identifies an array's elements whatever their order."""
+    bits = np.ascontiguousarray(array).reshape(-1).view(_UNSIGNED[array.dtype.itemsize]).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        mixed = (bits ^ (bits >> np.uint64(15))) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+        return (
+            array.dtype.name,
+            array.size,
+            int(mixed.sum(dtype=np.uint64)),
+            int((mixed * mixed).sum(dtype=np.uint64)),
+        )
+
+
+def _nearly(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -> Iterator[ChangedWeight]:
+    for parameter, values in state.items():
+        if values.dtype != array.dtype or values.size != array.size or values.size < 8:
+            continue
+        for turned in (values, values.T):
+            if turned.shape == array.shape and 2 * int((turned == array).sum()) > array.size:
+                yield _changed(name, array, parameter, turned)
+
+
+def _changed(name: str, array: NDArray[Any], parameter: str, values: NDArray[Any]) -> ChangedWeight:
+    a, b = array.astype(np.float64), values.astype(np.float64)
+    with np.errstate(all="ignore"):
+        apart = np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))
+    differing = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    return ChangedWeight(
+        name, parameter, int(differing.sum()), array.size, float(np.nanmax(apart[differing], initial=0.0))
+    )

@@ -1,0 +1,37 @@
+"""No false alarm: what PyTorch exports rightly is found equal, at every level and number of threads."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from ort_ops.export.quiet import quiet
+from ort_ops.parity import Report, Verdict, check
+from ort_ops.parity.runs import LEVELS
+
+from .models import CLEAN, Clean
+
+
+def export(case: Clean, path: Path, *, dynamo: bool) -> None:
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(case.model(), case.inputs, path, dynamo=dynamo, opset_version=18, verbose=False)
+
+
+def failed(report: Report) -> list[str]:
+    good = (Verdict.EQUAL, Verdict.LESS_PRECISE)
+    return [f"{row}" for row in report.rows if row.verdict not in good]
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+@pytest.mark.parametrize("case", CLEAN, ids=str)
+def test_a_right_file_is_found_right(case: Clean, dynamo: bool, tmp_path: Path) -> None:
+    if not dynamo and not case.torchscript:
+        pytest.skip("the TorchScript exporter doesn't know the operator")
+    path = tmp_path / "model.onnx"
+    export(case, path, dynamo=dynamo)
+    report = check(case.model(), path, case.inputs, levels=LEVELS, threads=(1, 2))
+    assert failed(report) == []
+    outputs = sum(row.question == "export" for row in report.rows)
+    assert len(report.rows) == outputs * (1 + len(LEVELS) * 2)
