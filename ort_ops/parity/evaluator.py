@@ -13,13 +13,15 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from .by_torch import BY_TORCH
-from .constants import meant, meant_all
+from .constants import meant_all
 
-__all__ = ["WideEvaluator", "is_narrow", "read_constant", "widened"]
+__all__ = ["RANDOM", "WideEvaluator", "is_narrow", "read_constant", "widened"]
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name an element type for floating-point results.
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "softmax_precision"})
+RANDOM = frozenset({"Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+"""Operators whose results are another each time, where the file gives them no seed."""
 _FEW = 4  # elements of a constant that are read as what was meant by them
 
 
@@ -38,17 +40,18 @@ def widened(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read(value: Any) -> Any:
-    """Return a constant in float64: what was meant by it where it is small."""
+    """Return a constant in float64: what was meant by it where that is known."""
     if isinstance(value, np.float32):
-        return meant(value)
+        return read_constant(np.asarray(value)).item()
     if isinstance(value, list) and value and isinstance(value[0], np.float32):
-        return [meant(item) for item in value]
+        return read_constant(np.asarray(value)).tolist()
     return read_constant(value) if isinstance(value, np.ndarray) else value
 
 
 def read_constant(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a constant in float64: what was meant by it where it has few elements."""
-    return meant_all(array) if is_narrow(array) and array.size <= _FEW else widened(array)
+    """Return a constant in float64: what was meant by it where that is known."""
+    read = meant_all(array) if is_narrow(array) and array.size <= _FEW else None
+    return widened(array) if read is None else read
 
 
 class WideEvaluator(ReferenceEvaluator):
@@ -77,5 +80,7 @@ def _widen(operator: Any) -> None:
     kind = operator.onnx_node.op_type
     if kind == "Constant" and getattr(operator, "cst_name", "") in ("value_float", "value_floats"):
         operator.cst_convert = lambda value: np.asarray(value, np.float64)
+    if kind in RANDOM and getattr(operator, "seed", None) is None:
+        operator.seed, operator.unseeded = 0, True
     if kind == "ConstantOfShape" and operator.value is None:
         operator.value = np.zeros(1)

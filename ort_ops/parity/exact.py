@@ -21,6 +21,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from ort_ops.errors import ParityError
 
+from .constants import meant_all
 from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, read_constant, widened
 from .single import run_single
@@ -87,12 +88,41 @@ class ExactFile:
         array = self.written(name)
         return widened(array) if name in self.parameters else read_constant(array)
 
+    def constants(self) -> tuple[list[str], list[str]]:
+        """Return the constants that are no weights: those read otherwise than written, and those not read."""
+        read, unread = [], []
+        for name in self.model.graph.initializers:
+            if name in self.parameters or not is_narrow(self.written(name)):
+                continue
+            written = widened(self.written(name))
+            if not np.array_equal(self.weight(name), written, equal_nan=True):
+                read.append(name)
+            elif meant_all(self.written(name)) is None:
+                unread.append(name)
+        return read, unread
+
     def written(self, name: str) -> NDArray[Any]:
         """Return an initializer as the file has it."""
         tensor = self.model.graph.initializers[name].const_value
         if tensor is None:
             raise ParityError(f"initializer {name!r} has no value")
         return tensor.numpy()
+
+    def chance(self, feed: Values) -> dict[str, str]:
+        """Return the outputs that are another each time the file is run, and a node that they owe that to."""
+        random = [op for op in self._evaluator.rt_nodes_ if getattr(op, "unseeded", False)]
+        found: dict[str, str] = {}
+        usual = self.run(feed) if random else {}
+        for operator in random:
+            operator.seed = 1
+            try:
+                other = self.run(feed)
+            finally:
+                operator.seed = 0
+            for name, value in usual.items():
+                if not np.array_equal(value, other[name], equal_nan=value.dtype.kind == "f"):
+                    found.setdefault(name, operator.onnx_node.name)
+        return found
 
     def run(
         self,

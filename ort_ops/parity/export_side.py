@@ -1,13 +1,14 @@
 """Is the file right: the file in float64 beside the model in float64."""
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .evaluator import is_narrow
+from .evaluator import is_narrow, widened
 from .exact import ExactFile, Step
 from .report import Row
 from .rounding import constant_spread, rounding_spread, spread_of
@@ -18,6 +19,7 @@ from .verdict import Verdict
 __all__ = ["ExportSide"]
 
 Array = NDArray[Any]
+Outputs = Mapping[str, Any]
 
 _DOUBLE = 2.0**-53
 # PyTorch's own error in its own arithmetic, scaled down to float64's, times this is what float64's rounding
@@ -42,17 +44,19 @@ class ExportSide:
                 self._row(name, None, sample, number, Verdict.EXPORT_WRONG, reason) for name in names
             ] or [self._row("", None, sample, number, Verdict.EXPORT_WRONG, reason)]
         rows = []
-        spreads = _Spreads(self._file, sample, self._constants)
+        readings = _Readings(self._file, sample)
         for place, name in enumerate(names):
             mismatch = self._mismatch(name, place, sample)
             if mismatch:
                 rows.append(self._row(name, place, sample, number, Verdict.EXPORT_WRONG, mismatch))
                 continue
-            row = self._compare(name, place, sample, number)
-            for reason, spread in spreads.by_reason(name):
-                if row.verdict is Verdict.EXPORT_WRONG and row.dtype == "float64":
-                    row = self._compare(name, place, sample, number, spread(), reason)
-            rows.append(row)
+            if name in sample.chance:
+                wrong = Verdict.CANNOT_SAY if sample.draws else Verdict.EXPORT_WRONG
+                also = ", and the model's does, too" if sample.draws else "; the model's doesn't"
+                reason = f"the output depends on chance in node {sample.chance[name]}{also}"
+                rows.append(self._row(name, place, sample, number, wrong, reason))
+                continue
+            rows.append(self._compare_all(name, place, sample, number, readings))
         return [self._with_fault(row, sample) for row in rows]
 
     def _mismatch(self, name: str, place: int, sample: Sample) -> str:
@@ -68,6 +72,22 @@ class ExportSide:
         if got.dtype != expected.dtype:
             return f"the file gives {got.dtype.name} in float64, the model {expected.dtype.name}"
         return ""
+
+    def _compare_all(self, name: str, place: int, sample: Sample, number: int, readings: "_Readings") -> Row:
+        """Compare, and look for what explains a difference, from what hides least to what hides most."""
+        row = self._compare(name, place, sample, number)
+        if row.dtype != "float64":
+            return row
+        for reason, file, spread in readings.all():
+            if row.verdict is not Verdict.EXPORT_WRONG:
+                return row
+            other = replace(sample, file=file()) if file is not None else sample
+            moved = [outputs[name] for outputs in spread()] if spread is not None else ()
+            row = self._compare(name, place, other, number, moved, reason)
+        if row.verdict is Verdict.EXPORT_WRONG:
+            first = self._compare(name, place, sample, number)
+            return replace(first, tolerance=row.tolerance, reason=row.reason)
+        return row
 
     def _compare(
         self,
@@ -133,17 +153,6 @@ class ExportSide:
             sample=number,
         )
 
-    def _constants(self) -> list[str]:
-        """Return the constants that are no weights of the model, and not so simple that they are known."""
-        found = []
-        for name in self._file.model.graph.initializers:
-            if name in self._file.parameters:
-                continue
-            written = self._file.written(name)
-            if is_narrow(written) and bool((written.astype(np.float64) != np.round(written)).any()):
-                found.append(name)
-        return found
-
     def _with_fault(self, row: Row, sample: Sample) -> Row:
         """Plant a fault in a weight of the file that is only just found, and say how much it changes."""
         if row.verdict is not Verdict.EQUAL or row.dtype != "float64" or not row.elements:
@@ -201,35 +210,33 @@ class ExportSide:
         ][:4]
 
 
-class _Spreads:
+class _Readings:
     """What explains a difference that float64's rounding doesn't at first sight, once it is asked for."""
 
-    def __init__(self, file: ExactFile, sample: Sample, constants: Callable[[], list[str]]) -> None:
-        self._file, self._sample, self._names = file, sample, constants
-        self._found: dict[str, list[dict[str, Array]]] = {}
+    def __init__(self, file: ExactFile, sample: Sample) -> None:
+        self._file, self._feed = file, sample.feed
+        self._read, self._unread = file.constants()
 
-    def by_reason(self, name: str) -> Iterator[tuple[str, Callable[[], list[Array]]]]:
-        """Give each explanation, and how far it may move an output."""
-        yield (
-            "float64's rounding, which the file's own steps magnify",
-            lambda: [outputs[name] for outputs in self._get("rounding", self._rounding)],
+    def all(
+        self,
+    ) -> Iterator[tuple[str, Callable[[], Outputs] | None, Callable[[], Sequence[Outputs]] | None]]:
+        """Give each explanation: why, what the file gives instead, and how its outputs may move."""
+        rounding = functools.cache(
+            lambda: rounding_spread(self._file, self._feed, {"": arithmetic_of(np.float64)})
         )
-        yield (
-            "constants in the file that are no weights of the model, rounded to its dtype",
-            lambda: [outputs[name] for outputs in self._get("constants", self._constants)],
-        )
+        if self._read:
+            yield "float64's own rounding, with constants as they are written", self._as_written, None
+        yield "float64's rounding, which the file's own steps magnify", None, rounding
+        if self._unread:
+            reason = "constants in the file that are no weights of the model, rounded to its dtype"
+            yield reason, None, lambda: [*self._moved(), *rounding()]
 
-    def _get(self, kind: str, compute: Callable[[], list[dict[str, Array]]]) -> list[dict[str, Array]]:
-        if kind not in self._found:
-            self._found[kind] = compute()
-        return self._found[kind]
+    def _as_written(self) -> Outputs:
+        written = {name: widened(self._file.written(name)) for name in self._read}
+        return self._file.run(self._feed, replaced=written)
 
-    def _rounding(self) -> list[dict[str, Array]]:
-        return rounding_spread(self._file, self._sample.feed, {"": arithmetic_of(np.float64)})
-
-    def _constants(self) -> list[dict[str, Array]]:
-        both = constant_spread(self._file, self._sample.feed, self._names())
-        return [*both, *self._get("rounding", self._rounding)]
+    def _moved(self) -> Sequence[Outputs]:
+        return constant_spread(self._file, self._feed, self._unread)
 
 
 def _planted(array: Array, step: float) -> Array:

@@ -44,7 +44,11 @@ class RuntimeSide:
         rows = []
         for name, got in outputs.items():
             judge = _Judge(name, got, sample.file[name], own.get(name), rounding)
-            if self._rule is not None:
+            found: tuple[Verdict, str, Difference | None]
+            if name in sample.chance:
+                reason = f"the output depends on chance in node {sample.chance[name]}"
+                found = Verdict.CANNOT_SAY, reason, None
+            elif self._rule is not None:
                 found = judge.by_rule(*self._rule)
             else:
                 found = judge.by_arithmetic(may_be_narrower=not self._run.on_cpu)

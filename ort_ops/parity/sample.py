@@ -1,7 +1,7 @@
 """One set of inputs, and what the model and the file make of it in float64 and in their own dtypes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,13 +22,16 @@ class Sample:
     """Inputs, and what they become.
 
     feed: the file's inputs by name. torch: what the model returns. model: what it returns in float64.
-    file: the file's outputs in float64, by name.
+    file: the file's outputs in float64, by name. chance: those that are another each time, and the node that
+    makes them so; draws: whether the model's results are, too.
     """
 
     feed: Mapping[str, NDArray[Any]]
     torch: Sequence[NDArray[Any]]
     model: Sequence[NDArray[Any]]
     file: Mapping[str, Any]
+    chance: Mapping[str, str] = field(default_factory=dict)
+    draws: bool = False
 
 
 def take_sample(
@@ -56,4 +59,6 @@ def take_sample(
     outputs = as_arrays(run_model(model, arguments))
     if not outputs:
         raise ParityError("the model returned nothing; expected one tensor at least")
-    return Sample(feed, outputs, as_arrays(exact_model.run(arguments)), exact_file.run(feed))
+    chance = exact_file.chance(feed)
+    draws = bool(chance) and exact_model.draws(arguments)
+    return Sample(feed, outputs, as_arrays(exact_model.run(arguments)), exact_file.run(feed), chance, draws)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["ChangedWeight", "match_weights"]
 
+_ENOUGH = 8  # elements of which most can't be the same by chance
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -26,9 +27,10 @@ class ChangedWeight:
     relative: float
 
     def __str__(self) -> str:
+        far = f", by up to {self.relative:.2g} of their size" if self.relative == self.relative else ""
         return (
             f"{self.initializer} differs from the model's {self.parameter} in {self.elements} of {self.size} "
-            f"elements, by up to {self.relative:.2g} of their size"
+            f"elements{far}"
         )
 
 
@@ -37,28 +39,52 @@ def match_weights(
 ) -> tuple[set[str], list[ChangedWeight]]:
     """Say which initializers hold a parameter or buffer, its elements in any order, and which nearly do.
 
-    An initializer nearly holds one if most of its elements are the same: where others differ, all of them do,
-    as where an exporter folds a normalisation into a convolution.
+    One may also be put together out of elements of several. An initializer nearly holds one if most of its
+    elements are the same: where others differ, all of them do, as where an exporter folds a normalisation
+    into a convolution.
     """
-    prints: set[tuple[str, int, int, int]] = {_print(array) for array in state.values()}
+    prints = {_print(array): name for name, array in state.items()}
     exact: set[str] = set()
     changed: list[ChangedWeight] = []
+    others: list[tuple[str, NDArray[Any]]] = []
+    found: set[str] = set()
     for name, array in initializers:
         if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
             continue
-        if _print(array) in prints:
+        if (seen := prints.get(_print(array))) is not None:
             exact.add(name)
-            continue
-        nearest = next(_nearly(name, array, state), None)
+            found.add(seen)
+        else:
+            others.append((name, array))
+    missing = {name: array for name, array in state.items() if name not in found}
+    for name, array in others:
+        nearest = next(_nearly(name, array, state), None) or _put_together(name, array, missing)
         if nearest is not None:
             exact.add(name)
-            changed.append(nearest)
+            if nearest.elements:
+                changed.append(nearest)
     return exact, changed
+
+
+def _put_together(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -> ChangedWeight | None:
+    """Return how many of an array's elements are of no parameter, where most are."""
+    parts = [values.reshape(-1) for values in state.values() if values.dtype == array.dtype]
+    if not parts or array.size < _ENOUGH:
+        return None
+    elements = _bits(array)
+    strange = int((~np.isin(elements, np.concatenate([_bits(part) for part in parts]))).sum())
+    if 2 * strange >= array.size:
+        return None
+    return ChangedWeight(name, "weights put together", strange, array.size, float("nan"))
+
+
+def _bits(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array).reshape(-1).view(_UNSIGNED[array.dtype.itemsize])
 
 
 def _print(array: NDArray[Any]) -> tuple[str, int, int, int]:
     """Return what identifies an array's elements whatever their order."""
-    bits = np.ascontiguousarray(array).reshape(-1).view(_UNSIGNED[array.dtype.itemsize]).astype(np.uint64)
+    bits = _bits(array).astype(np.uint64)
     with np.errstate(over="ignore"):
         mixed = (bits ^ (bits >> np.uint64(15))) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
@@ -72,7 +98,7 @@ def _print(array: NDArray[Any]) -> tuple[str, int, int, int]:
 
 def _nearly(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -> Iterator[ChangedWeight]:
     for parameter, values in state.items():
-        if values.dtype != array.dtype or values.size != array.size or values.size < 8:
+        if values.dtype != array.dtype or values.size != array.size or values.size < _ENOUGH:
             continue
         for turned in (values, values.T):
             if turned.shape == array.shape and 2 * int((turned == array).sum()) > array.size:
