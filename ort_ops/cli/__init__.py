@@ -1,6 +1,6 @@
 """The command ``ort-ops``; one file a command.
 
-Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usage.
+Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usage, 70 crashed.
 """
 
 import sys
@@ -9,6 +9,7 @@ import typer
 
 from ort_ops.errors import OrtOpsError
 
+from .check import check
 from .inspect import inspect
 from .running import run
 
@@ -21,13 +22,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # a bug shows Python's own traceback
 )
-for command in (inspect,):
+for command in (check, inspect):
     app.command()(command)
 
 
 @app.callback()
 def _ort_ops() -> None:
-    """Look at ONNX files with custom operators, and at what runs them here."""
+    """Check ONNX files against the models that they come of, and look at what is in them."""
 
 
 def main(arguments: list[str] | None = None) -> None:

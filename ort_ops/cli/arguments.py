@@ -3,14 +3,15 @@
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import typer
 
 from ort_ops.errors import ProviderError, RegistrationError
 from ort_ops.providers import parse_provider
 
-__all__ = ["check_provider", "import_modules"]
+__all__ = ["check_provider", "import_modules", "named_pairs", "resolve"]
 
 
 def check_provider(text: str) -> str:
@@ -20,6 +21,29 @@ def check_provider(text: str) -> str:
     except ProviderError as error:
         raise typer.BadParameter(str(error)) from error
     return text
+
+
+def named_pairs(texts: Iterable[str], option: str) -> Iterator[tuple[str, str]]:
+    """Give name and value of each name=value; raises typer.BadParameter for what is none."""
+    for text in texts:
+        name, separator, value = text.rpartition("=")
+        if not separator or not name or not value:
+            raise typer.BadParameter(f"{option}: {text!r} is not of the form name=value")
+        yield name, value
+
+
+def resolve(text: str, option: str) -> Any:
+    """Return what pkg.module:name names; raises typer.BadParameter where there is no such thing."""
+    module, separator, name = text.partition(":")
+    if not separator or not name:
+        raise typer.BadParameter(f"{option}: {text!r} is not of the form pkg.module:name")
+    import_modules([module])
+    found: Any = sys.modules[module]
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise typer.BadParameter(f"{option}: {module} has no {name}")
+        found = getattr(found, part)
+    return found
 
 
 def import_modules(names: Iterable[str]) -> None:

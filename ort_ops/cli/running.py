@@ -1,6 +1,7 @@
 """How a command line is run: what ends it, and with which exit code."""
 
 import sys
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,3 +34,8 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
         return ExitCode.COULD_NOT_RUN
     except KeyboardInterrupt:
         return 130  # as a shell says it: 128 and the number of SIGINT
+    except (
+        Exception
+    ):  # a bug, or what the user's own code raises: no verdict, though Python would exit with 1
+        traceback.print_exc()
+        return ExitCode.CRASHED

@@ -14,8 +14,13 @@ from .verdict import ExitCode, Verdict, exit_code
 
 if TYPE_CHECKING:
     from .checking import check
+    from .original import to_torch
+    from .runs import LEVELS
+
+_WITH_TORCH = {"check": "checking", "LEVELS": "runs", "to_torch": "original"}
 
 __all__ = [
+    "LEVELS",
     "Arithmetic",
     "Difference",
     "ExitCode",
@@ -27,10 +32,11 @@ __all__ = [
     "compare",
     "dot_error",
     "exit_code",
+    "to_torch",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "check":
-        return importlib.import_module(f"{__name__}.checking").check
+    if name in _WITH_TORCH:
+        return getattr(importlib.import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ from ort_ops.selection import Prefer
 from .exact import ExactFile
 from .export_side import ExportSide
 from .inputs import make_inputs
-from .original import ExactModel, to_numpy
+from .original import ExactModel, to_numpy, to_torch
 from .report import Report, Row
 from .runs import Run, Setting, make_run
 from .runtime_side import RuntimeSide
@@ -52,9 +52,9 @@ def check(
 
     model: in evaluation mode; it is run as it is, and a copy of it in float64.
     file: the path, or the model in memory, or what an export gave.
-    inputs: the model's arguments: a tuple of tensors, or a dictionary by the names of forward's parameters,
-        in the order of the file's inputs; or a list of these. None makes some from what the file says of its
-        inputs, ``seeds`` times: with other values and other sizes of symbolic dimensions each.
+    inputs: the model's arguments: a tuple of tensors in the order of the file's inputs, or a dictionary by
+        the names of forward's parameters or of the file's inputs; or a list of these. None makes some from
+        what the file says of its inputs, ``seeds`` times: with other values and sizes of dimensions.
     providers: ``"cpu"``, ``"cuda"``, ``"cuda:use_tf32=0"``.
     levels, threads: run at each of these optimisation levels (``LEVELS``), by each number of threads; None is
         ONNX Runtime's default.
@@ -122,7 +122,7 @@ def _samples(
     if inputs is None:
         made = [
             tuple(
-                _to_torch(array)
+                to_torch(array)
                 for array in make_inputs(exact_file.model, sample=i, ranges=ranges, dims=dims).values()
             )
             for i in range(seeds)
@@ -133,12 +133,6 @@ def _samples(
         raise ParityError("no inputs were given; expected one sample at least")
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     return [take_sample(model, exact_model, exact_file, given, device) for given in made]
-
-
-def _to_torch(array: Any) -> torch.Tensor:
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def _judge(
@@ -168,8 +162,7 @@ def _worst(judged: Sequence[Sequence[Row]]) -> list[Row]:
 def _notes(file: ExactFile, model: ExactModel, changed: Sequence[Any]) -> Iterable[str]:
     for note in file.notes.values():
         yield (
-            f"node {note.node} ({note.op}) of the file was not evaluated in float64: {note.reason}; a fault "
-            "in it below the precision that it has is not seen"
+            f"node {note.node} ({note.op}) of the file was not evaluated in float64 as others: {note.reason}"
         )
     for operation, reason in model.notes.items():
         yield f"{operation} of the model was not computed in float64: {reason}"

@@ -20,8 +20,8 @@ def custom_ops(
 ) -> list[type[OpRun]]:
     """Return for onnx's reference evaluator who computes each custom operator of a model without weights.
 
-    A Function's forward comes first, then a Python kernel; an operator with neither is left to its function
-    body in the file.
+    A Function's forward comes first, then the function body in the file, to which an operator is left that
+    has one, and a Python kernel last: of it a fault can't be told from one of the file.
     """
     read = read_model(model.SerializeToString())
     by_function, _ = function_ops(read, functions, trust)
@@ -29,12 +29,11 @@ def custom_ops(
     for domain, name in sorted({node.op for node in read.nodes}):
         if domain in ("", "ai.onnx") and defs.has(name):
             continue
-        if (domain, name) in by_function:
-            found.append(_by_function(domain, name, by_function[domain, name]))
-            continue
-        op = next(iter(find_ops((domain, name))), None)
+        op = by_function.get((domain, name))
         if op is not None:
-            found.append(_by_kernel(domain, name, op))
+            found.append(_by_function(domain, name, op))
+        elif (domain, name) not in read.functions:
+            found += [_by_kernel(domain, name, op) for op in find_ops((domain, name))[:1]]
     return found
 
 
@@ -59,7 +58,7 @@ def _by_kernel(domain: str, name: str, op: Op) -> type[OpRun]:
         results = result if isinstance(result, tuple) else (result,)
         return tuple(np.asarray(r.detach().cpu() if isinstance(r, torch.Tensor) else r) for r in results)
 
-    return type(name, (OpRun,), {"op_domain": domain, "_run": _run})
+    return type(name, (OpRun,), {"op_domain": domain, "_run": _run, "by_kernel": op.kernel.where})
 
 
 def _to(kind: str, array: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from .by_torch import BY_TORCH
 from .constants import meant_all
@@ -62,6 +63,17 @@ class WideEvaluator(ReferenceEvaluator):
 
     def __init__(self, proto: Any, new_ops: Sequence[type] | None = None, **options: Any) -> None:
         super().__init__(proto, new_ops=[*(new_ops or ()), *BY_TORCH], **options)
+
+    def _load_impl(self, node: Any, input_types: Any = None) -> Any:
+        try:
+            return super()._load_impl(node, input_types)
+        except NotImplementedError as error:
+            reason = str(error).partition(", known functions")[0]
+
+            def _run(self: Any, *inputs: Any, **attributes: Any) -> Any:
+                raise NotImplementedError(reason)
+
+            return type(node.op_type, (OpRun,), {"op_domain": node.domain, "_run": _run})
 
     def _init(self) -> None:
         super()._init()

@@ -34,7 +34,7 @@ _ENOUGH = 8  # fractions by which a result in float32 is told from one in float6
 
 @dataclass(frozen=True)
 class Narrow:
-    """A node that could not be evaluated in float64, and why."""
+    """A node that could not be evaluated in float64, or by nothing but what is to be judged, and why."""
 
     node: str
     op: str
@@ -82,6 +82,12 @@ class ExactFile:
         self._evaluator = WideEvaluator(bare, custom_ops(bare, functions, trust))
         self.nodes: list[NodeProto] = [operator.onnx_node for operator in self._evaluator.rt_nodes_]
         self._last_use = _last_uses(self.nodes, self.outputs)
+        for operator in self._evaluator.rt_nodes_:
+            if hasattr(operator, "by_kernel"):
+                reason = (
+                    f"{operator.by_kernel} computed it, of which a fault is not told from one of the file"
+                )
+                self._note(operator.onnx_node, reason)
 
     def weight(self, name: str) -> NDArray[Any]:
         """Return an initializer as it is computed with: widened, or what was meant by a small constant."""

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ort_ops.errors import ParityError
 
-__all__ = ["ExactModel", "run_model", "to_numpy"]
+__all__ = ["Arguments", "ExactModel", "as_arrays", "run_model", "to_numpy", "to_torch"]
 
 _NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
@@ -30,6 +30,13 @@ def to_numpy(tensor: Tensor) -> NDArray[Any]:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
+
+
+def to_torch(array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor on the CPU; ml_dtypes' bfloat16 is torch's."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def run_model(model: nn.Module, arguments: Arguments) -> list[Any]:

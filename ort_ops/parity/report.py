@@ -84,6 +84,15 @@ class Report:
         """Return what a command exits with."""
         return exit_code([self.verdict, *(row.verdict for row in self.rows)])
 
+    def exit_code_for(self, *, allow_reduced_precision: bool) -> ExitCode:
+        """Return what a command exits with that may be told that a narrower arithmetic will do."""
+        rows = [
+            row
+            for row in self.rows
+            if not (allow_reduced_precision and row.verdict is Verdict.REDUCED_PRECISION)
+        ]
+        return exit_code([*(row.verdict for row in rows), *([] if rows else [Verdict.EQUAL])])
+
     def to_json(self) -> str:
         """Return everything as JSON; a number that JSON has no name for is a string."""
         whole = {"verdict": self.verdict, "exit_code": int(self.exit_code), **asdict(self)}

@@ -1,5 +1,6 @@
 """One set of inputs, and what the model and the file make of it in float64 and in their own dtypes."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,20 +35,28 @@ class Sample:
     draws: bool = False
 
 
+def _arguments(model: nn.Module, given: Any, names: Sequence[str]) -> Arguments:
+    """Return what a model is called with; a dictionary is by forward's parameters or the file's inputs."""
+    if not isinstance(given, Mapping):
+        return (tuple(given) if isinstance(given, tuple | list) else (given,)), {}
+    if set(given) <= set(inspect.signature(model.forward).parameters):
+        return (), dict(given)
+    if set(given) != set(names):
+        raise ParityError(
+            f"inputs are named {', '.join(given)}; expected parameters of the model's forward, or the file's "
+            f"inputs {', '.join(names)}"
+        )
+    return tuple(given[name] for name in names), {}
+
+
 def take_sample(
     model: nn.Module, exact_model: ExactModel, exact_file: ExactFile, given: Any, device: torch.device
 ) -> Sample:
     """Run a model as it is and in float64, and its file in float64, on the model's arguments."""
-    arguments: Arguments
-    if isinstance(given, Mapping):
-        arguments = ((), dict(given))
-    else:
-        arguments = (tuple(given) if isinstance(given, tuple | list) else (given,), {})
+    names = exact_file.inputs
+    arguments = _arguments(model, given, names)
     arguments = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), arguments)
     leaves = [leaf for leaf in pytree.tree_leaves(arguments) if leaf is not None]
-    names = exact_file.inputs
-    if isinstance(given, Mapping) and set(names) <= set(given):
-        leaves = [given[name] for name in names]
     if len(leaves) != len(names):
         raise ParityError(
             f"{len(leaves)} inputs were given but the file takes {len(names)}: {', '.join(names) or 'none'}"

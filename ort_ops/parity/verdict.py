@@ -24,13 +24,14 @@ class Verdict(enum.StrEnum):
 
 
 class ExitCode(enum.IntEnum):
-    """What a command that compares exits with."""
+    """What a command that compares exits with; CRASHED is EX_SOFTWARE of sysexits.h."""
 
     EQUAL = 0
     WRONG = 1
     CANNOT_SAY = 2
     COULD_NOT_RUN = 3
     WRONG_USAGE = 4
+    CRASHED = 70
 
 
 _GOOD = frozenset({Verdict.EQUAL, Verdict.LESS_PRECISE})

@@ -1,0 +1,289 @@
+"""What a check refuses, what it compares strictly, and what it says of what it found."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import parser
+from torch import nn
+
+import ort_ops
+from mylinear import LinearF, MyLinear
+from mylinear.export import export as export_mylinear
+from ort_ops.errors import ParityError, ProviderError
+from ort_ops.export import export
+from ort_ops.parity import ExitCode, Report, Row, Verdict, check
+from ort_ops.parity.constants import meant
+from ort_ops.parity.inputs import make_inputs
+
+from .models import Model, uniform
+
+
+def text(body: str, *, inputs: str = "float[n, 4] x", outputs: str = "float[n, m] y") -> onnx.ModelProto:
+    return parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 18]> g ({inputs}) => ({outputs}) {{ {body} }}'
+    )
+
+
+def model_of(function: Callable[..., Any]) -> nn.Module:
+    return Model(lambda m, *tensors: function(*tensors)).eval()
+
+
+def only(report: Report, question: str) -> Row:
+    (row,) = (row for row in report.rows if row.question == question)
+    return row
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    model = nn.Sequential(nn.Dropout())
+    with pytest.raises(ParityError, match=r"0 is in training mode|Sequential is in training mode"):
+        check(model, text("y = Identity(x)"), uniform(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": []}, "no inputs were given"),
+        ({"inputs": (uniform(3, 4), uniform(3, 4))}, "2 inputs were given but the file takes 1: x"),
+        ({"inputs": {"z": uniform(3, 4)}}, "inputs are named z"),
+        ({"inputs": uniform(3, 4), "providers": []}, "no provider was given"),
+    ],
+)
+def test_what_compares_nothing_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParityError, match=message):
+        check(model_of(torch.relu), text("y = Relu(x)"), **options)
+
+
+def test_a_provider_that_is_not_there_is_an_error() -> None:
+    if "CUDAExecutionProvider" in ort_ops.providers.session_providers(None):
+        pytest.skip("the provider is there")
+    with pytest.raises(ProviderError):
+        check(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4), providers=["cuda"])
+
+
+def test_no_elements_are_no_equality() -> None:
+    report = check(model_of(torch.relu), text("y = Relu(x)"), torch.zeros(0, 4))
+    assert report.verdict is Verdict.CANNOT_SAY
+    assert report.exit_code is ExitCode.CANNOT_SAY
+    assert check(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4)).exit_code is ExitCode.EQUAL
+
+
+@pytest.mark.parametrize(
+    ("function", "body", "outputs", "message"),
+    [
+        (
+            lambda x: x,
+            "y = Identity(x) z = Relu(x)",
+            "float[n, m] y, float[n, m] z",
+            "2 outputs and the model 1",
+        ),
+        (
+            lambda x: x.double(),
+            "y = Identity(x)",
+            "float[n, m] y",
+            "the file gives float32, the model float64",
+        ),
+        (
+            lambda x: x > 0,
+            "a = Relu(x) y = Cast<to = 6>(a)",
+            "int32[n, m] y",
+            "the file gives int32, the model bool",
+        ),
+        (lambda x: x.T, "y = Identity(x)", "float[n, m] y", r"the shape \(3, 4\), the model \(4, 3\)"),
+        (lambda x: x.sum(1), "y = ReduceSum(x)", "float[k, l] y", "gives the shape"),
+    ],
+)
+def test_count_dtype_and_shape_are_strict(
+    function: Callable[..., Any], body: str, outputs: str, message: str
+) -> None:
+    report = check(model_of(function), text(body, outputs=outputs), uniform(3, 4))
+    assert report.verdict is Verdict.EXPORT_WRONG
+    assert any(re.search(message, row.reason) for row in report.rows), str(report)
+
+
+def test_integers_are_the_same_or_not_and_the_difference_is_exact() -> None:
+    right = text("y = Identity(x)", inputs="int64[n] x", outputs="int64[n] y")
+    wrong = text(
+        "o = Constant<value = int64[1] {1}>() y = Add(x, o)", inputs="int64[n] x", outputs="int64[n] y"
+    )
+    given = torch.tensor([100_000, 2**62, -(2**62)])
+    assert check(model_of(lambda x: x * 1), right, given).verdict is Verdict.EQUAL
+    row = only(check(model_of(lambda x: x * 1), wrong, given), "export")
+    assert (row.verdict, row.got, row.expected) == (Verdict.EXPORT_WRONG, 100_001, 100_000)
+
+
+def test_unsigned_bytes_are_not_compared_around_the_corner() -> None:
+    kind = {"inputs": "uint8[n] x", "outputs": "uint8[n] y"}
+    model = model_of(lambda x: x)
+    given = torch.zeros(3, dtype=torch.uint8)
+    body = "o = Constant<value = uint8[1] {255}>() y = Add(x, o)"
+    report = check(model, text(body, **kind), given)
+    assert report.verdict is Verdict.EXPORT_WRONG
+    assert only(report, "export").got == 255
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_nan_and_infinities_are_compared_by_place(value: str) -> None:
+    given = uniform(3, 4)
+    given[1, 2] = float(value)
+    assert check(model_of(lambda x: x * 1), text("y = Identity(x)"), given).verdict is Verdict.EQUAL
+    report = check(model_of(lambda x: torch.nan_to_num(x, 0.0, 0.0, 0.0)), text("y = Identity(x)"), given)
+    row = only(report, "export")
+    assert (row.verdict, row.index) == (Verdict.EXPORT_WRONG, (1, 2))
+
+
+def test_a_weight_that_differs_is_named() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(16, 16).eval()
+    program = export(model, (uniform(3, 16),), verbose=False)
+    weight = program.model.graph.initializers["weight"]
+    assert weight.const_value is not None
+    changed = weight.const_value.numpy().copy()
+    changed[3, 5] *= np.float32(1 + 1e-6)
+    weight.const_value = ir.tensor(changed)
+    report = check(model, program, uniform(3, 16))
+    assert report.verdict is Verdict.EXPORT_WRONG
+    assert "weight differs from the model's weight in 1 of 256 elements" in only(report, "export").reason
+    assert only(report, "runtime").verdict is Verdict.EQUAL
+
+
+def wrong_mylinear(x: Any, weight: Any, bias: Any = None) -> Any:
+    y = x @ weight.T * np.float32(1 + 1e-4)
+    return y if bias is None else y + bias
+
+
+def test_a_kernel_that_is_wrong_is_the_runtimes_fault(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(MyLinear(16, 16), nn.ReLU(), MyLinear(16, 4)).eval()
+    path = tmp_path / "model.onnx"
+    export_mylinear(model, path, example=uniform(3, 16), domain="test.parity")
+    assert check(model, path, uniform(3, 16), functions=[LinearF]).verdict is Verdict.EQUAL
+    op = ort_ops.onnx_op("test.parity::MYLINEAR")(wrong_mylinear)
+    try:
+        report = check(model, path, uniform(3, 16), functions=[LinearF])
+    finally:
+        ort_ops.registry._ops.remove(op)
+    assert only(report, "export").verdict is Verdict.EQUAL
+    runtime = only(report, "runtime")
+    assert runtime.verdict is Verdict.RUNTIME_WRONG
+    assert "test.parity::MYLINEAR: kernel" in runtime.ran
+    assert report.exit_code is ExitCode.WRONG
+
+
+def test_a_custom_node_that_only_a_kernel_computes_is_noted() -> None:
+    op = ort_ops.onnx_op("test.parity::Twice")(twice)
+    try:
+        file = parser.parse_model(
+            '<ir_version: 8, opset_import: ["": 18, "test.parity": 1]> g (float[n, 4] x) => (float[n, m] y) '
+            "{ y = test.parity.Twice(x) }"
+        )
+        report = check(model_of(lambda x: x * 2), file, uniform(3, 4))
+    finally:
+        ort_ops.registry._ops.remove(op)
+    assert report.verdict is Verdict.EQUAL
+    assert len(report.notes) == 1
+    assert "a fault is not told from one of the file" in report.notes[0]
+
+
+def twice(x: Any) -> Any:
+    return x * 2
+
+
+def test_a_node_without_float64_is_computed_as_the_file_has_it_and_noted() -> None:
+    file = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> g (float[n, 4] x) => (float[n, m] y) '
+        "{ z = Relu(x) y = com.microsoft.QuickGelu<alpha = 1.0>(z) }"
+    )
+    report = check(model_of(lambda x: torch.relu(x) * torch.sigmoid(torch.relu(x))), file, uniform(3, 4))
+    assert len(report.notes) == 1
+    assert "com.microsoft::QuickGelu" in report.notes[0]
+    assert only(report, "runtime").verdict in (Verdict.EQUAL, Verdict.LESS_PRECISE)
+
+
+def test_chance_in_the_file_is_its_fault_and_in_both_nobodys() -> None:
+    file = text("r = RandomNormalLike(x) y = Add(x, r)")
+    report = check(model_of(lambda x: x * 1), file, uniform(3, 4))
+    assert report.verdict is Verdict.EXPORT_WRONG
+    assert "depends on chance" in only(report, "export").reason
+    report = check(model_of(lambda x: x + torch.randn_like(x)), file, uniform(3, 4))
+    assert report.verdict is Verdict.CANNOT_SAY
+
+
+def test_the_plain_rule_is_there_for_those_who_want_it() -> None:
+    file = text("c = Constant<value = float {1.001}>() y = Mul(x, c)")
+    loose = check(model_of(lambda x: x * 1), file, uniform(3, 4), rule=(0.0, 1e-2))
+    assert only(loose, "runtime").verdict is Verdict.EQUAL
+    assert only(loose, "export").verdict is Verdict.EXPORT_WRONG
+    tight = check(model_of(lambda x: x * 1), file, uniform(3, 4), rule=(0.0, 1e-4))
+    assert only(tight, "runtime").verdict is Verdict.RUNTIME_WRONG
+    assert "atol=0, rtol=0.0001" in only(tight, "runtime").reason
+
+
+def test_inputs_are_made_within_what_the_file_says() -> None:
+    file = text(
+        "e = Gather(t, i) s = Cast<to = 1>(b) y = Mul(e, s)",
+        inputs="int64[n] i, bool[n] b, float[7] t",
+        outputs="float[n] y",
+    )
+    file.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(7, np.float32), "t"))
+    made = make_inputs(ir.from_proto(file), sample=2)
+    assert made.keys() == {"i", "b"}
+    assert made["i"].shape == made["b"].shape == (7,)
+    assert set(made["i"].tolist()) <= set(range(7))
+    assert made["b"].dtype == np.bool_
+    sizes = {make_inputs(ir.from_proto(file), sample=i)["i"].shape for i in range(4)}
+    assert len(sizes) == 4
+    ranged = make_inputs(ir.from_proto(file), ranges={"i": (3, 3)}, dims={"n": 9})
+    assert ranged["i"].tolist() == [3] * 9
+
+
+def test_a_report_has_everything_and_is_json() -> None:
+    report = check(model_of(torch.tanh), text("y = Tanh(x)"), providers=["cpu"], dims={"n": 2})
+    row = only(report, "runtime")
+    assert row.elements == 3 * 2 * 4
+    assert row.ran == "1 on CPU"
+    assert row.smallest_fault is not None
+    assert row.smallest_fault > row.tolerance
+    read = json.loads(report.to_json())
+    assert read["verdict"] == report.verdict
+    assert {r["question"] for r in read["rows"]} == {"export", "runtime"}
+    assert read["versions"].keys() == {"onnx", "onnxruntime", "ort_ops", "torch"}
+
+
+@pytest.mark.parametrize(
+    ("exact", "dtype"),
+    [
+        *(
+            (value, dtype)
+            for value in (0.1, 1 / 3, 2**0.5, 0.5**0.5, 1e-5)
+            for dtype in (np.float32, np.float16)
+        ),
+        *((value, np.float32) for value in (np.pi, 0.044715, (2 / np.pi) ** 0.5, 64**-0.25, 1.702, -1 / 7)),
+    ],
+)
+def test_a_constant_is_read_as_what_was_meant(exact: float, dtype: Any) -> None:
+    if dtype is np.float16 and exact == 1e-5:
+        pytest.skip("float16 has two digits of it")
+    assert meant(dtype(exact)) == pytest.approx(exact, rel=1e-15)
+
+
+def test_an_arbitrary_constant_is_not_read() -> None:
+    assert meant(np.float32(0.123456789)) is None
+
+
+def test_a_model_is_left_as_it_was() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4)).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    program = export(model, (uniform(3, 4),), verbose=False)
+    state = torch.get_rng_state()
+    check(model, program, uniform(3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_default_dtype() is torch.float32
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
