@@ -11,6 +11,7 @@ from ort_ops.errors import OrtOpsError
 
 from .check import check
 from .inspect import inspect
+from .locate import locate
 from .running import run
 
 __all__ = ["main"]
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # a bug shows Python's own traceback
 )
-for command in (check, inspect):
+for command in (check, locate, inspect):
     app.command()(command)
 
 

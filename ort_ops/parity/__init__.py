@@ -14,16 +14,27 @@ from .verdict import ExitCode, Verdict, exit_code
 
 if TYPE_CHECKING:
     from .checking import check
+    from .locating import Located, locate
     from .original import to_torch
     from .runs import LEVELS
+    from .walks import NodeRow
 
-_WITH_TORCH = {"check": "checking", "LEVELS": "runs", "to_torch": "original"}
+_WITH_TORCH = {
+    "LEVELS": "runs",
+    "Located": "locating",
+    "NodeRow": "walks",
+    "check": "checking",
+    "locate": "locating",
+    "to_torch": "original",
+}
 
 __all__ = [
     "LEVELS",
     "Arithmetic",
     "Difference",
     "ExitCode",
+    "Located",
+    "NodeRow",
     "Report",
     "Row",
     "Verdict",
@@ -32,6 +43,7 @@ __all__ = [
     "compare",
     "dot_error",
     "exit_code",
+    "locate",
     "to_torch",
 ]
 

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 import onnx
-import onnx_ir as ir
 import onnxruntime
 import torch
 from torch import nn
@@ -18,13 +17,11 @@ from ort_ops.selection import Prefer
 
 from .exact import ExactFile
 from .export_side import ExportSide
-from .inputs import make_inputs
-from .original import ExactModel, to_numpy, to_torch
 from .report import Report, Row
 from .runs import Run, Setting, make_run
 from .runtime_side import RuntimeSide
-from .sample import Sample, take_sample
-from .weights import match_weights
+from .sample import Sample
+from .subject import File, Subject
 
 __all__ = ["Rule", "check"]
 
@@ -33,7 +30,7 @@ Rule = tuple[float, float]
 
 def check(
     model: nn.Module,
-    file: str | os.PathLike[str] | onnx.ModelProto | torch.onnx.ONNXProgram,
+    file: File,
     inputs: Any = None,
     providers: Sequence[str] = ("cpu",),
     *,
@@ -76,63 +73,15 @@ def check(
     """
     if not providers:
         raise ParityError("no provider was given; expected one at least")
-    source, content = _open(file)
-    state = {name: to_numpy(tensor) for name, tensor in model.state_dict().items()}
-    weights = ((name, value.const_value.numpy()) for name, value in _initializers(content))
-    parameters, changed = match_weights(weights, state)
-    own = functions if functions is not None else getattr(file, "_functions", None)
-    exact_file = ExactFile(content, functions=own, trust=trust, parameters=parameters)
-    exact_model = ExactModel(model)
-    options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
+    subject = Subject(model, file, functions, trust, prefer)
     runs = [
-        make_run(source, Setting(*each), libraries, options)
+        make_run(subject.source, Setting(*each), libraries, subject.options)
         for each in itertools.product(providers, levels, threads)
     ]
-    samples = _samples(model, exact_model, exact_file, inputs, seeds, ranges, dims)
-    rows = _judge(exact_file, samples, runs, rule, [str(each) for each in changed])
-    return Report(tuple(rows), tuple(_notes(exact_file, exact_model, changed)), _versions())
-
-
-def _open(file: Any) -> tuple[str | bytes, ir.Model]:
-    """Return what a session is made from, and the model."""
-    if isinstance(file, str | os.PathLike):
-        return os.fspath(file), ir.load(file)
-    if isinstance(file, torch.onnx.ONNXProgram):
-        file = file.model_proto
-    if not isinstance(file, onnx.ModelProto):
-        raise ParityError(
-            f"the file is a {type(file).__name__}; expected a path, a ModelProto or an ONNXProgram"
-        )
-    return file.SerializeToString(), ir.from_proto(file)
-
-
-def _initializers(model: ir.Model) -> list[tuple[str, Any]]:
-    return [(name, v) for name, v in model.graph.initializers.items() if v.const_value is not None]
-
-
-def _samples(
-    model: nn.Module,
-    exact_model: ExactModel,
-    exact_file: ExactFile,
-    inputs: Any,
-    seeds: int,
-    ranges: Mapping[str, tuple[float, float]] | None,
-    dims: Mapping[str, int] | None,
-) -> list[Sample]:
-    if inputs is None:
-        made = [
-            tuple(
-                to_torch(array)
-                for array in make_inputs(exact_file.model, sample=i, ranges=ranges, dims=dims).values()
-            )
-            for i in range(seeds)
-        ]
-    else:
-        made = inputs if isinstance(inputs, list) else [inputs]
-    if not made:
-        raise ParityError("no inputs were given; expected one sample at least")
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    return [take_sample(model, exact_model, exact_file, given, device) for given in made]
+    samples = subject.samples(inputs, seeds, ranges, dims)
+    changed = [str(each) for each in subject.changed]
+    rows = _judge(subject.exact_file, samples, runs, rule, changed)
+    return Report(tuple(rows), tuple(_notes(subject)), _versions())
 
 
 def _judge(
@@ -159,14 +108,14 @@ def _worst(judged: Sequence[Sequence[Row]]) -> list[Row]:
     return kept
 
 
-def _notes(file: ExactFile, model: ExactModel, changed: Sequence[Any]) -> Iterable[str]:
-    for note in file.notes.values():
+def _notes(subject: Subject) -> Iterable[str]:
+    for note in subject.exact_file.notes.values():
         yield (
             f"node {note.node} ({note.op}) of the file was not evaluated in float64 as others: {note.reason}"
         )
-    for operation, reason in model.notes.items():
+    for operation, reason in subject.exact_model.notes.items():
         yield f"{operation} of the model was not computed in float64: {reason}"
-    for each in changed:
+    for each in subject.changed:
         yield str(each)
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,18 +75,21 @@ class ExactModel:
         )
 
     def run(
-        self, arguments: Arguments, seen: Callable[[str, Sequence[Tensor]], None] | None = None
+        self,
+        arguments: Arguments,
+        seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None = None,
     ) -> list[Any]:
         """Compute in float64; returns the leaves of what the model returns.
 
-        ``seen`` is called with the name of each operation of torch and the tensors that it gave.
+        ``seen`` is called with each operation of torch, what it was given, and the tensors that it gave.
         """
         positional, keywords = pytree.tree_map_only(Tensor, _wide, arguments)
         default = torch.get_default_dtype()
         with _left_as_it_is(self._model):
             torch.set_default_dtype(torch.float64)
             try:
-                with _Epsilon(self._dtype), _Wide(self.notes, seen):
+                # Attention in the steps that an exporter writes, not in one kernel.
+                with sdpa_kernel(SDPBackend.MATH), _Epsilon(self._dtype), _Wide(self.notes, seen):
                     return _leaves(self._model(*positional, **keywords))
             finally:
                 torch.set_default_dtype(default)
@@ -137,7 +141,9 @@ class _Epsilon(TorchFunctionMode):
 class _Wide(TorchDispatchMode):
     """Compute each operation in float64."""
 
-    def __init__(self, notes: dict[str, str], seen: Callable[[str, Sequence[Tensor]], None] | None) -> None:
+    def __init__(
+        self, notes: dict[str, str], seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._notes, self._seen = notes, seen
 
@@ -155,7 +161,8 @@ class _Wide(TorchDispatchMode):
             self._notes.setdefault(str(func), str(error).partition("\n")[0])
         result = pytree.tree_map_only(Tensor, _keep_or_widen, result)
         if self._seen is not None:
-            self._seen(str(func), [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)])
+            tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+            self._seen(func, given, tensors)
         return result
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .verdict import ExitCode, Verdict, exit_code
 
-__all__ = ["Report", "Row"]
+__all__ = ["Report", "Row", "finite"]
 
 # From what matters most to what matters least.
 _ORDER = (
@@ -96,7 +96,7 @@ class Report:
     def to_json(self) -> str:
         """Return everything as JSON; a number that JSON has no name for is a string."""
         whole = {"verdict": self.verdict, "exit_code": int(self.exit_code), **asdict(self)}
-        return json.dumps(_finite(whole), indent=2, allow_nan=False)
+        return json.dumps(finite(whole), indent=2, allow_nan=False)
 
     def __str__(self) -> str:
         lines = [
@@ -109,10 +109,10 @@ def _gravest(found: set[Verdict]) -> Verdict:
     return next(verdict for verdict in _ORDER if verdict in found)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return a value with each NaN and infinity in it spelled out."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,8 @@ rest of the file evaluated in float64 on that. What this does to the outputs, a 
 arithmetic explains; no bound that has to hold for the worst case is carried from node to node.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,16 @@ _MARGIN = 4.0  # errors of such sizes with other signs stay below it times what 
 
 
 def rounding_spread(
-    file: ExactFile, feed: Mapping[str, Array], arithmetic: Mapping[str, Arithmetic], seed: int = 0
+    file: ExactFile,
+    feed: Mapping[str, Array],
+    arithmetic: Mapping[str, Arithmetic],
+    seed: int = 0,
+    then: Callable[[Step], Sequence[Any]] | None = None,
 ) -> list[dict[str, Array]]:
     """Return the file's outputs with rounding errors, several times over.
 
     arithmetic: for each output of a node by name, and under ``""`` for all others.
+    then: is given each node with its moved results, and may return others.
     """
     generator = np.random.default_rng(seed)
 
@@ -40,7 +46,7 @@ def rounding_spread(
                 outputs.append(output)
             else:
                 outputs.append(output + error * generator.choice([-1.0, 1.0], size=output.shape))
-        return outputs
+        return outputs if then is None else then(replace(step, outputs=outputs))
 
     return [file.run(feed, after=moved) for _ in range(SAMPLES)]
 

@@ -35,6 +35,15 @@ class Setting:
     level: str | None = None
     threads: int | None = None
 
+    def options(self) -> onnxruntime.SessionOptions:
+        """Return session options with this level and these threads."""
+        made = onnxruntime.SessionOptions()
+        if self.level is not None:
+            made.graph_optimization_level = _LEVELS[self.level]
+        if self.threads is not None:
+            made.intra_op_num_threads = self.threads
+        return made
+
     def __str__(self) -> str:
         level = f" level={self.level}" if self.level is not None else ""
         threads = f" threads={self.threads}" if self.threads is not None else ""
@@ -83,12 +92,8 @@ def make_run(
     """Make a session; raises ProviderError where its provider isn't there."""
     session_options = None
     if libraries or setting.level is not None or setting.threads is not None:
-        session_options = onnxruntime.SessionOptions()
+        session_options = setting.options()
         session_options.add_session_config_entry(_ASSIGNMENT, "1")
-        if setting.level is not None:
-            session_options.graph_optimization_level = _LEVELS[setting.level]
-        if setting.threads is not None:
-            session_options.intra_op_num_threads = setting.threads
         for library in libraries:
             session_options.register_custom_ops_library(os.fspath(library))
     session = InferenceSession(source, session_options, [parse_provider(setting.provider)], **options)

@@ -15,7 +15,7 @@ from .sample import Sample
 from .tolerance import TF32, Arithmetic, arithmetic_of
 from .verdict import Verdict
 
-__all__ = ["RuntimeSide"]
+__all__ = ["RuntimeSide", "own_arithmetic"]
 
 Array = NDArray[Any]
 
@@ -95,19 +95,20 @@ class _Rounding:
     def spread(self, name: str, kind: str = "") -> list[Array]:
         """Return an output with rounding errors, several times over; of a narrower arithmetic by its name."""
         if kind not in self._found:
-            ways: Mapping[str, Arithmetic] = self._own() if not kind else {"": _NARROWER[kind]}
+            ways: Mapping[str, Arithmetic] = own_arithmetic(self._file) if not kind else {"": _NARROWER[kind]}
             self._found[kind] = rounding_spread(self._file, self._sample.feed, ways)
         return [outputs[name] for outputs in self._found[kind]]
 
-    def _own(self) -> dict[str, Arithmetic]:
-        """Return the arithmetic of each value of the file; where it doesn't say, that of its inputs."""
-        known = {
-            name: arithmetic_of(dtype.numpy())
-            for name, dtype in self._file.types.items()
-            if dtype is not None and dtype.is_floating_point() and dtype.numpy().name in _FLOATS
-        }
-        usual = max(known.values(), key=lambda each: each.storage, default=arithmetic_of(np.float32))
-        return {**{name or "": each for name, each in known.items()}, "": usual}
+
+def own_arithmetic(file: ExactFile) -> dict[str, Arithmetic]:
+    """Return the arithmetic of each value of a file; under "" that of values of which it doesn't say."""
+    known = {
+        name or "": arithmetic_of(dtype.numpy())
+        for name, dtype in file.types.items()
+        if dtype is not None and dtype.is_floating_point() and dtype.numpy().name in _FLOATS
+    }
+    usual = max(known.values(), key=lambda each: each.storage, default=arithmetic_of(np.float32))
+    return {**known, "": usual}
 
 
 class _Judge:

@@ -22,11 +22,14 @@ __all__ = ["Sample", "take_sample"]
 class Sample:
     """Inputs, and what they become.
 
-    feed: the file's inputs by name. torch: what the model returns. model: what it returns in float64.
-    file: the file's outputs in float64, by name. chance: those that are another each time, and the node that
-    makes them so; draws: whether the model's results are, too.
+    arguments: what the model is called with. feed: the file's inputs by name.
+    torch: what the model returns. model: what it returns in float64.
+    file: the file's outputs in float64, by name.
+    chance: those that are another each time, and the node that makes them so; draws: whether the model's
+        results are, too.
     """
 
+    arguments: Arguments
     feed: Mapping[str, NDArray[Any]]
     torch: Sequence[NDArray[Any]]
     model: Sequence[NDArray[Any]]
@@ -70,4 +73,6 @@ def take_sample(
         raise ParityError("the model returned nothing; expected one tensor at least")
     chance = exact_file.chance(feed)
     draws = bool(chance) and exact_model.draws(arguments)
-    return Sample(feed, outputs, as_arrays(exact_model.run(arguments)), exact_file.run(feed), chance, draws)
+    return Sample(
+        arguments, feed, outputs, as_arrays(exact_model.run(arguments)), exact_file.run(feed), chance, draws
+    )

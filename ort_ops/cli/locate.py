@@ -1,0 +1,76 @@
+"""``ort-ops locate``: the first node of a file that is wrong."""
+
+from ort_ops import parity
+
+from .console import cell, console, say, table
+from .options import (
+    Dims,
+    File,
+    Functions,
+    Inputs,
+    Json,
+    Kernels,
+    Libraries,
+    Module,
+    Providers,
+    Ranges,
+    Trust,
+    load_inputs,
+    load_model,
+    session_arguments,
+)
+
+__all__ = ["locate"]
+
+
+def locate(
+    file: File,
+    module: Module,
+    provider: Providers = None,
+    inputs: Inputs = None,
+    range_: Ranges = None,
+    dim: Dims = None,
+    library: Libraries = None,
+    kernels: Kernels = None,
+    function: Functions = None,
+    trust: Trust = None,
+    json_file: Json = None,
+) -> int:
+    """Find the first node that is wrong: in the file beside its model, or as ONNX Runtime computes it."""
+    arguments = session_arguments(kernels, function, trust, library, range_, dim)
+    found = parity.locate(
+        load_model(module), file, load_inputs(inputs), providers=provider or ["cpu"], **arguments
+    )
+    _print(found)
+    if json_file is not None:
+        json_file.write_text(found.to_json() + "\n")
+    return int(found.exit_code)
+
+
+def _print(found: parity.Located) -> None:
+    """Print what is wrong, or else the nodes of the largest errors."""
+    rows = [row for row in found.rows if row.node == found.node and row.question == found.question]
+    if found.node is None:
+        runtime = [row for row in found.rows if row.question == "runtime"]
+        rows = sorted(runtime, key=lambda row: -row.error / row.tolerance if row.tolerance else 0.0)[:5]
+    made = table("question", "node", "operator", "verdict")
+    for name in ("error", "tolerance"):
+        made.add_column(name, justify="right")
+    for row in rows:
+        numbers = [f"{row.error:.1e}", f"{row.tolerance:.1e}"] if row.question == "runtime" else ["", ""]
+        made.add_row(
+            cell(row.question), cell(row.node), cell(row.op), row.verdict.replace("_", " "), *numbers
+        )
+    console.print(made)
+    if len(found.region) > 1:
+        say(f"with what comes of it: {', '.join(found.region[1:])}")
+    for question, share in found.matched.items():
+        what = "have a counterpart in the model" if question == "export" else "were seen in the run"
+        say(f"{share:.0%} of the nodes {what}")
+    wrong = [row.output for row in found.outputs if row.verdict is parity.Verdict.EXPORT_WRONG]
+    if found.node is not None:
+        say(f"guilty: {found.node} ({found.question})", "red")
+    elif wrong:
+        say(f"no node can be blamed, though {', '.join(wrong)} differs from the model's", "yellow")
+    else:
+        say("no node is guilty", "green")

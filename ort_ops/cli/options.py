@@ -1,0 +1,115 @@
+"""The options that commands share which compare a model with its file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ort_ops import parity
+from ort_ops.errors import ParityError
+
+from .arguments import check_provider, import_modules, named_pairs, resolve
+
+__all__ = [
+    "Dims",
+    "File",
+    "Functions",
+    "Inputs",
+    "Json",
+    "Kernels",
+    "Libraries",
+    "Module",
+    "Providers",
+    "Ranges",
+    "Trust",
+    "load_inputs",
+    "load_model",
+    "session_arguments",
+]
+
+File = Annotated[Path, typer.Argument(help="An ONNX file.")]
+Module = Annotated[
+    str, typer.Option(help="pkg.module:name of the torch model, or of a function that returns it.")
+]
+Providers = Annotated[
+    list[str] | None,
+    typer.Option(help="cpu, cuda, cuda:use_tf32=0; may be given again.", parser=check_provider),
+]
+Inputs = Annotated[
+    str | None,
+    typer.Option(help="An .npz by the file's inputs, or pkg.module:name of a function that gives inputs."),
+]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option("--range", help="input=LOW:HIGH of values made up; may be given again."),
+]
+Dims = Annotated[
+    list[str] | None, typer.Option(help="name=SIZE of a symbolic dimension; may be given again.")
+]
+Libraries = Annotated[list[Path] | None, typer.Option(help="A custom operator library; may be given again.")]
+Kernels = Annotated[
+    list[str] | None, typer.Option(help="A Python module that registers kernels; may be given again.")
+]
+Functions = Annotated[
+    list[str] | None,
+    typer.Option(help="pkg.module:Function that the file may name for a node; may be given again."),
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(help="A package that the file may name Functions of; may be given again."),
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Write everything there, too.")]
+
+
+def load_model(text: str) -> Any:
+    """Return the model that pkg.module:name names or gives."""
+    found = resolve(text, "--module")
+    return found if hasattr(found, "state_dict") and not isinstance(found, type) else found()
+
+
+def load_inputs(text: str | None) -> Any:
+    """Return the inputs that a file holds, or a function gives; None where none are given."""
+    if text is None:
+        return None
+    if not text.endswith(".npz"):
+        return resolve(text, "--inputs")()
+    try:
+        with np.load(text, allow_pickle=False) as arrays:
+            return {name: parity.to_torch(arrays[name]) for name in arrays.files}
+    except ValueError as error:
+        raise ParityError(f"{text}: {error}") from error
+
+
+def session_arguments(
+    kernels: Sequence[str] | None,
+    functions: Sequence[str] | None,
+    trust: Sequence[str] | None,
+    libraries: Sequence[Path] | None,
+    ranges: Sequence[str] | None,
+    dims: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return what ``check`` and ``locate`` are given of these options."""
+    import_modules(kernels or ())
+    return {
+        "functions": [resolve(name, "--function") for name in functions] if functions else None,
+        "trust": trust or (),
+        "libraries": libraries or (),
+        "ranges": {name: _range(text) for name, text in named_pairs(ranges or (), "--range")},
+        "dims": {name: _size(text) for name, text in named_pairs(dims or (), "--dim")},
+    }
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise typer.BadParameter(f"--range: {text!r} is no range; expected LOW:HIGH") from None
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal():
+        raise typer.BadParameter(f"--dim: {text!r} is no size")
+    return int(text)

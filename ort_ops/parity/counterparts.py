@@ -1,0 +1,120 @@
+"""The tensors that a model computes on its way, found again among those of its file by what is in them.
+
+Names match nothing in a TorchScript file. Two tensors are the same if they hold the same numbers, in whatever
+shape or order of the axes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch.utils import _pytree as pytree
+
+__all__ = ["Counterparts"]
+
+Array = NDArray[Any]
+
+# What the exporters write as several nodes, and torch computes as one operation: its steps are looked at,
+# too. None that adds a bias at its end: without that the result would look like a step on the way to it.
+_COMPOSED = (
+    *("gelu", "silu", "_softmax", "_log_softmax", "hardswish", "hardsigmoid", "mish", "elu", "softplus"),
+    *("logsumexp", "std", "var", "log1p", "expm1", "leaky_relu", "norm", "linalg_vector_norm", "rsub"),
+)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    operation: str
+    moments: NDArray[np.float64]
+    values: Array | None
+
+
+class Counterparts:
+    """Takes in what a model computes.
+
+    ``memory`` is how many bytes of it are kept; beyond that sums must do.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._left = memory
+        self._by_size: dict[int, list[_Seen]] = {}
+
+    def see(self, operation: Any, arguments: tuple[Any, ...], results: Sequence[Tensor]) -> None:
+        """Take in what an operation gave, and the steps of it where an exporter writes these."""
+        for tensor in results:
+            self._add(str(operation), tensor)
+        name = getattr(operation, "_schema", None)
+        if name is None or name.name.removeprefix("aten::") not in _COMPOSED:
+            return
+        steps = decomposition_table.get(operation)
+        if steps is None:
+            return
+        with torch.no_grad(), _Steps(self, str(operation)):
+            steps(*arguments[0], **arguments[1])
+
+    def _add(self, operation: str, tensor: Tensor) -> None:
+        if tensor.is_complex() or tensor.is_sparse:
+            return
+        values = tensor.detach().cpu().numpy()
+        kept = None
+        if values.nbytes <= self._left:
+            kept = values.copy()
+            self._left -= values.nbytes
+        self._by_size.setdefault(values.size, []).append(_Seen(operation, _moments(values), kept))
+
+    def find(self, values: Array, tolerance: float) -> str | None:
+        """Return the operation that gave these values, to a share of the largest of them, or None."""
+        if values.dtype.kind not in "fiub":
+            return None
+        moments = _moments(values)
+        # Sums of many numbers differ by more than these do; what is kept is compared number by number.
+        scale = max(tolerance, 1e-12) * (moments[1] + np.finfo(np.float64).tiny)
+        for seen in self._by_size.get(values.size, ()):
+            near = np.abs(seen.moments[:2] - moments[:2]) <= scale
+            if bool(near.all()) and (seen.values is None or _same(values, seen.values, tolerance)):
+                return seen.operation
+        return None
+
+
+class _Steps(torch.utils._python_dispatch.TorchDispatchMode):
+    """Take in what the steps of an operation give."""
+
+    def __init__(self, counterparts: Counterparts, operation: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._counterparts, self._operation = counterparts, operation
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._counterparts._add(f"{self._operation}, {func}", leaf)
+        return result
+
+
+def _moments(values: Array) -> NDArray[np.float64]:
+    """Return what identifies an array's numbers whatever their order."""
+    flat = values.reshape(-1).astype(np.float64)
+    flat = np.where(np.isfinite(flat), flat, 0.0)
+    return np.array([flat.sum(), np.abs(flat).sum()])
+
+
+def _same(a: Array, b: Array, tolerance: float) -> bool:
+    if a.shape != b.shape or not _near(a, b, tolerance):
+        return _near(np.sort(a, axis=None), np.sort(b, axis=None), tolerance)
+    return True
+
+
+def _near(a: Array, b: Array, tolerance: float) -> bool:
+    if a.dtype.kind in "iub" and b.dtype.kind in "iub":
+        return bool(np.array_equal(a, b))
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        same = (x == y) | (np.isnan(x) & np.isnan(y))
+        apart = np.where(same, 0.0, np.abs(x - y))
+    finite = np.abs(x[np.isfinite(x)])
+    return bool((apart <= tolerance * finite.max(initial=0.0)).all())

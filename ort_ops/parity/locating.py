@@ -1,0 +1,99 @@
+"""Which node is to blame: the first of a file that is wrong, under either question."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from ort_ops.selection import Prefer
+
+from .report import Row, finite
+from .runs import Setting
+from .subject import File, Subject
+from .survivors import Tapped
+from .verdict import ExitCode, Verdict
+from .walks import NodeRow, walk_export, walk_runtime
+
+__all__ = ["Located", "locate"]
+
+_MEMORY = 2**30
+
+
+@dataclass(frozen=True)
+class Located:
+    """The first guilty node by name, or None; the question under which it is, and a row for each node.
+
+    matched: for each question the share of the file's nodes that could be judged: that have a counterpart in
+    the model, or whose results the runtime hands out; nodes of constants and sizes alone don't count.
+    region: the guilty node and those that come of it, none of which has a counterpart: where the model takes
+    one step for several of the file it may be one of these. outputs: the file's outputs beside the model's.
+    """
+
+    node: str | None
+    question: Literal["export", "runtime"] | None
+    rows: tuple[NodeRow, ...]
+    matched: Mapping[str, float]
+    region: tuple[str, ...]
+    outputs: tuple[Row, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return what a command exits with; where no node can be blamed for a fault, "cannot say"."""
+        if self.node is not None:
+            return ExitCode.WRONG
+        wrong = any(row.verdict is Verdict.EXPORT_WRONG for row in self.outputs)
+        return ExitCode.CANNOT_SAY if wrong or not self.rows else ExitCode.EQUAL
+
+    def to_json(self) -> str:
+        """Return everything as JSON; a number that JSON has no name for is a string."""
+        return json.dumps(finite(asdict(self)), indent=2, allow_nan=False)
+
+
+def locate(
+    model: nn.Module,
+    file: File,
+    inputs: Any = None,
+    providers: Sequence[str] = ("cpu",),
+    *,
+    functions: Iterable[type] | None = None,
+    trust: Iterable[str] = (),
+    libraries: Sequence[str | os.PathLike[str]] = (),
+    prefer: Prefer = "kernel",
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    memory: int = _MEMORY,
+) -> Located:
+    """Find the first node of a file that is wrong, for one set of inputs.
+
+    The arguments are those of ``check``.
+
+    *Export*: the file is walked in float64 beside the model in float64, and their tensors matched by value.
+    The node to blame has no counterpart, nor has anything that comes of it, though what it is given has one.
+    *Runtime*: the file is run with every tensor as an output that is there after optimisation, and each node
+    evaluated in float64 on the runtime's own inputs, so that errors of earlier nodes are not held against it.
+    Fused kernels stay fused; what is inside of one is judged at its end.
+
+    memory: bytes of results that are held at a time.
+
+    Raises what ``check`` raises.
+    """
+    subject = Subject(model, file, functions, trust, prefer)
+    sample = subject.samples(inputs, 1, ranges, dims)[0]
+    export = walk_export(subject, sample, memory)
+    rows, matched = list(export.rows), {"export": export.matched}
+    node, question = export.node, "export" if export.node is not None else None
+    for provider in providers:
+        tapped = Tapped(subject.content, Setting(provider), libraries, subject.options)
+        try:
+            runtime = walk_runtime(subject.exact_file, tapped, sample, memory)
+        finally:
+            tapped.close()
+        rows += runtime.rows
+        matched["runtime"] = runtime.matched
+        if node is None and runtime.node is not None:
+            node, question = runtime.node, "runtime"
+    guilty: Any = question
+    return Located(node, guilty, tuple(rows), matched, export.region, tuple(export.outputs))

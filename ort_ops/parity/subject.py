@@ -1,0 +1,85 @@
+"""A model and its file, made ready to be compared."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from ort_ops.errors import ParityError
+from ort_ops.selection import Prefer
+
+from .exact import ExactFile
+from .inputs import make_inputs
+from .original import ExactModel, to_numpy, to_torch
+from .sample import Sample, take_sample
+from .weights import match_weights
+
+__all__ = ["File", "Subject"]
+
+File: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | torch.onnx.ONNXProgram
+
+
+class Subject:
+    """A model, its file, and both as they are evaluated in float64.
+
+    ``source`` is what a session is made from, ``options`` what ``ort_ops.InferenceSession`` is given besides;
+    ``changed`` are weights in the file that are the model's but for some elements.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        file: File,
+        functions: Iterable[type] | None,
+        trust: Iterable[str],
+        prefer: Prefer,
+    ) -> None:
+        self.model = model
+        self.source, self.content = _open(file)
+        own = functions if functions is not None else getattr(file, "_functions", None)
+        self.options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
+        state = {name: to_numpy(tensor) for name, tensor in model.state_dict().items()}
+        initializers = self.content.graph.initializers
+        weights = ((n, v.const_value.numpy()) for n, v in initializers.items() if v.const_value is not None)
+        parameters, self.changed = match_weights(weights, state)
+        self.exact_file = ExactFile(self.content, functions=own, trust=trust, parameters=parameters)
+        self.exact_model = ExactModel(model)
+
+    def samples(
+        self,
+        inputs: Any,
+        count: int,
+        ranges: Mapping[str, tuple[float, float]] | None,
+        dims: Mapping[str, int] | None,
+    ) -> list[Sample]:
+        """Take samples with these inputs, or with ``count`` that are made up."""
+        if inputs is None:
+            given: list[Any] = [self._made(number, ranges, dims) for number in range(count)]
+        else:
+            given = inputs if isinstance(inputs, list) else [inputs]
+        if not given:
+            raise ParityError("no inputs were given; expected one sample at least")
+        device = next((tensor.device for tensor in self.model.parameters()), torch.device("cpu"))
+        return [take_sample(self.model, self.exact_model, self.exact_file, each, device) for each in given]
+
+    def _made(
+        self, number: int, ranges: Mapping[str, tuple[float, float]] | None, dims: Mapping[str, int] | None
+    ) -> tuple[torch.Tensor, ...]:
+        made = make_inputs(self.content, sample=number, ranges=ranges, dims=dims)
+        return tuple(to_torch(array) for array in made.values())
+
+
+def _open(file: Any) -> tuple[str | bytes, ir.Model]:
+    """Return what a session is made from, and the model."""
+    if isinstance(file, str | os.PathLike):
+        return os.fspath(file), ir.load(file)
+    if isinstance(file, torch.onnx.ONNXProgram):
+        file = file.model_proto
+    if not isinstance(file, onnx.ModelProto):
+        kind = type(file).__name__
+        raise ParityError(f"the file is a {kind}; expected a path, a ModelProto or an ONNXProgram")
+    return file.SerializeToString(), ir.from_proto(file)

@@ -1,0 +1,96 @@
+"""The node to blame, under either question."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import ort_ops
+from mylinear import LinearF, MyLinear
+from mylinear.export import export as export_mylinear
+from ort_ops.parity import ExitCode, Verdict, locate
+
+from .faults import ARCHITECTURES, FAULTS, Fault
+from .models import uniform
+from .test_faults import clean, exported, planted, size_of
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_in_a_right_file_nobody_is_blamed(name: str) -> None:
+    case = ARCHITECTURES[name]
+    file = onnx.load_from_string(exported(name))
+    found = locate(case.model(), file, case.inputs, functions=case.functions)
+    assert (found.node, found.question, found.region) == (None, None, ())
+    assert found.exit_code is ExitCode.EQUAL
+    assert found.matched["export"] >= 0.85
+    assert {row.verdict for row in found.rows} <= {Verdict.EQUAL, Verdict.CANNOT_SAY}
+    assert {row.verdict for row in found.rows if row.question == "runtime"} == {Verdict.EQUAL}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_node_with_the_fault_is_blamed(name: str, fault: Fault) -> None:
+    case = ARCHITECTURES[name]
+    model, blamed, inputs = planted(case, fault)
+    smallest = max(row.smallest_fault or 0.0 for row in clean(name).rows if row.question == "export")
+    if size_of(case, model, inputs) <= smallest:
+        pytest.skip(f"it changes no output by {smallest:.1g}, from which on faults are caught")
+    found = locate(case.model(), model, inputs, functions=case.functions)
+    assert found.question == "export"
+    assert found.node in blamed
+    assert found.region[0] == found.node
+    assert found.exit_code is ExitCode.WRONG
+
+
+def third_is_wrong(x: Any, weight: Any, bias: Any = None) -> Any:
+    y = x @ weight.T
+    if weight.shape[0] == 4:
+        y = y.astype(np.float16).astype(np.float32)
+    return y if bias is None else y + bias
+
+
+def stack() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (MyLinear(16, 16), nn.ReLU(), MyLinear(16, 16), nn.ReLU(), MyLinear(16, 4), nn.Tanh())
+    return nn.Sequential(*layers, MyLinear(4, 16)).eval()
+
+
+@pytest.mark.parametrize("memory", [2**30, 300])
+def test_a_kernel_that_is_wrong_is_found_in_the_run(tmp_path: Path, memory: int) -> None:
+    path = tmp_path / "model.onnx"
+    export_mylinear(stack(), path, example=uniform(3, 16), domain="test.locate")
+    op = ort_ops.onnx_op("test.locate::MYLINEAR")(third_is_wrong)
+    try:
+        found = locate(stack(), path, uniform(3, 16), functions=[LinearF], memory=memory)
+    finally:
+        ort_ops.registry._ops.remove(op)
+    assert (found.node, found.question) == ("MYLINEAR_2", "runtime")
+    assert found.matched["runtime"] == 1.0
+    wrong = [row.node for row in found.rows if row.verdict is Verdict.RUNTIME_WRONG]
+    assert wrong == ["MYLINEAR_2"]  # what comes after it computes rightly on what it is given
+    assert locate(stack(), path, uniform(3, 16), functions=[LinearF], memory=memory).node is None
+
+
+def test_fused_kernels_stay_fused_and_say_what_is_in_them() -> None:
+    found = locate(
+        ARCHITECTURES["CNN, TorchScript"].model(),
+        onnx.load_from_string(exported("CNN, TorchScript")),
+        ARCHITECTURES["CNN, TorchScript"].inputs,
+    )
+    fused = [row for row in found.rows if row.fused]
+    assert any("Erf" in name for row in fused for name in row.fused)
+    assert found.node is None
+
+
+def test_what_was_found_is_json() -> None:
+    case = ARCHITECTURES["LSTM"]
+    found = locate(case.model(), onnx.load_from_string(exported("LSTM")), case.inputs)
+    read = json.loads(found.to_json())
+    assert read["node"] is None
+    assert {row["question"] for row in read["rows"]} == {"export", "runtime"}
+    assert read["matched"].keys() == {"export", "runtime"}
