@@ -13,7 +13,6 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from mylinear import LinearF
-from ort_ops.parity import Verdict
 
 from .models import Model, uniform
 
@@ -111,7 +110,6 @@ class Fault:
     name: str
     plant: Callable[[ModelProto], list[str] | None]
     inputs: Callable[[Tensor], Tensor] = field(default=lambda tensor: tensor)
-    verdict: Verdict = Verdict.EXPORT_WRONG
 
     def __str__(self) -> str:
         return self.name

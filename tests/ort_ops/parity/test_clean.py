@@ -24,11 +24,13 @@ def failed(report: Report) -> list[str]:
     return [f"{row}" for row in report.rows if row.verdict not in good]
 
 
-@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
-@pytest.mark.parametrize("case", CLEAN, ids=str)
+PAIRS = [(case, dynamo) for case in CLEAN for dynamo in (True, False) if dynamo or case.torchscript]
+
+
+@pytest.mark.parametrize(
+    ("case", "dynamo"), PAIRS, ids=[f"{case}-{'dynamo' if d else 'torchscript'}" for case, d in PAIRS]
+)
 def test_a_right_file_is_found_right(case: Clean, dynamo: bool, tmp_path: Path) -> None:
-    if not dynamo and not case.torchscript:
-        pytest.skip("the TorchScript exporter doesn't know the operator")
     path = tmp_path / "model.onnx"
     export(case, path, dynamo=dynamo)
     report = check(case.model(), path, case.inputs, levels=LEVELS, threads=(1, 2))
