@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ort_ops.errors import ParityError
+from ort_ops.providers import parse_provider, session_providers
 from ort_ops.selection import Prefer
 
 from .exact import ExactFile
@@ -73,19 +74,22 @@ def check(
     """
     if not providers:
         raise ParityError("no provider was given; expected one at least")
+    for provider in providers:
+        session_providers([parse_provider(provider)])
     subject = Subject(model, file, functions, trust, prefer)
-    runs = [
+    samples = [subject.sample(given) for given in subject.given(inputs, seeds, ranges, dims)]
+    subject.release()
+    runs = (
         make_run(subject.source, Setting(*each), libraries, subject.options)
         for each in itertools.product(providers, levels, threads)
-    ]
-    samples = subject.samples(inputs, seeds, ranges, dims)
+    )
     changed = [str(each) for each in subject.changed]
     rows = _judge(subject.exact_file, samples, runs, rule, changed)
     return Report(tuple(rows), tuple(_notes(subject)), _versions())
 
 
 def _judge(
-    file: ExactFile, samples: Sequence[Sample], runs: Sequence[Run], rule: Rule | None, changed: Sequence[str]
+    file: ExactFile, samples: Sequence[Sample], runs: Iterable[Run], rule: Rule | None, changed: Sequence[str]
 ) -> list[Row]:
     export = ExportSide(file, changed)
     rows = _worst([export.judge(sample, number) for number, sample in enumerate(samples)])
@@ -113,7 +117,7 @@ def _notes(subject: Subject) -> Iterable[str]:
         yield (
             f"node {note.node} ({note.op}) of the file was not evaluated in float64 as others: {note.reason}"
         )
-    for operation, reason in subject.exact_model.notes.items():
+    for operation, reason in subject.notes.items():
         yield f"{operation} of the model was not computed in float64: {reason}"
     for each in subject.changed:
         yield str(each)

@@ -26,7 +26,7 @@ from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, read_constant, widened
 from .single import run_single
 
-__all__ = ["ExactFile", "Narrow", "Step"]
+__all__ = ["ExactFile", "Narrow", "Step", "read_tensor"]
 
 Values = Mapping[str, NDArray[Any]]
 _ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
@@ -112,7 +112,7 @@ class ExactFile:
         tensor = self.model.graph.initializers[name].const_value
         if tensor is None:
             raise ParityError(f"initializer {name!r} has no value")
-        return tensor.numpy()
+        return read_tensor(tensor)
 
     def chance(self, feed: Values) -> dict[str, str]:
         """Return the outputs that are another each time the file is run, and a node that they owe that to."""
@@ -206,6 +206,15 @@ class ExactFile:
         self.notes.setdefault(
             node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
         )
+
+
+def read_tensor(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    """Return a tensor's values; what lies in a file besides isn't kept in memory for the next time."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy()
+    array = tensor.numpy().copy()
+    tensor.release()
+    return array
 
 
 def _all_values(graph: ir.Graph) -> Iterable[ir.Value]:

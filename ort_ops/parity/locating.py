@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
@@ -15,11 +15,12 @@ from .runs import Setting
 from .subject import File, Subject
 from .survivors import Tapped
 from .verdict import ExitCode, Verdict
-from .walks import NodeRow, walk_export, walk_runtime
+from .walks import NodeRow, Walk, walk_export, walk_runtime
 
 __all__ = ["Located", "locate"]
 
 _MEMORY = 2**30
+Question: TypeAlias = Literal["export", "runtime"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Located:
     """
 
     node: str | None
-    question: Literal["export", "runtime"] | None
+    question: Question | None
     rows: tuple[NodeRow, ...]
     matched: Mapping[str, float]
     region: tuple[str, ...]
@@ -64,6 +65,7 @@ def locate(
     prefer: Prefer = "kernel",
     ranges: Mapping[str, tuple[float, float]] | None = None,
     dims: Mapping[str, int] | None = None,
+    questions: Sequence[Question] = ("export", "runtime"),
     memory: int = _MEMORY,
 ) -> Located:
     """Find the first node of a file that is wrong, for one set of inputs.
@@ -76,24 +78,29 @@ def locate(
     evaluated in float64 on the runtime's own inputs, so that errors of earlier nodes are not held against it.
     Fused kernels stay fused; what is inside of one is judged at its end.
 
+    questions: those that are asked; the second alone needs no copy of the model in float64.
     memory: bytes of results that are held at a time.
 
     Raises what ``check`` raises.
     """
     subject = Subject(model, file, functions, trust, prefer)
-    sample = subject.samples(inputs, 1, ranges, dims)[0]
-    export = walk_export(subject, sample, memory)
-    rows, matched = list(export.rows), {"export": export.matched}
-    node, question = export.node, "export" if export.node is not None else None
-    for provider in providers:
+    given = subject.given(inputs, 1, ranges, dims)[0]
+    walks: list[tuple[Question, Walk]] = []
+    if "export" in questions:
+        walks.append(("export", walk_export(subject, subject.sample(given), memory)))
+        subject.release()
+    for provider in providers if "runtime" in questions else ():
         tapped = Tapped(subject.content, Setting(provider), libraries, subject.options)
         try:
-            runtime = walk_runtime(subject.exact_file, tapped, sample, memory)
+            walks.append(("runtime", walk_runtime(subject.exact_file, tapped, given.feed, memory)))
         finally:
             tapped.close()
-        rows += runtime.rows
-        matched["runtime"] = runtime.matched
-        if node is None and runtime.node is not None:
-            node, question = runtime.node, "runtime"
-    guilty: Any = question
-    return Located(node, guilty, tuple(rows), matched, export.region, tuple(export.outputs))
+    guilty = next(((question, walk) for question, walk in walks if walk.node is not None), None)
+    return Located(
+        node=guilty[1].node if guilty else None,
+        question=guilty[0] if guilty else None,
+        rows=tuple(row for _, walk in walks for row in walk.rows),
+        matched={question: walk.matched for question, walk in walks},
+        region=guilty[1].region if guilty else (),
+        outputs=tuple(row for _, walk in walks for row in walk.outputs),
+    )

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ort_ops.errors import ParityError
 
-__all__ = ["Arguments", "ExactModel", "as_arrays", "run_model", "to_numpy", "to_torch"]
+__all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "run_model", "to_numpy", "to_torch"]
 
 _NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
@@ -53,12 +53,12 @@ class ExactModel:
     that it has one for, and noted in ``notes``.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, notes: dict[str, str] | None = None) -> None:
         try:
             self._model = copy.deepcopy(model).double()
         except Exception as error:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
-        self.notes: dict[str, str] = {}
+        self.notes: dict[str, str] = {} if notes is None else notes
         named = (*model.parameters(), *model.buffers())
         self._dtype = next((tensor.dtype for tensor in named if tensor.dtype in _NARROW), torch.float32)
 
@@ -95,12 +95,17 @@ class ExactModel:
                 torch.set_default_dtype(default)
 
 
+def check_mode(model: nn.Module) -> None:
+    """Raise ParityError for a model in training mode, whose results are not those that are to be compared."""
+    training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
+    if training:
+        raise ParityError(f"{training[0]} is in training mode; expected evaluation mode: call model.eval()")
+
+
 @contextlib.contextmanager
 def _left_as_it_is(model: nn.Module) -> Iterator[None]:
     """Run without gradients, and put buffers and random numbers back as they were."""
-    if any(module.training for module in model.modules()):
-        names = (name or type(model).__name__ for name, module in model.named_modules() if module.training)
-        raise ParityError(f"{next(names)} is in training mode; expected evaluation mode: call model.eval()")
+    check_mode(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if used else ()

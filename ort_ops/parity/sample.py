@@ -13,29 +13,40 @@ from torch.utils import _pytree as pytree
 from ort_ops.errors import ParityError
 
 from .exact import ExactFile
-from .original import Arguments, ExactModel, as_arrays, run_model, to_numpy
+from .original import Arguments, ExactModel, as_arrays, run_model
 
-__all__ = ["Sample", "take_sample"]
+__all__ = ["Given", "Sample", "bind", "take_sample"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a model is called with, and the same as the file's inputs by name."""
+
+    arguments: Arguments
+    feed: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Sample:
     """Inputs, and what they become.
 
-    arguments: what the model is called with. feed: the file's inputs by name.
     torch: what the model returns. model: what it returns in float64.
     file: the file's outputs in float64, by name.
     chance: those that are another each time, and the node that makes them so; draws: whether the model's
         results are, too.
     """
 
-    arguments: Arguments
-    feed: Mapping[str, NDArray[Any]]
+    given: Given
     torch: Sequence[NDArray[Any]]
     model: Sequence[NDArray[Any]]
     file: Mapping[str, Any]
     chance: Mapping[str, str] = field(default_factory=dict)
     draws: bool = False
+
+    @property
+    def feed(self) -> Mapping[str, NDArray[Any]]:
+        """Return the file's inputs by name."""
+        return self.given.feed
 
 
 def _arguments(model: nn.Module, given: Any, names: Sequence[str]) -> Arguments:
@@ -52,11 +63,9 @@ def _arguments(model: nn.Module, given: Any, names: Sequence[str]) -> Arguments:
     return tuple(given[name] for name in names), {}
 
 
-def take_sample(
-    model: nn.Module, exact_model: ExactModel, exact_file: ExactFile, given: Any, device: torch.device
-) -> Sample:
-    """Run a model as it is and in float64, and its file in float64, on the model's arguments."""
-    names = exact_file.inputs
+def bind(model: nn.Module, names: Sequence[str], given: Any) -> Given:
+    """Return what a caller gave as the model's arguments, on its device, and as inputs of these names."""
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     arguments = _arguments(model, given, names)
     arguments = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), arguments)
     leaves = [leaf for leaf in pytree.tree_leaves(arguments) if leaf is not None]
@@ -64,15 +73,15 @@ def take_sample(
         raise ParityError(
             f"{len(leaves)} inputs were given but the file takes {len(names)}: {', '.join(names) or 'none'}"
         )
-    feed = {
-        name: to_numpy(leaf) if isinstance(leaf, Tensor) else as_arrays([leaf])[0]
-        for name, leaf in zip(names, leaves, strict=True)
-    }
-    outputs = as_arrays(run_model(model, arguments))
+    return Given(arguments, dict(zip(names, as_arrays(leaves), strict=True)))
+
+
+def take_sample(model: nn.Module, exact_model: ExactModel, exact_file: ExactFile, given: Given) -> Sample:
+    """Run a model as it is and in float64, and its file in float64."""
+    outputs = as_arrays(run_model(model, given.arguments))
     if not outputs:
         raise ParityError("the model returned nothing; expected one tensor at least")
-    chance = exact_file.chance(feed)
-    draws = bool(chance) and exact_model.draws(arguments)
-    return Sample(
-        arguments, feed, outputs, as_arrays(exact_model.run(arguments)), exact_file.run(feed), chance, draws
-    )
+    chance = exact_file.chance(given.feed)
+    draws = bool(chance) and exact_model.draws(given.arguments)
+    exact = as_arrays(exact_model.run(given.arguments))
+    return Sample(given, outputs, exact, exact_file.run(given.feed), chance, draws)

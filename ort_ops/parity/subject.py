@@ -12,10 +12,10 @@ from torch import nn
 from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
-from .exact import ExactFile
+from .exact import ExactFile, read_tensor
 from .inputs import make_inputs
-from .original import ExactModel, to_numpy, to_torch
-from .sample import Sample, take_sample
+from .original import ExactModel, check_mode, to_numpy, to_torch
+from .sample import Given, Sample, bind, take_sample
 from .weights import match_weights
 
 __all__ = ["File", "Subject"]
@@ -27,7 +27,8 @@ class Subject:
     """A model, its file, and both as they are evaluated in float64.
 
     ``source`` is what a session is made from, ``options`` what ``ort_ops.InferenceSession`` is given besides;
-    ``changed`` are weights in the file that are the model's but for some elements.
+    ``changed`` are weights in the file that are the model's but for some elements; ``notes`` has the
+    operations of the model that could not be computed in float64.
     """
 
     def __init__(
@@ -38,33 +39,48 @@ class Subject:
         trust: Iterable[str],
         prefer: Prefer,
     ) -> None:
+        check_mode(model)
         self.model = model
         self.source, self.content = _open(file)
         own = functions if functions is not None else getattr(file, "_functions", None)
         self.options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
         state = {name: to_numpy(tensor) for name, tensor in model.state_dict().items()}
         initializers = self.content.graph.initializers
-        weights = ((n, v.const_value.numpy()) for n, v in initializers.items() if v.const_value is not None)
+        weights = ((name, read_tensor(v.const_value)) for name, v in initializers.items() if v.const_value)
         parameters, self.changed = match_weights(weights, state)
         self.exact_file = ExactFile(self.content, functions=own, trust=trust, parameters=parameters)
-        self.exact_model = ExactModel(model)
+        self._exact_model: ExactModel | None = None
+        self.notes: dict[str, str] = {}
 
-    def samples(
+    @property
+    def exact_model(self) -> ExactModel:
+        """Return the model in float64, made when it is first asked for."""
+        if self._exact_model is None:
+            self._exact_model = ExactModel(self.model, self.notes)
+        return self._exact_model
+
+    def release(self) -> None:
+        """Let go of the model in float64, which takes twice what the model does."""
+        self._exact_model = None
+
+    def given(
         self,
         inputs: Any,
         count: int,
         ranges: Mapping[str, tuple[float, float]] | None,
         dims: Mapping[str, int] | None,
-    ) -> list[Sample]:
-        """Take samples with these inputs, or with ``count`` that are made up."""
+    ) -> list[Given]:
+        """Return these inputs, or ``count`` that are made up."""
         if inputs is None:
-            given: list[Any] = [self._made(number, ranges, dims) for number in range(count)]
-        else:
-            given = inputs if isinstance(inputs, list) else [inputs]
-        if not given:
+            inputs = [self._made(number, ranges, dims) for number in range(count)]
+        each = inputs if isinstance(inputs, list) else [inputs]
+        if not each:
             raise ParityError("no inputs were given; expected one sample at least")
-        device = next((tensor.device for tensor in self.model.parameters()), torch.device("cpu"))
-        return [take_sample(self.model, self.exact_model, self.exact_file, each, device) for each in given]
+        return [bind(self.model, self.exact_file.inputs, one) for one in each]
+
+    def sample(self, given: Given) -> Sample:
+        """Run the model and the file on inputs."""
+        return take_sample(self.model, self.exact_model, self.exact_file, given)
 
     def _made(
         self, number: int, ranges: Mapping[str, tuple[float, float]] | None, dims: Mapping[str, int] | None

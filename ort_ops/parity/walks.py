@@ -64,7 +64,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     outputs = ExportSide(file, [str(each) for each in subject.changed], plant=False).judge(sample, 0)
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
     counterparts = Counterparts(memory)
-    subject.exact_model.run(sample.arguments, seen=counterparts.see)
+    subject.exact_model.run(sample.given.arguments, seen=counterparts.see)
     found, fractions = _matched(file, sample, counterparts, _share(outputs))
     matched = {name for name, counterpart in found.items() if counterpart and name not in wrong}
     rows = []
@@ -171,7 +171,7 @@ def _region(file: ExactFile, suspects: Sequence[int]) -> tuple[str, ...]:
     return tuple(itertools.islice(names, _REGION))
 
 
-def walk_runtime(file: ExactFile, tapped: Tapped, sample: Sample, memory: int) -> Walk:
+def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], memory: int) -> Walk:
     """Evaluate each node on what the runtime gave for its inputs, and blame the first that differs."""
     ways = own_arithmetic(file)
     sizes: dict[str, int] = {}
@@ -180,20 +180,20 @@ def walk_runtime(file: ExactFile, tapped: Tapped, sample: Sample, memory: int) -
         pairs = zip(step.node.output, step.outputs, strict=False)
         sizes.update({name: value.nbytes for name, value in pairs if isinstance(value, np.ndarray)})
 
-    file.run(sample.feed, after=measure)
+    file.run(feed, after=measure)
     judge = _NodeJudge(file, ways)
-    file.run(sample.feed, after=judge.after(tapped.run(sample.feed, sizes, memory)))
+    file.run(feed, after=judge.after(tapped.run(feed, sizes, memory)))
     if judge.suspicious:
         exact: dict[str, Array] = {}
         moved: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
         given = judge.kept
 
         def again(keep: Callable[[str, Array], None]) -> Callable[[Step], Sequence[Any]]:
-            results = [tapped.run(sample.feed, sizes, memory)]
+            results = [tapped.run(feed, sizes, memory)]
 
             def after(step: Step) -> Sequence[Any]:
                 if step.node is file.nodes[0]:  # each walk takes the run from its start
-                    results[0] = tapped.run(sample.feed, sizes, memory)
+                    results[0] = tapped.run(feed, sizes, memory)
                 for name, value in zip(step.node.output, step.outputs, strict=False):
                     if name in judge.suspicious:
                         keep(name, value)
@@ -201,8 +201,8 @@ def walk_runtime(file: ExactFile, tapped: Tapped, sample: Sample, memory: int) -
 
             return after
 
-        file.run(sample.feed, after=again(exact.__setitem__))
-        rounding_spread(file, sample.feed, ways, then=again(lambda name, value: moved[name].append(value)))
+        file.run(feed, after=again(exact.__setitem__))
+        rounding_spread(file, feed, ways, then=again(lambda name, value: moved[name].append(value)))
         judge.settle(given, exact, moved)
     guilty = next((row.node for row in judge.rows if row.verdict is Verdict.RUNTIME_WRONG), None)
     return Walk(guilty, judge.rows, _judged(file, {row.node for row in judge.rows}))
