@@ -1,5 +1,6 @@
 """``mylinear demo``: all of it in one go, on real input."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,10 @@ import typer
 import mylinear
 import ort_ops
 from mylinear import kernels as kernels  # for what it registers
+from ort_ops.cli.report import print_report
 from ort_ops.errors import ExportError
 
-from .console import console, print_report, say
+from .console import console, say
 from .export import describe, example_for
 from .train import TaskName, choose_task, run_training
 
@@ -39,8 +41,8 @@ def demo(
         for prefer in ("kernel", "body")
     ]
     # The file is compared with the model in both; once is enough to show.
-    runs = tuple(row for row in reports[1].rows if row.question == "run")
-    report = mylinear.verify.Report((*reports[0].rows, *runs))
+    runs = tuple(row for row in reports[1].rows if row.question == "runtime")
+    report = replace(reports[0], rows=(*reports[0].rows, *runs))
     print_report(report)
     (out / "parity.json").write_text(report.to_json() + "\n")
     if task == "digits":

@@ -7,8 +7,7 @@ import typer
 
 import mylinear
 from ort_ops.cli.arguments import check_provider
-
-from .console import print_report
+from ort_ops.cli.report import print_report
 
 __all__ = ["verify"]
 

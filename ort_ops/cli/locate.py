@@ -47,7 +47,7 @@ def locate(
     return int(found.exit_code)
 
 
-def _print(found: parity.Located) -> None:
+def _print(found: "parity.Located") -> None:
     """Print what is wrong, or else the nodes of the largest errors."""
     rows = [row for row in found.rows if row.node == found.node and row.question == found.question]
     if found.node is None:

@@ -105,11 +105,15 @@ def _worst(judged: Sequence[Sequence[Row]]) -> list[Row]:
     for rows in zip(*judged, strict=True):
         report = Report(rows)
         graves = [row for row in rows if row.verdict == report.verdict] or list(rows)
-        worst = max(graves, key=lambda row: row.max_abs / row.tolerance if row.tolerance else row.max_abs)
+        worst = max(graves, key=_severity)
         faults = [row.smallest_fault for row in rows if row.smallest_fault is not None]
         elements = sum(row.elements for row in rows)
         kept.append(replace(worst, elements=elements, smallest_fault=max(faults, default=None)))
     return kept
+
+
+def _severity(row: Row) -> tuple[float, int]:
+    return (row.max_abs / row.tolerance if row.tolerance else row.max_abs), row.elements
 
 
 def _notes(subject: Subject) -> Iterable[str]:

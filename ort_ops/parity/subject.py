@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ort_ops.errors import ParityError
+from ort_ops.model import read_model
 from ort_ops.selection import Prefer
 
 from .exact import ExactFile, read_tensor
@@ -92,6 +93,7 @@ class Subject:
 def _open(file: Any) -> tuple[str | bytes, ir.Model]:
     """Return what a session is made from, and the model."""
     if isinstance(file, str | os.PathLike):
+        read_model(file)  # refuses in one line what is no model
         return os.fspath(file), ir.load(file)
     if isinstance(file, torch.onnx.ONNXProgram):
         file = file.model_proto

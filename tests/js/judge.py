@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mylinear.oracle import error_bound
 from ort_ops.parity import Difference, arithmetic_of, compare
 from tests.js.cases import Case, decode
+from tests.mylinear.bound import error_bound
 
 
 @dataclass(frozen=True)
