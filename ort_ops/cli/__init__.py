@@ -12,6 +12,8 @@ from ort_ops.errors import OrtOpsError
 from .check import check
 from .inspect import inspect
 from .locate import locate
+from .record import record
+from .replay import replay
 from .running import run
 
 __all__ = ["main"]
@@ -23,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # a bug shows Python's own traceback
 )
-for command in (check, locate, inspect):
+for command in (check, locate, record, replay, inspect):
     app.command()(command)
 
 

@@ -1,7 +1,8 @@
 """Deciding whether two runtimes computed the same: how far apart they are, and how far they may be.
 
-``check`` asks whether a file is right and whether a runtime computes it. It needs torch and onnx; the rest of
-this package doesn't, and is loaded without them.
+``check`` asks whether a file is right and whether a runtime computes it, ``locate`` which node is to blame;
+``record`` writes golden answers down. They need torch and onnx. ``replay``, which checks a deployment against
+golden answers, needs neither, and nor does the rest of this package.
 """
 
 import importlib
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
     from .checking import check
     from .locating import Located, locate
     from .original import to_torch
+    from .recording import record
+    from .replaying import replay
     from .runs import LEVELS
     from .walks import NodeRow
 
-_WITH_TORCH = {
+_LAZY = {
     "LEVELS": "runs",
     "Located": "locating",
     "NodeRow": "walks",
+    "record": "recording",
+    "replay": "replaying",
     "check": "checking",
     "locate": "locating",
     "to_torch": "original",
@@ -44,11 +49,13 @@ __all__ = [
     "dot_error",
     "exit_code",
     "locate",
+    "record",
+    "replay",
     "to_torch",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WITH_TORCH:
-        return getattr(importlib.import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,6 @@
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +17,7 @@ from ort_ops.selection import Prefer
 
 from .exact import ExactFile
 from .export_side import ExportSide
-from .report import Report, Row
+from .report import Report, Row, worst_rows
 from .runs import Run, Setting, make_run
 from .runtime_side import RuntimeSide
 from .sample import Sample
@@ -92,28 +91,11 @@ def _judge(
     file: ExactFile, samples: Sequence[Sample], runs: Iterable[Run], rule: Rule | None, changed: Sequence[str]
 ) -> list[Row]:
     export = ExportSide(file, changed)
-    rows = _worst([export.judge(sample, number) for number, sample in enumerate(samples)])
+    rows = worst_rows([export.judge(sample, number) for number, sample in enumerate(samples)])
     for run in runs:
         runtime = RuntimeSide(file, run, rule)
-        rows += _worst([runtime.judge(sample, number) for number, sample in enumerate(samples)])
+        rows += worst_rows([runtime.judge(sample, number) for number, sample in enumerate(samples)])
     return rows
-
-
-def _worst(judged: Sequence[Sequence[Row]]) -> list[Row]:
-    """Return for each output the row of the sample at which it is worst, with the elements of all."""
-    kept = []
-    for rows in zip(*judged, strict=True):
-        report = Report(rows)
-        graves = [row for row in rows if row.verdict == report.verdict] or list(rows)
-        worst = max(graves, key=_severity)
-        faults = [row.smallest_fault for row in rows if row.smallest_fault is not None]
-        elements = sum(row.elements for row in rows)
-        kept.append(replace(worst, elements=elements, smallest_fault=max(faults, default=None)))
-    return kept
-
-
-def _severity(row: Row) -> tuple[float, int]:
-    return (row.max_abs / row.tolerance if row.tolerance else row.max_abs), row.elements
 
 
 def _notes(subject: Subject) -> Iterable[str]:

@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from .verdict import ExitCode, Verdict, exit_code
 
-__all__ = ["Report", "Row", "finite"]
+__all__ = ["Report", "Row", "finite", "worst_rows"]
 
 # From what matters most to what matters least.
 _ORDER = (
@@ -107,6 +107,23 @@ class Report:
 
 def _gravest(found: set[Verdict]) -> Verdict:
     return next(verdict for verdict in _ORDER if verdict in found)
+
+
+def worst_rows(judged: Sequence[Sequence[Row]]) -> list[Row]:
+    """Return for each output the row of the sample at which it is worst, with the elements of all."""
+    kept = []
+    for rows in zip(*judged, strict=True):
+        report = Report(rows)
+        graves = [row for row in rows if row.verdict == report.verdict] or list(rows)
+        worst = max(graves, key=_severity)
+        faults = [row.smallest_fault for row in rows if row.smallest_fault is not None]
+        elements = sum(row.elements for row in rows)
+        kept.append(replace(worst, elements=elements, smallest_fault=max(faults, default=None)))
+    return kept
+
+
+def _severity(row: Row) -> tuple[float, int]:
+    return (row.max_abs / row.tolerance if row.tolerance else row.max_abs), row.elements
 
 
 def finite(value: Any) -> Any:

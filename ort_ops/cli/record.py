@@ -1,0 +1,46 @@
+"""``ort-ops record``: golden answers for a deployment to be checked against."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ort_ops import parity
+
+from .console import say
+from .options import (
+    Dims,
+    File,
+    Functions,
+    Inputs,
+    Kernels,
+    Libraries,
+    Module,
+    Ranges,
+    Trust,
+    load_inputs,
+    load_model,
+    session_arguments,
+)
+
+__all__ = ["record"]
+
+
+def record(
+    file: File,
+    module: Module,
+    out: Annotated[Path, typer.Option("--out", "-o", help="What to write.")] = Path("golden.safetensors"),
+    inputs: Inputs = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many inputs are made up, if none are given.")] = 3,
+    range_: Ranges = None,
+    dim: Dims = None,
+    library: Libraries = None,
+    kernels: Kernels = None,
+    function: Functions = None,
+    trust: Trust = None,
+) -> None:
+    """Write down what a right run of a file gives, for ort-ops replay, which needs no torch."""
+    arguments = session_arguments(kernels, function, trust, library, range_, dim)
+    report = parity.record(load_model(module), file, out, load_inputs(inputs), seeds=seeds, **arguments)
+    elements = sum(row.elements for row in report.rows)
+    say(f"wrote {out}: {len(report.rows)} outputs, {elements} elements, {out.stat().st_size} bytes")

@@ -1,0 +1,83 @@
+"""The file of golden answers: what is in it, and how it is read, with NumPy alone."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from ort_ops.errors import ParityError
+
+__all__ = ["FORMAT", "Manifest", "Recorded", "digest", "read_recorded", "tensor_entry"]
+
+FORMAT = 1
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a file of golden answers says of itself.
+
+    files: SHA-256 by the name of a file. tensors: dtype and shape of each, whose bytes the file holds.
+    """
+
+    format: int
+    samples: int
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    files: Mapping[str, str]
+    tensors: Mapping[str, tuple[str, Sequence[int]]]
+    versions: Mapping[str, str]
+    machine: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in JSON's terms."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A file of golden answers, read."""
+
+    manifest: Manifest
+    arrays: Mapping[str, Array]
+
+    def feed(self, sample: int) -> dict[str, Array]:
+        """Return the inputs of a sample by name."""
+        return {name: self.arrays[f"{sample}/input/{name}"] for name in self.manifest.inputs}
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_entry(array: Array) -> tuple[str, list[int]]:
+    """Return the dtype and the shape of an array."""
+    return array.dtype.name, list(array.shape)
+
+
+def read_recorded(path: str | os.PathLike[str]) -> Recorded:
+    """Read golden answers; raises ParityError for a file that holds none."""
+    try:
+        with safe_open(path, "numpy") as file:
+            manifest = Manifest(**json.loads((file.metadata() or {})["parity"]))
+            if manifest.format != FORMAT:
+                raise ParityError(f"{os.fspath(path)} is of format {manifest.format}; expected {FORMAT}")
+            arrays = {name: _array(file.get_tensor(name), *entry) for name, entry in manifest.tensors.items()}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ParityError(f"{os.fspath(path)} holds no golden answers: {error}") from error
+    return Recorded(manifest, arrays)
+
+
+def _array(raw: Array, dtype: str, shape: Sequence[int]) -> Array:
+    kind = np.dtype(getattr(ml_dtypes, dtype) if hasattr(ml_dtypes, dtype) else dtype)
+    return raw.view(kind).reshape(shape) if raw.size else np.empty(shape, kind)

@@ -1,0 +1,218 @@
+"""Judging one output of a run, with what is known of it: NumPy is all that it takes."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .compare import Difference, compare
+from .report import Row
+from .verdict import Verdict
+
+__all__ = ["NARROWER", "Bounds", "Golden", "judge_output"]
+
+Array = NDArray[Any]
+
+_TIMES = 4.0  # PyTorch's own error
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+NARROWER = ("TF32", "float16", "bfloat16")
+"""What a provider other than the CPU's may compute in without being asked, the nearest to float32 first."""
+
+
+class Bounds(Protocol):
+    """How far rounding errors may carry an output."""
+
+    def bound(self, name: str, kind: str = "") -> Array:
+        """Return it element by element, in the file's own arithmetic or in a narrower one of this name."""
+
+    def undecided(self, name: str) -> Array:
+        """Return which elements of a discrete output rounding errors decide."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What an output should be: in float64, as PyTorch has it, and the dtype that the file says."""
+
+    name: str
+    exact: Any
+    torch: Any
+    dtype: Any
+
+
+def judge_output(
+    got: Any, golden: Golden, bounds: Bounds, *, rule: tuple[float, float] | None, on_cpu: bool
+) -> Row:
+    """Return a row for one output of a run; who ran it is left open."""
+    judge = _Judge(got, golden, bounds)
+    found = judge.by_rule(*rule) if rule is not None else judge.by_arithmetic(may_be_narrower=not on_cpu)
+    return judge.row(*found)
+
+
+class _Judge:
+    """One output of a run beside what it should be."""
+
+    def __init__(self, got: Any, golden: Golden, bounds: Bounds) -> None:
+        self.name, self.got, self._exact, self._own = golden.name, got, golden.exact, golden.torch
+        self._bounds = bounds
+        self.declared = golden.dtype
+        self.error: float | None = None
+        self.torch_error: float | None = None
+        self.smallest_fault: float | None = None
+
+    def row(self, verdict: Verdict, reason: str, difference: Difference | None) -> Row:
+        """Return what was found as a row."""
+        got = self.got
+        is_array = isinstance(got, np.ndarray)
+        error, torch_error = self.error, self.torch_error
+        worst = difference if difference is not None else Difference(0, 0, 0.0, 0)
+        return Row(
+            question="runtime",
+            output=self.name,
+            provider="",
+            ran="",
+            dtype=got.dtype.name if is_array else type(got).__name__,
+            shape=got.shape if is_array else (),
+            elements=got.size if is_array and difference is not None else 0,
+            verdict=verdict,
+            reason=reason,
+            max_abs=worst.max_abs,
+            max_ulp=worst.max_ulp,
+            error=error,
+            torch_error=torch_error,
+            ratio=error / torch_error if error is not None and torch_error else None,
+            index=worst.index,
+            got=worst.got,
+            expected=worst.expected,
+            tolerance=worst.allowed,
+            smallest_fault=self.smallest_fault,
+        )
+
+    def by_rule(self, atol: float, rtol: float) -> tuple[Verdict, str, Difference | None]:
+        """Judge by |got - PyTorch's| <= atol + rtol·|PyTorch's|."""
+        mismatch = self._mismatch(self._own, "PyTorch")
+        if mismatch:
+            return Verdict.RUNTIME_WRONG, mismatch, None
+        if self.got.dtype.name not in _FLOATS:
+            return self._discrete()
+        allowed = atol + rtol * np.abs(np.nan_to_num(self._own.astype(np.float64), posinf=0, neginf=0))
+        difference = compare(self.got, self._own, allowed)
+        verdict = Verdict.EQUAL if difference.within else Verdict.RUNTIME_WRONG
+        return verdict, f"the rule atol={atol:g}, rtol={rtol:g} against PyTorch", difference
+
+    def by_arithmetic(self, *, may_be_narrower: bool) -> tuple[Verdict, str, Difference | None]:
+        """Judge by PyTorch's own error, then by the bound of the arithmetic."""
+        mismatch = self._mismatch(self._exact, "the file")
+        if mismatch:
+            return Verdict.RUNTIME_WRONG, mismatch, None
+        if self.got.dtype.name not in _FLOATS:
+            return self._discrete()
+        dtype = self.got.dtype
+        with np.errstate(over="ignore"):
+            expected = self._exact.astype(dtype)
+        self.error = _error(self.got, self._exact)
+        if dtype == np.float64:  # nothing here is more exact than what is judged
+            bound = self._bound("")
+            difference = compare(self.got, expected, bound)
+            self._plant(expected, bound)
+            reason = "the bound of float64's arithmetic"
+            return (Verdict.EQUAL if difference.within else Verdict.RUNTIME_WRONG), reason, difference
+        comparable = self._own is not None and self._own.shape == self._exact.shape
+        self.torch_error = _error(self._own, self._exact) if comparable else 0.0
+        allowed = np.full(expected.shape, _TIMES * self.torch_error)
+        difference = compare(self.got, expected, allowed)
+        if difference.within:
+            self._plant(expected, allowed)
+            return Verdict.EQUAL, f"{_TIMES:g} times PyTorch's own error", difference
+        bound = np.maximum(allowed, self._bound(""))
+        difference = compare(self.got, expected, bound)
+        if difference.within:
+            self._plant(expected, bound)
+            return Verdict.LESS_PRECISE, "the bound of the arithmetic; PyTorch is more precise", difference
+        if may_be_narrower and dtype == np.float32:
+            for kind in NARROWER:
+                wide = np.maximum(bound, self._bound(kind))
+                narrow = compare(self.got, expected, wide)
+                if narrow.within:
+                    self._plant(expected, wide)
+                    return Verdict.REDUCED_PRECISION, f"as far off as {kind} explains", narrow
+        return Verdict.RUNTIME_WRONG, "beyond the bound of the arithmetic", difference
+
+    def _bound(self, kind: str) -> Array:
+        return self._bounds.bound(self.name, kind)
+
+    def _mismatch(self, expected: Any, whose: str) -> str:
+        """Say in what the output is of another kind, before any value is looked at."""
+        if not isinstance(self.got, np.ndarray) or not isinstance(expected, np.ndarray):
+            both = type(self.got).__name__, type(expected).__name__
+            return "" if both == ("ndarray", "ndarray") else f"it is a {both[0]}, {whose} gives a {both[1]}"
+        if self.got.shape != expected.shape:
+            return f"the shape is {self.got.shape}, {whose} gives {expected.shape}"
+        if self.declared is not None and self.got.dtype != self.declared and self.got.dtype.kind not in "OUS":
+            return f"it is {self.got.dtype.name}, the file says {self.declared.name}"
+        wide = self.got.dtype.name in _FLOATS and expected.dtype == np.float64
+        if self.got.dtype != expected.dtype and not wide and self.got.dtype.kind not in "OUS":
+            return f"it is {self.got.dtype.name}, {whose} gives {expected.dtype.name}"
+        return ""
+
+    def _discrete(self) -> tuple[Verdict, str, Difference | None]:
+        """Judge integers, booleans and strings: each is the same or not."""
+        different = self.got != self._exact
+        count = int(np.sum(different))
+        index = tuple(int(i) for i in np.argwhere(different)[0]) if count else None
+        numbers = self.got.dtype.kind in "iub"
+        apart = _integer_distance(self.got, self._exact) if numbers else float(count > 0)
+        difference = Difference(
+            elements=self.got.size,
+            exceeding=count,
+            max_abs=apart,
+            max_ulp=0,
+            index=index,
+            got=self.got[index].item() if index is not None and numbers else None,
+            expected=self._exact[index].item() if index is not None and numbers else None,
+        )
+        self.smallest_fault = 1.0 if numbers and self.got.size else None
+        if not count:
+            return Verdict.EQUAL, "every element is the same", difference
+        if (
+            self._own is not None
+            and self._own.shape == self.got.shape
+            and bool(np.all(self.got == self._own))
+        ):
+            return Verdict.EQUAL, "every element is PyTorch's own; float64 decides some otherwise", difference
+        if bool(np.all(self._bounds.undecided(self.name)[different])):
+            return Verdict.CANNOT_SAY, f"{count} elements turn on a rounding error", difference
+        return Verdict.RUNTIME_WRONG, f"{count} elements differ", difference
+
+    def _plant(self, expected: Array, allowed: Array) -> None:
+        """Plant the smallest fault that is found wherever it is in this output, and see it found."""
+        if not self.got.size:
+            return
+        wide = self.got.astype(np.float64)
+        usable = np.isfinite(wide) & np.isfinite(self._exact)
+        if not usable.any():
+            return
+        place = np.unravel_index(int(np.argmax(np.where(usable, allowed, -1.0))), allowed.shape)
+        fault = float(allowed[place]) + float(np.abs(wide[place] - self._exact[place]))
+        for _ in range(8):
+            fault = max(1.25 * fault, float(np.spacing(np.abs(self.got[place])).astype(np.float64)))
+            planted = self.got.copy()
+            planted[place] = np.asarray(wide[place] + fault).astype(self.got.dtype)
+            if not compare(planted, expected, allowed).within:
+                self.smallest_fault = abs(float(planted[place]) - float(wide[place]))
+                return
+
+
+def _error(got: Array, exact: Array) -> float:
+    """Return how far off an array is at most, where both are numbers."""
+    wide = got.astype(np.float64)
+    finite = np.isfinite(wide) & np.isfinite(exact)
+    return float(np.abs(wide[finite] - exact[finite]).max(initial=0.0))
+
+
+def _integer_distance(a: Array, b: Array) -> float:
+    """Return the largest difference of two arrays of integers, exactly, as a float."""
+    if not a.size:
+        return 0.0
+    high, low = np.maximum(a, b), np.minimum(a, b)
+    return float(max(int(h) - int(i) for h, i in zip(high.reshape(-1), low.reshape(-1), strict=True)))

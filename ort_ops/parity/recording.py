@@ -1,0 +1,111 @@
+"""Golden answers in one file: what a deployment is checked against where there is no torch."""
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import nn
+
+from ort_ops.errors import ParityError
+from ort_ops.selection import Prefer
+
+from .export_side import ExportSide
+from .golden import FORMAT, Manifest, digest, tensor_entry
+from .judge import NARROWER
+from .report import Report
+from .runtime_side import RoundingBounds, golden_outputs
+from .sample import Sample
+from .subject import Subject
+from .verdict import Verdict
+
+__all__ = ["record"]
+
+
+def record(
+    model: nn.Module,
+    file: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    inputs: Any = None,
+    *,
+    seeds: int = 3,
+    functions: Iterable[type] | None = None,
+    trust: Iterable[str] = (),
+    libraries: Sequence[str | os.PathLike[str]] = (),
+    prefer: Prefer = "kernel",
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    dims: Mapping[str, int] | None = None,
+) -> Report:
+    """Write what a run of a file has to give, into one safetensors file; returns the check of the export.
+
+    out: where it is written: inputs, PyTorch's outputs, the file's in float64, how far rounding errors may
+        carry them, versions, the machine, and the SHA-256 of the model, of the weights beside it and of
+        libraries.
+
+    The other arguments are those of ``check``. Raises ParityError where the file is not what the model
+    computes: its answers are none to be checked against.
+    """
+    subject = Subject(model, file, functions, trust, prefer)
+    samples = [subject.sample(given) for given in subject.given(inputs, seeds, ranges, dims)]
+    subject.release()
+    export = ExportSide(subject.exact_file, [str(each) for each in subject.changed], plant=False)
+    report = Report(tuple(row for n, sample in enumerate(samples) for row in export.judge(sample, n)))
+    wrong = [row for row in report.rows if row.verdict is not Verdict.EQUAL]
+    if wrong:
+        raise ParityError(f"output {wrong[0].output!r} of the file is {wrong[0].verdict}: {wrong[0].reason}")
+    tensors: dict[str, NDArray[Any]] = {}
+    for number, sample in enumerate(samples):
+        tensors |= {f"{number}/{name}": array for name, array in _tensors(subject, sample).items()}
+    manifest = Manifest(
+        format=FORMAT,
+        samples=len(samples),
+        inputs=subject.exact_file.inputs,
+        outputs=subject.exact_file.outputs,
+        files={path.name: digest(path) for path in _files(Path(file), subject.content, libraries)},
+        tensors={name: tensor_entry(array) for name, array in tensors.items()},
+        versions={each: version(each) for each in ("torch", "onnx", "numpy", "ort-ops")},
+        machine=f"{platform.system()} {platform.machine()}",
+    )
+    flat = {name: np.frombuffer(array.tobytes(), np.uint8) for name, array in tensors.items()}
+    save_file(flat, out, {"parity": json.dumps(manifest.to_dict())})
+    return report
+
+
+def _tensors(subject: Subject, sample: Sample) -> dict[str, NDArray[Any]]:
+    """Return what is recorded of one sample."""
+    bounds = RoundingBounds(subject.exact_file, sample)
+    found = {f"input/{name}": np.asarray(array) for name, array in sample.feed.items()}
+    for golden in golden_outputs(subject.exact_file, sample):
+        name = golden.name
+        if golden.exact.dtype.kind not in "fiub":
+            raise ParityError(f"output {name!r} is of {golden.exact.dtype}, which can't be recorded")
+        found[f"exact/{name}"] = golden.exact
+        found[f"torch/{name}"] = golden.torch
+        if golden.exact.dtype != np.float64:
+            found[f"undecided/{name}"] = bounds.undecided(name)
+            continue
+        found[f"bound/{name}"] = bounds.bound(name)
+        if golden.torch.dtype == np.float32:
+            found |= {f"{kind}/{name}": bounds.bound(name, kind) for kind in NARROWER}
+    return {key: np.ascontiguousarray(array).reshape(array.shape) for key, array in found.items()}
+
+
+def _files(path: Path, model: ir.Model, libraries: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the model, the files with its weights, and the libraries."""
+    outside = {
+        str(value.const_value.location)
+        for value in model.graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    found = [path, *(path.parent / name for name in sorted(outside)), *(Path(each) for each in libraries)]
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        raise ParityError(f"two files are of one name: {', '.join(names)}")
+    return found

@@ -1,0 +1,115 @@
+"""A deployment checked against golden answers, with NumPy and onnxruntime alone."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ort_ops.errors import ParityError
+from ort_ops.selection import Prefer
+
+from .golden import Recorded, digest, read_recorded
+from .judge import Golden, judge_output
+from .report import Report, Row, worst_rows
+from .runs import Setting, make_run
+
+__all__ = ["replay"]
+
+
+def replay(
+    recorded: str | os.PathLike[str],
+    file: str | os.PathLike[str],
+    providers: Sequence[str] = ("cpu",),
+    *,
+    libraries: Sequence[str | os.PathLike[str]] = (),
+    prefer: Prefer = "kernel",
+) -> Report:
+    """Run a model file on recorded inputs, and judge what it gives as ``check`` would.
+
+    recorded: what ``record`` wrote.
+    file, libraries: those that it was recorded for, which their SHA-256 has to show before any is loaded.
+
+    Raises ParityError where a file is another or missing; ProviderError where a provider isn't there.
+    """
+    if not providers:
+        raise ParityError("no provider was given; expected one at least")
+    golden = read_recorded(recorded)
+    _check_files(golden, Path(file), [Path(each) for each in libraries])
+    rows: list[Row] = []
+    for provider in providers:
+        run = make_run(os.fspath(file), Setting(provider), libraries, {"prefer": prefer})
+        judged = []
+        for sample in range(golden.manifest.samples):
+            outputs = run.outputs(golden.feed(sample))
+            bounds = _Recorded(golden, sample)
+            judged.append(
+                [
+                    replace(
+                        judge_output(outputs[each.name], each, bounds, rule=None, on_cpu=run.on_cpu),
+                        provider=str(run.setting),
+                        ran=run.ran(),
+                        sample=sample,
+                    )
+                    for each in bounds.outputs()
+                ]
+            )
+        rows += worst_rows(judged)
+    return Report(tuple(rows), (), {**golden.manifest.versions, "onnxruntime": _runtime_version()})
+
+
+def _check_files(golden: Recorded, file: Path, libraries: Sequence[Path]) -> None:
+    """Refuse files that are not those of the record, before anything of them is loaded."""
+    given = {path.name: path for path in libraries}
+    for name, recorded in golden.manifest.files.items():
+        path = given.pop(name, file if name == file.name else file.parent / name)
+        if not path.is_file():
+            raise ParityError(f"{path} is missing, which the answers were recorded with")
+        found = digest(path)
+        if found != recorded:
+            raise ParityError(f"{path} is another than the answers were recorded with: SHA-256 {found}")
+    if file.name not in golden.manifest.files:
+        names = ", ".join(golden.manifest.files)
+        raise ParityError(f"the answers were recorded for {names}, not for {file.name}")
+    if given:
+        raise ParityError(f"{', '.join(given)} is no library that the answers were recorded with")
+
+
+class _Recorded:
+    """The outputs of one sample, and how far they may be off, as they were recorded."""
+
+    def __init__(self, golden: Recorded, sample: int) -> None:
+        self._golden, self._sample = golden, sample
+
+    def _get(self, kind: str, name: str) -> NDArray[Any]:
+        return self._golden.arrays[f"{self._sample}/{kind}/{name}"]
+
+    def outputs(self) -> list[Golden]:
+        """Return what each output should be."""
+        names = self._golden.manifest.outputs
+        return [
+            Golden(name, self._get("exact", name), own := self._get("torch", name), own.dtype)
+            for name in names
+        ]
+
+    def bound(self, name: str, kind: str = "") -> NDArray[Any]:
+        """Return how far each element may be off; nothing is known of arithmetics that weren't recorded."""
+        key = f"{self._sample}/{kind or 'bound'}/{name}"
+        return self._golden.arrays.get(key, np.zeros(()))
+
+    def undecided(self, name: str) -> NDArray[Any]:
+        """Return which elements rounding errors decide."""
+        return self._get("undecided", name)
+
+
+def _runtime_version() -> str:
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            return version(name)
+        except ModuleNotFoundError:
+            continue
+    return "unknown"
