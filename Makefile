@@ -45,6 +45,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.op_overhead
 	$(BIN)/python -m benchmarks.python_kernels
 	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.parity
 
 # A million runs, ten thousand sessions, ten thousand failures: is memory flat?
 soak: setup

@@ -53,6 +53,26 @@ class Recorded:
         """Return the inputs of a sample by name."""
         return {name: self.arrays[f"{sample}/input/{name}"] for name in self.manifest.inputs}
 
+    def changes(self, other: "Recorded") -> list[str]:
+        """Say in what other golden answers differ from these; nothing where they don't."""
+        found = []
+        for what in ("files", "versions"):
+            mine, theirs = getattr(self.manifest, what), getattr(other.manifest, what)
+            for name in sorted(mine.keys() | theirs.keys()):
+                before, after = mine.get(name, "none"), theirs.get(name, "none")
+                if before != after:
+                    found.append(f"{name} was {before[:12]}, is {after[:12]}")
+        for name in sorted(self.arrays.keys() | other.arrays.keys()):
+            before, after = self.arrays.get(name), other.arrays.get(name)
+            if before is None or after is None:
+                found.append(f"{name} is {'gone' if after is None else 'new'}")
+            elif (before.dtype, before.shape) != (after.dtype, after.shape):
+                found.append(f"{name} was {before.dtype} {before.shape}, is {after.dtype} {after.shape}")
+            elif before.tobytes() != after.tobytes():
+                apart = np.abs(before.astype(np.float64) - after.astype(np.float64))
+                found.append(f"{name} differs by up to {np.nanmax(apart, initial=0.0):.3g}")
+        return found
+
 
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file."""

@@ -1,0 +1,167 @@
+"""A pytest plug-in: the fixture ``parity``, a test for each execution provider.
+
+::
+
+    def test_my_model(parity, tmp_path):
+        export(model, args, tmp_path / "model.onnx")
+        parity.check(model, tmp_path / "model.onnx")        # fails unless equal, or less precise
+        parity.replay("my_model", model, tmp_path / "model.onnx")  # against golden answers in the repository
+
+Settings in pyproject.toml, ``[tool.pytest.ini_options]``: ``parity_providers`` (default ``["cpu"]``), and
+``parity_golden``, the folder of golden answers (default ``golden`` beside the test). A provider that isn't
+there is a skip, or a failure with ``--parity-require PROVIDER``. ``--parity-update`` writes golden answers
+anew and shows what changed. What was found of each output is in the JUnit XML.
+"""
+
+import datetime
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["Accepted", "Parity"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the plug-in's settings and options."""
+    parser.addini("parity_providers", "execution providers that tests with parity run on", "args", ["cpu"])
+    parser.addini("parity_golden", "folder of golden answers, beside the test", default="golden")
+    group = parser.getgroup("parity")
+    group.addoption(
+        "--parity-update", action="store_true", help="write golden answers anew, and show what changed"
+    )
+    group.addoption(
+        "--parity-require",
+        action="append",
+        default=[],
+        metavar="PROVIDER",
+        help="fail where this provider isn't there, instead of skipping; may be given again",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test for each provider of one that asks for ``parity``."""
+    if "parity" in metafunc.fixturenames:
+        metafunc.parametrize("parity", metafunc.config.getini("parity_providers"), indirect=True)
+
+
+@pytest.fixture
+def parity(request: pytest.FixtureRequest, record_property: Any) -> "Parity":
+    """Compare models with their files, and runs on one provider with the files."""
+    provider: str = request.param
+    providers = importlib.import_module("ort_ops.providers")
+    errors = importlib.import_module("ort_ops.errors")
+    try:
+        providers.session_providers([providers.parse_provider(provider)])
+    except errors.ProviderError as error:
+        required = request.config.getoption("--parity-require")
+        if provider in required or provider.partition(":")[0] in required:
+            pytest.fail(f"--parity-require {provider}: {error}", pytrace=False)
+        pytest.skip(str(error))
+    folder = request.path.parent / request.config.getini("parity_golden")
+    return Parity(provider, folder, request.config.getoption("--parity-update"), record_property)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A deviation that is known: which verdict of an output, why it is accepted, and until when."""
+
+    verdict: str
+    reason: str
+    until: datetime.date
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ValueError("an accepted deviation has a reason")
+
+
+class Parity:
+    """What the fixture gives: ``provider`` is the one that the test is for."""
+
+    def __init__(self, provider: str, folder: Path, update: bool, record_property: Any) -> None:
+        self.provider = provider
+        self._folder, self._update, self._record_property = folder, update, record_property
+        self._parity = importlib.import_module("ort_ops.parity")
+
+    def check(
+        self,
+        model: Any,
+        file: Any,
+        inputs: Any = None,
+        *,
+        accept: Mapping[str, Accepted] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Fail unless the file is what the model computes, and the provider computes the file.
+
+        The other arguments are those of ``ort_ops.parity.check``. ``accept`` has known deviations by the
+        output's name. Returns the report.
+        """
+        report = self._parity.check(model, file, inputs, [self.provider], **options)
+        self._judge(report, accept or {})
+        return report
+
+    def replay(
+        self,
+        name: str,
+        model: Any,
+        file: Any,
+        inputs: Any = None,
+        *,
+        accept: Mapping[str, Accepted] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Fail unless a run of the file gives the golden answers of this name.
+
+        With ``--parity-update`` they are recorded from the model first, and what changed is shown; without it
+        the model isn't looked at, and may be None. The other arguments are those of ``record``.
+        """
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"{name!r} is no name for golden answers; expected letters, digits, _, - and .")
+        golden = self._folder / f"{name}.safetensors"
+        if self._update:
+            self._record(golden, model, file, inputs, options)
+        elif not golden.is_file():
+            pytest.fail(f"{golden} is missing; --parity-update writes it", pytrace=False)
+        libraries = {key: options[key] for key in ("libraries", "prefer") if key in options}
+        report = self._parity.replay(golden, file, [self.provider], **libraries)
+        self._judge(report, accept or {})
+        return report
+
+    def _record(self, golden: Path, model: Any, file: Any, inputs: Any, options: Mapping[str, Any]) -> None:
+        read = importlib.import_module("ort_ops.parity.golden").read_recorded
+        before = read(golden) if golden.is_file() else None
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        self._parity.record(model, file, golden, inputs, **options)
+        changes = ["new"] if before is None else before.changes(read(golden))
+        for change in changes:
+            print(f"{golden.name}: {change}")
+
+    def _judge(self, report: Any, accept: Mapping[str, Accepted]) -> None:
+        """Fail over what is neither good nor accepted, and over what is accepted for nothing."""
+        failed = []
+        used = set()
+        for row in report.rows:
+            key = f"parity {row.question} {row.output}"
+            text = f"{row.verdict}; {row.max_abs:.3g} of {row.tolerance:.3g} allowed; {row.reason}"
+            self._record_property(key, text)
+            if row.verdict in ("equal", "less_precise"):
+                continue
+            accepted = accept.get(row.output)
+            if accepted is None or accepted.verdict != row.verdict:
+                failed.append(f"{row.question} {row.output}: {text}")
+            elif accepted.until < datetime.datetime.now(tz=datetime.UTC).date():
+                failed.append(f"{row.question} {row.output}: {text}; accepted only until {accepted.until}")
+            else:
+                used.add(row.output)
+        failed += [
+            f"{name}: {accept[name].verdict} is accepted, and not found" for name in accept.keys() - used
+        ]
+        if report.verdict == "cannot_say" and not failed and not used:
+            failed.append("nothing was compared")
+        if failed:
+            pytest.fail("\n".join([*failed, *report.notes]), pytrace=False)
