@@ -1,20 +1,23 @@
 """``ort-ops check``: a model beside its file, and ONNX Runtime beside the file."""
 
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from ort_ops import parity
 
+from .arguments import check_provider
+from .configured import Checked, read_config
+from .console import say
 from .options import (
     Dims,
-    File,
     Functions,
     Inputs,
     Json,
     Kernels,
     Libraries,
-    Module,
     Providers,
     Ranges,
     Trust,
@@ -28,8 +31,15 @@ __all__ = ["check"]
 
 
 def check(
-    file: File,
-    module: Module,
+    file: Annotated[Path | None, typer.Argument(help="An ONNX file.")] = None,
+    module: Annotated[
+        str | None,
+        typer.Option(help="pkg.module:name of the torch model, or of a function that returns it."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A file with a table [[model]] for each of several, these options its keys."),
+    ] = None,
     provider: Providers = None,
     inputs: Inputs = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many inputs are made up, if none are given.")] = 3,
@@ -52,21 +62,83 @@ def check(
         ),
     ] = False,
     json_file: Json = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page there, with the nodes that locate looks at.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML there.")] = None,
 ) -> int:
     """Say whether a file computes what its model computes, and whether ONNX Runtime computes the file."""
-    arguments = session_arguments(kernels, function, trust, library, range_, dim)
+    given: dict[str, Any] = {
+        "provider": provider,
+        "inputs": inputs,
+        "seeds": seeds,
+        "range": range_,
+        "dim": dim,
+        "library": library,
+        "kernels": kernels,
+        "function": function,
+        "trust": trust,
+        "atol": atol,
+        "rtol": rtol,
+    }
+    if (config is None) == (file is None or module is None):
+        raise typer.BadParameter("expected FILE and --module, or --config")
+    if config is not None:
+        if html is not None or json_file is not None:
+            raise typer.BadParameter("--html and --json are for one model; --junit holds several")
+        models = list(read_config(config))
+    else:
+        assert file is not None
+        assert module is not None
+        models = [Checked(file, module)]
+    reports: dict[str, parity.Report] = {}
+    for number, checked in enumerate(models, 1):
+        name = str(checked.file)
+        name = f"{name} ({number})" if name in reports else name
+        if len(models) > 1:
+            say(name, "bold")
+        options = {**given, **checked.options}
+        report = _check(checked, options, sweep=sweep, html=html)
+        print_report(report)
+        reports[name] = report
+        for line in parity.annotate(name, report):
+            print(line)
+    if json_file is not None:
+        json_file.write_text(next(iter(reports.values())).to_json() + "\n")
+    if junit is not None:
+        junit.write_text(parity.to_junit(reports) + "\n")
+    codes = [
+        report.exit_code_for(allow_reduced_precision=allow_reduced_precision) for report in reports.values()
+    ]
+    worst = (parity.ExitCode.WRONG, parity.ExitCode.CANNOT_SAY, parity.ExitCode.EQUAL)
+    return int(next(code for code in worst if code in codes))
+
+
+def _check(checked: Checked, options: dict[str, Any], *, sweep: bool, html: Path | None) -> parity.Report:
+    arguments = session_arguments(
+        options["kernels"],
+        options["function"],
+        options["trust"],
+        options["library"],
+        options["range"],
+        options["dim"],
+    )
+    providers = [check_provider(text) for text in options["provider"] or ["cpu"]]
+    model, inputs = load_model(checked.module), load_inputs(options["inputs"])
+    atol, rtol = options["atol"], options["rtol"]
     report = parity.check(
-        load_model(module),
-        file,
-        load_inputs(inputs),
-        providers=provider or ["cpu"],
-        seeds=seeds,
+        model,
+        checked.file,
+        inputs,
+        providers=providers,
+        seeds=options["seeds"],
         levels=parity.LEVELS if sweep else (None,),
         threads=(1, 2, None) if sweep else (None,),
         rule=None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0),
         **arguments,
     )
-    print_report(report)
-    if json_file is not None:
-        json_file.write_text(report.to_json() + "\n")
-    return int(report.exit_code_for(allow_reduced_precision=allow_reduced_precision))
+    if html is not None:
+        located = parity.locate(model, checked.file, inputs, providers=providers[:1], **arguments)
+        html.write_text(report.to_html(checked.file.name, located), encoding="utf-8")
+        print(f"wrote {html}", file=sys.stderr)
+    return report

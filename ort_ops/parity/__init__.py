@@ -8,6 +8,7 @@ golden answers, needs neither, and nor does the rest of this package.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .ci import annotate, to_junit, to_markdown
 from .compare import Difference, compare
 from .report import Report, Row
 from .tolerance import Arithmetic, arithmetic_of, dot_error
@@ -43,6 +44,7 @@ __all__ = [
     "Report",
     "Row",
     "Verdict",
+    "annotate",
     "arithmetic_of",
     "check",
     "compare",
@@ -51,6 +53,8 @@ __all__ = [
     "locate",
     "record",
     "replay",
+    "to_junit",
+    "to_markdown",
     "to_torch",
 ]
 

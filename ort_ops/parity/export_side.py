@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .evaluator import is_narrow, widened
 from .exact import ExactFile, Step
+from .profile import Profile, profile
 from .report import Row
 from .rounding import constant_spread, rounding_spread, spread_of
 from .sample import Sample
@@ -156,6 +157,7 @@ class ExportSide:
             expected=expected[index].item() if index is not None and expected is not None else None,
             tolerance=tolerance,
             sample=number,
+            profile=_profile(apart, expected) if same is None else None,
         )
 
     def _with_fault(self, row: Row, sample: Sample) -> Row:
@@ -250,6 +252,10 @@ def _planted(array: Array, step: float) -> Array:
         size = np.where(np.isfinite(array), np.abs(array), -1.0)
         planted[np.unravel_index(int(np.argmax(size)), array.shape)] *= 1 + step
     return planted
+
+
+def _profile(apart: Array | None, expected: Array | None) -> Profile | None:
+    return None if apart is None or expected is None else profile(apart, expected)
 
 
 def _noise(own: Array, exact: Array) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import Difference, compare
+from .profile import Profile, profile
 from .report import Row
 from .verdict import Verdict
 
@@ -59,6 +60,7 @@ class _Judge:
         self.error: float | None = None
         self.torch_error: float | None = None
         self.smallest_fault: float | None = None
+        self.profile: Profile | None = None
 
     def row(self, verdict: Verdict, reason: str, difference: Difference | None) -> Row:
         """Return what was found as a row."""
@@ -86,6 +88,7 @@ class _Judge:
             expected=worst.expected,
             tolerance=worst.allowed,
             smallest_fault=self.smallest_fault,
+            profile=self.profile,
         )
 
     def by_rule(self, atol: float, rtol: float) -> tuple[Verdict, str, Difference | None]:
@@ -111,6 +114,8 @@ class _Judge:
         with np.errstate(over="ignore"):
             expected = self._exact.astype(dtype)
         self.error = _error(self.got, self._exact)
+        with np.errstate(invalid="ignore"):
+            self.profile = profile(self.got.astype(np.float64) - self._exact, self._exact)
         if dtype == np.float64:  # nothing here is more exact than what is judged
             bound = self._bound("")
             difference = compare(self.got, expected, bound)

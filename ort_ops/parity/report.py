@@ -4,9 +4,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from .html import to_html
+from .profile import Profile
 from .verdict import ExitCode, Verdict, exit_code
+
+if TYPE_CHECKING:
+    from .locating import Located
 
 __all__ = ["Report", "Row", "finite", "worst_rows"]
 
@@ -36,6 +41,7 @@ class Row:
     tolerance: how far that element may be off, and reason, why.
     smallest_fault: the smallest change to the output that would have been found; None where none would.
     sample: the number of the inputs that the row is about.
+    profile: how the errors are spread, where there are fractions.
     """
 
     question: Literal["export", "runtime"]
@@ -58,6 +64,7 @@ class Row:
     tolerance: float = 0.0
     smallest_fault: float | None = None
     sample: int = 0
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,10 @@ class Report:
         """Return everything as JSON; a number that JSON has no name for is a string."""
         whole = {"verdict": self.verdict, "exit_code": int(self.exit_code), **asdict(self)}
         return json.dumps(finite(whole), indent=2, allow_nan=False)
+
+    def to_html(self, title: str = "Parity", located: "Located | None" = None) -> str:
+        """Return everything, and what ``locate`` found, as one HTML page that needs nothing else."""
+        return to_html(self, title=title, located=located)
 
     def __str__(self) -> str:
         lines = [

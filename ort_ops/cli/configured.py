@@ -1,0 +1,56 @@
+"""``parity.toml``: many models to be checked, one table each."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+__all__ = ["Checked", "read_config"]
+
+_LISTS = {"provider", "library", "kernels", "function", "trust"}
+_TABLES = {"range", "dim"}
+_KNOWN = {"file", "module", "inputs", "seeds", "atol", "rtol", *_LISTS, *_TABLES}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model file, the model that it comes of, and the options of its check by their names."""
+
+    file: Path
+    module: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_config(path: Path) -> Iterator[Checked]:
+    """Give the models of a file of tables ``[[model]]``, whose keys are the options of the command.
+
+    Raises typer.BadParameter for what isn't one.
+    """
+    try:
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise typer.BadParameter(f"{path}: {error}") from error
+    models = read.get("model")
+    if not isinstance(models, list) or not models or set(read) != {"model"}:
+        raise typer.BadParameter(f"{path} has no tables [[model]], or others besides")
+    for number, table in enumerate(models, 1):
+        unknown = sorted(set(table) - _KNOWN)
+        missing = sorted({"file", "module"} - set(table))
+        if unknown or missing:
+            what = f"no option {unknown[0]!r}" if unknown else f"{missing[0]!r} is missing"
+            raise typer.BadParameter(f"{path}, model {number}: {what}")
+        options = {key: _value(key, value) for key, value in table.items() if key not in ("file", "module")}
+        yield Checked(path.parent / table["file"], table["module"], options)
+
+
+def _value(key: str, value: Any) -> Any:
+    """Return a setting as the command has it: lists of texts, and name=value for tables."""
+    if key in _TABLES:
+        pairs = value.items() if isinstance(value, dict) else ()
+        return [f"{name}={':'.join(map(str, v)) if isinstance(v, list) else v}" for name, v in pairs]
+    if key in _LISTS:
+        return [value] if isinstance(value, str) else [str(each) for each in value]
+    return value

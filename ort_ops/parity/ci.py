@@ -1,0 +1,80 @@
+"""A report as continuous integration wants it: JUnit XML, and GitHub's annotations and step summary."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from .report import Report, Row
+from .verdict import Verdict
+
+__all__ = ["annotate", "to_junit", "to_markdown"]
+
+_GOOD = (Verdict.EQUAL, Verdict.LESS_PRECISE)
+
+
+def to_junit(reports: Mapping[str, Report]) -> str:
+    """Return reports as JUnit XML: a suite for each, by its name, and in it a case for each row."""
+    root = ElementTree.Element("testsuites")
+    for name, report in reports.items():
+        failures = [row for row in report.rows if row.verdict not in (*_GOOD, Verdict.CANNOT_SAY)]
+        errors = [row for row in report.rows if row.verdict is Verdict.CANNOT_SAY]
+        counts = {"tests": len(report.rows), "failures": len(failures), "errors": len(errors)}
+        suite = ElementTree.SubElement(
+            root, "testsuite", {"name": name, **{key: str(count) for key, count in counts.items()}}
+        )
+        for row in report.rows:
+            case = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": _title(row)})
+            if row.verdict not in _GOOD:
+                kind = "error" if row.verdict is Verdict.CANNOT_SAY else "failure"
+                ElementTree.SubElement(case, kind, {"message": f"{row.verdict}: {row.reason}"})
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+
+
+def to_markdown(name: str, report: Report) -> str:
+    """Return a report as a table in Markdown."""
+    lines = [
+        f"### {name}: {report.verdict.replace('_', ' ')}",
+        "",
+        "| question | output | verdict | difference | tolerance | smallest fault |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in report.rows:
+        fault = "" if row.smallest_fault is None else f"{row.smallest_fault:.1e}"
+        cells = (
+            *(f"{row.question} {row.provider}".strip(), f"`{row.output}`", row.verdict.replace("_", " ")),
+            *(f"{row.max_abs:.1e}", f"{row.tolerance:.1e}", fault),
+        )
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in report.notes), ""])
+
+
+def annotate(name: str, report: Report) -> Sequence[str]:
+    """Return GitHub's workflow commands for what is not good; the step summary is written where there is one.
+
+    Nothing where GITHUB_ACTIONS isn't set.
+    """
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return ()
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(to_markdown(name, report))
+    return [
+        f"::{'warning' if row.verdict is Verdict.CANNOT_SAY else 'error'} file={_escaped(name, True)},"
+        f"title={_escaped(f'{_title(row)}: {row.verdict}', True)}::{_escaped(row.reason)}"
+        for row in report.rows
+        if row.verdict not in _GOOD
+    ]
+
+
+def _title(row: Row) -> str:
+    return " ".join(part for part in (row.question, row.output, row.provider) if part)
+
+
+def _escaped(text: str, in_property: bool = False) -> str:
+    """Escape what would end a workflow command, or a property of it."""
+    pairs = [("%", "%25"), ("\r", "%0D"), ("\n", "%0A")]
+    for raw, escaped in [*pairs, *([(":", "%3A"), (",", "%2C")] if in_property else [])]:
+        text = text.replace(raw, escaped)
+    return text

@@ -1,0 +1,41 @@
+"""How the errors of an output are spread: over their sizes, and over the sizes of the numbers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Profile", "profile"]
+
+_POINTS = 400  # that are kept of all elements
+_BINS = 24
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Errors of the elements of an output.
+
+    exact: how many have none. edges, counts: a histogram of the others by the logarithm (base 10) of the
+    error; there is one edge more than there are counts. points: magnitude and error of some elements, the
+    largest errors among them.
+    """
+
+    exact: int
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    points: tuple[tuple[float, float], ...]
+
+
+def profile(apart: NDArray[Any], magnitude: NDArray[Any]) -> Profile:
+    """Return the profile of errors, beside the numbers that they are of; what isn't finite is left out."""
+    error, size = np.abs(apart).reshape(-1), np.abs(magnitude).reshape(-1)
+    finite = np.isfinite(error) & np.isfinite(size)
+    some = finite & (error > 0)
+    logs = np.log10(error[some])
+    counts, edges = np.histogram(logs, _BINS) if logs.size else (np.zeros(0, int), np.zeros(0))
+    order = np.argsort(-error[some], kind="stable")
+    # The largest, and the rest evenly.
+    chosen = np.concatenate([order[: _POINTS // 4], order[:: max(1, order.size // _POINTS)]])[:_POINTS]
+    points = tuple((float(size[some][i]), float(error[some][i])) for i in dict.fromkeys(chosen.tolist()))
+    return Profile(int(finite.sum() - some.sum()), tuple(edges.tolist()), tuple(map(int, counts)), points)

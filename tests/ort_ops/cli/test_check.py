@@ -1,0 +1,184 @@
+"""The commands check, locate, record and replay, and what each exits with."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+pytest.importorskip("typer")
+
+import torch
+
+from ort_ops.cli import main
+
+MODULE = """
+import torch
+from torch import nn
+from ort_ops.export import export
+
+
+def build(factor=1.0):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)).eval()
+    with torch.no_grad():
+        model[2].weight[0, 0] *= factor
+    return model
+
+
+def wrong():
+    return build(1 + 1e-5)
+
+
+def crashes():
+    raise ZeroDivisionError("planted")
+
+
+def inputs():
+    return [torch.ones(3, 8), torch.zeros(5, 8)]
+
+
+made = build()
+"""
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run a command in a folder with a module of models and their model.onnx.
+
+    Returns exit code, stdout and stderr.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    (tmp_path / "parity_models.py").write_text(MODULE)
+    monkeypatch.delitem(sys.modules, "parity_models", raising=False)
+    namespace: dict[str, Any] = {}
+    exec(MODULE, namespace)
+    free = {"dynamic_shapes": ({0: "batch"},), "input_names": ["x"], "output_names": ["y"]}
+    namespace["export"](namespace["build"](), (torch.ones(2, 8),), "model.onnx", verbose=False, **free)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        out = capsys.readouterr()
+        return int(stop.value.code or 0), out.out, out.err
+
+    return run
+
+
+def test_check_exits_with_0_for_equal_and_1_for_wrong(cli: Cli) -> None:
+    code, out, err = cli("check", "model.onnx", "--module", "parity_models:build")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "verdict: equal"
+    assert cli("check", "model.onnx", "--module", "parity_models:made")[0] == 0
+    code, out, _ = cli("check", "model.onnx", "--module", "parity_models:wrong")
+    assert code == 1
+    assert "2.weight differs from the model's 2.weight in 1 of 64 elements" in out
+
+
+def test_a_crash_a_missing_file_and_a_wrong_argument_are_different_things(cli: Cli) -> None:
+    code, _, err = cli("check", "model.onnx", "--module", "parity_models:crashes")
+    assert code == 70
+    assert "ZeroDivisionError: planted" in err
+    assert cli("check", "no.onnx", "--module", "parity_models:build")[0] == 3
+    assert (
+        cli(
+            "check", "model.onnx", "--module", "parity_models:build", "--provider", "NoSuchExecutionProvider"
+        )[0]
+        == 3
+    )
+    for wrong in (
+        ("--module", "parity_models:no"),
+        ("--module", "parity_models"),
+        ("--provider", "gpu"),
+        ("--range", "x"),
+        ("--dim", "batch=many"),
+        ("--seeds", "0"),
+        ("--config", "parity.toml"),
+    ):
+        assert cli("check", "model.onnx", "--module", "parity_models:build", *wrong)[0] == 4, wrong
+    assert cli("check", "model.onnx")[0] == 4
+
+
+def test_inputs_come_from_a_file_or_a_function(cli: Cli, tmp_path: Path) -> None:
+    np.savez("given.npz", x=np.ones((3, 8), np.float32))
+    for inputs, elements in (("given.npz", 12), ("parity_models:inputs", 32)):
+        arguments = ("check", "model.onnx", "--module", "parity_models:build", "--inputs", inputs)
+        assert cli(*arguments, "--json", "report.json")[0] == 0
+        read = json.loads((tmp_path / "report.json").read_text())
+        assert {row["elements"] for row in read["rows"]} == {elements}
+    (tmp_path / "bad.npz").write_bytes(b"no arrays")
+    assert cli("check", "model.onnx", "--module", "parity_models:build", "--inputs", "bad.npz")[0] == 3
+
+
+def test_a_sweep_runs_every_level(cli: Cli) -> None:
+    code, out, _ = cli("check", "model.onnx", "--module", "parity_models:build", "--sweep", "--seeds", "1")
+    assert code == 0
+    for level in ("disable", "basic", "extended", "all"):
+        assert f"level={level}" in out
+
+
+def test_the_plain_rule(cli: Cli) -> None:
+    arguments = ("check", "model.onnx", "--module", "parity_models:build")
+    assert cli(*arguments, "--rtol", "1e-3", "--atol", "1e-3")[0] == 0
+    code, out, _ = cli(*arguments, "--atol", "1e-30")
+    assert code == 1
+    assert "the rule atol=1e-30, rtol=0" in out
+
+
+def test_many_models_are_checked_by_a_file(cli: Cli, tmp_path: Path) -> None:
+    good = '[[model]]\nfile = "model.onnx"\nmodule = "parity_models:build"\nseeds = 1\ndim = {batch = 4}\n'
+    (tmp_path / "parity.toml").write_text(
+        good + '[[model]]\nfile = "model.onnx"\nmodule = "parity_models:wrong"\n'
+    )
+    code, out, _ = cli("check", "--config", "parity.toml", "--junit", "junit.xml")
+    assert code == 1
+    assert out.count("verdict: ") == 2
+    root = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    suites = root.findall("testsuite")
+    assert [suite.get("failures") for suite in suites] == ["0", "1"]
+    assert suites[0].get("name") != suites[1].get("name")
+    wrong_first = '[[model]]\nfile = "model.onnx"\nmodule = "parity_models:wrong"\n' + good
+    (tmp_path / "parity.toml").write_text(wrong_first)
+    assert cli("check", "--config", "parity.toml")[0] == 1
+    (tmp_path / "parity.toml").write_text(good)
+    assert cli("check", "--config", "parity.toml")[0] == 0
+    for wrong in ("", "[[model]]\n", good + "bogus = 1\n", "[[model]\n", "[model]\n"):
+        (tmp_path / "parity.toml").write_text(wrong)
+        assert cli("check", "--config", "parity.toml")[0] == 4, wrong
+
+
+def test_a_page_is_written(cli: Cli, tmp_path: Path) -> None:
+    assert cli("check", "model.onnx", "--module", "parity_models:wrong", "--html", "page.html")[0] == 1
+    assert "Guilty: <code>node_linear_1</code>" in (tmp_path / "page.html").read_text()
+
+
+def test_locate_names_the_node(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("locate", "model.onnx", "--module", "parity_models:wrong", "--json", "found.json")
+    assert code == 1
+    assert out.splitlines()[-1] == "guilty: node_linear_1 (export)"
+    assert json.loads((tmp_path / "found.json").read_text())["node"] == "node_linear_1"
+    code, out, _ = cli("locate", "model.onnx", "--module", "parity_models:build")
+    assert code == 0
+    assert out.splitlines()[-1] == "no node is guilty"
+
+
+def test_what_is_recorded_is_replayed(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("record", "model.onnx", "--module", "parity_models:build", "-o", "golden.safetensors")
+    assert code == 0
+    assert "wrote golden.safetensors" in out
+    assert cli("replay", "golden.safetensors", "model.onnx")[0] == 0
+    assert cli("record", "model.onnx", "--module", "parity_models:wrong", "-o", "no.safetensors")[0] == 3
+    (tmp_path / "model.onnx.data").write_bytes(b"other")
+    code, _, err = cli("replay", "golden.safetensors", "model.onnx")
+    assert code == 3
+    assert "is another than the answers were recorded with" in err
