@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.python_kernels
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.parity
+	$(BIN)/python -m benchmarks.parity_faults
 
 # A million runs, ten thousand sessions, ten thousand failures: is memory flat?
 soak: setup
