@@ -10,7 +10,7 @@ from ort_ops import parity
 
 from .arguments import check_provider
 from .configured import Checked, read_config
-from .console import say
+from .console import progress, say
 from .options import (
     Dims,
     Functions,
@@ -126,19 +126,33 @@ def _check(checked: Checked, options: dict[str, Any], *, sweep: bool, html: Path
     providers = [check_provider(text) for text in options["provider"] or ["cpu"]]
     model, inputs = load_model(checked.module), load_inputs(options["inputs"])
     atol, rtol = options["atol"], options["rtol"]
-    report = parity.check(
-        model,
-        checked.file,
-        inputs,
-        providers=providers,
-        seeds=options["seeds"],
-        levels=parity.LEVELS if sweep else (None,),
-        threads=(1, 2, None) if sweep else (None,),
-        rule=None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0),
-        **arguments,
-    )
+    with progress(str(checked.file)) as on_step:
+        report = parity.check(
+            model,
+            checked.file,
+            inputs,
+            providers=_swept(providers) if sweep else providers,
+            seeds=options["seeds"],
+            levels=parity.LEVELS if sweep else (None,),
+            threads=(1, 2, None) if sweep else (None,),
+            rule=None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0),
+            on_step=on_step,
+            **arguments,
+        )
     if html is not None:
         located = parity.locate(model, checked.file, inputs, providers=providers[:1], **arguments)
         html.write_text(report.to_html(checked.file.name, located), encoding="utf-8")
         print(f"wrote {html}", file=sys.stderr)
     return report
+
+
+def _swept(providers: list[str]) -> list[str]:
+    """Return providers with TF32 on and off, where they have it and it isn't said."""
+    swept = []
+    for text in providers:
+        if text.partition(":")[0].lower() in ("cuda", "cudaexecutionprovider") and "use_tf32" not in text:
+            separator = "," if ":" in text else ":"
+            swept += [f"{text}{separator}use_tf32={value}" for value in (0, 1)]
+        else:
+            swept.append(text)
+    return swept

@@ -1,12 +1,15 @@
 """How the commands print: as wide as the terminal, plain and as wide as a table needs elsewhere."""
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["cell", "complain", "console", "say", "table"]
+__all__ = ["cell", "complain", "console", "progress", "say", "table"]
 
 # A pipe has no width; 100 columns hold the tables.
 console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
@@ -25,6 +28,19 @@ def cell(text: str, style: str = "") -> Text:
 def complain(error: BaseException) -> None:
     """Print an error to stderr as one line."""
     print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Give a function for ``on_step``: a bar on a terminal, nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        bar = shown.add_task(title, total=None)
+
+        def on_step(done: int, total: int, what: str) -> None:
+            shown.update(bar, completed=done, total=total, description=f"{title}: {what}")
+
+        yield on_step
 
 
 def table(*columns: str) -> Table:

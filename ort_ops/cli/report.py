@@ -27,6 +27,10 @@ def print_report(report: Report) -> None:
     for row in report.rows:
         if row.verdict is not Verdict.EQUAL:
             say(f"{row.question} {row.output}: {row.reason}{_where(row)}")
+    for each in report.envelopes():
+        if each.runs > 1:
+            broken = f"; broken by {', '.join(each.broken)}" if each.broken else "; no setting breaks it"
+            say(f"{each.output}: off by {each.least:.1e} to {each.most:.1e} in {each.runs} runs{broken}")
     for ran in dict.fromkeys(row.ran for row in report.rows if row.question == "runtime"):
         say(f"ran: {ran}")
     for note in report.notes:

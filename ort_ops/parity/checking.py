@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,12 +15,10 @@ from ort_ops.errors import ParityError
 from ort_ops.providers import parse_provider, session_providers
 from ort_ops.selection import Prefer
 
-from .exact import ExactFile
 from .export_side import ExportSide
-from .report import Report, Row, worst_rows
-from .runs import Run, Setting, make_run
+from .report import Report, worst_rows
+from .runs import Setting, make_run
 from .runtime_side import RuntimeSide
-from .sample import Sample
 from .subject import File, Subject
 
 __all__ = ["Rule", "check"]
@@ -44,6 +42,7 @@ def check(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     dims: Mapping[str, int] | None = None,
     rule: Rule | None = None,
+    on_step: Callable[[int, int, str], None] | None = None,
 ) -> Report:
     """Compare a model with its file, and runs of the file with the file.
 
@@ -61,6 +60,7 @@ def check(
     ranges, dims: for inputs that are made: the least and the largest value by the input's name, and sizes of
         symbolic dimensions.
     rule: (atol, rtol): judge runs by this rule against PyTorch's run instead.
+    on_step: called before each step with its number, how many there are, and what it does.
 
     *Export*: the file and the model are both evaluated in float64, casts in either lifted; they may differ by
     float64's own rounding, and by what the rounding of constants in the file explains that are no weights of
@@ -76,26 +76,35 @@ def check(
     for provider in providers:
         session_providers([parse_provider(provider)])
     subject = Subject(model, file, functions, trust, prefer)
-    samples = [subject.sample(given) for given in subject.given(inputs, seeds, ranges, dims)]
+    given = subject.given(inputs, seeds, ranges, dims)
+    settings = [Setting(*each) for each in itertools.product(providers, levels, threads)]
+    tell = _Steps(len(given) + 1 + len(settings), on_step)
+    samples = []
+    for number, each in enumerate(given):
+        tell(f"sample {number}, in float64 and by PyTorch")
+        samples.append(subject.sample(each))
     subject.release()
-    runs = (
-        make_run(subject.source, Setting(*each), libraries, subject.options)
-        for each in itertools.product(providers, levels, threads)
-    )
-    changed = [str(each) for each in subject.changed]
-    rows = _judge(subject.exact_file, samples, runs, rule, changed)
+    tell("the file beside the model")
+    export = ExportSide(subject.exact_file, [str(each) for each in subject.changed])
+    rows = worst_rows([export.judge(sample, number) for number, sample in enumerate(samples)])
+    for setting in settings:
+        tell(f"a run on {setting}")
+        run = make_run(subject.source, setting, libraries, subject.options)
+        runtime = RuntimeSide(subject.exact_file, run, rule)
+        rows += worst_rows([runtime.judge(sample, number) for number, sample in enumerate(samples)])
     return Report(tuple(rows), tuple(_notes(subject)), _versions())
 
 
-def _judge(
-    file: ExactFile, samples: Sequence[Sample], runs: Iterable[Run], rule: Rule | None, changed: Sequence[str]
-) -> list[Row]:
-    export = ExportSide(file, changed)
-    rows = worst_rows([export.judge(sample, number) for number, sample in enumerate(samples)])
-    for run in runs:
-        runtime = RuntimeSide(file, run, rule)
-        rows += worst_rows([runtime.judge(sample, number) for number, sample in enumerate(samples)])
-    return rows
+class _Steps:
+    """Counts steps for who wants to show them."""
+
+    def __init__(self, total: int, on_step: Callable[[int, int, str], None] | None) -> None:
+        self._total, self._on_step, self._done = total, on_step, 0
+
+    def __call__(self, what: str) -> None:
+        if self._on_step is not None:
+            self._on_step(self._done, self._total, what)
+        self._done += 1
 
 
 def _notes(subject: Subject) -> Iterable[str]:

@@ -5,19 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .report import Report, Row
+from .report import GOOD, Report, Row
 from .verdict import Verdict
 
 __all__ = ["annotate", "to_junit", "to_markdown"]
-
-_GOOD = (Verdict.EQUAL, Verdict.LESS_PRECISE)
 
 
 def to_junit(reports: Mapping[str, Report]) -> str:
     """Return reports as JUnit XML: a suite for each, by its name, and in it a case for each row."""
     root = ElementTree.Element("testsuites")
     for name, report in reports.items():
-        failures = [row for row in report.rows if row.verdict not in (*_GOOD, Verdict.CANNOT_SAY)]
+        failures = [row for row in report.rows if row.verdict not in (*GOOD, Verdict.CANNOT_SAY)]
         errors = [row for row in report.rows if row.verdict is Verdict.CANNOT_SAY]
         counts = {"tests": len(report.rows), "failures": len(failures), "errors": len(errors)}
         suite = ElementTree.SubElement(
@@ -25,7 +23,7 @@ def to_junit(reports: Mapping[str, Report]) -> str:
         )
         for row in report.rows:
             case = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": _title(row)})
-            if row.verdict not in _GOOD:
+            if row.verdict not in GOOD:
                 kind = "error" if row.verdict is Verdict.CANNOT_SAY else "failure"
                 ElementTree.SubElement(case, kind, {"message": f"{row.verdict}: {row.reason}"})
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
@@ -64,7 +62,7 @@ def annotate(name: str, report: Report) -> Sequence[str]:
         f"::{'warning' if row.verdict is Verdict.CANNOT_SAY else 'error'} file={_escaped(name, True)},"
         f"title={_escaped(f'{_title(row)}: {row.verdict}', True)}::{_escaped(row.reason)}"
         for row in report.rows
-        if row.verdict not in _GOOD
+        if row.verdict not in GOOD
     ]
 
 

@@ -13,8 +13,10 @@ from .verdict import ExitCode, Verdict, exit_code
 if TYPE_CHECKING:
     from .locating import Located
 
-__all__ = ["Report", "Row", "finite", "worst_rows"]
+__all__ = ["GOOD", "Envelope", "Report", "Row", "finite", "worst_rows"]
 
+GOOD = (Verdict.EQUAL, Verdict.LESS_PRECISE)
+"""The verdicts of what need not be looked at again."""
 # From what matters most to what matters least.
 _ORDER = (
     Verdict.EXPORT_WRONG,
@@ -68,6 +70,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Envelope:
+    """An output over several runs: the least and the largest difference, and the settings that break it."""
+
+    output: str
+    runs: int
+    least: float
+    most: float
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """Every comparison of a check, and what is to be known about them.
 
@@ -99,6 +112,17 @@ class Report:
             if not (allow_reduced_precision and row.verdict is Verdict.REDUCED_PRECISION)
         ]
         return exit_code([*(row.verdict for row in rows), *([] if rows else [Verdict.EQUAL])])
+
+    def envelopes(self) -> list[Envelope]:
+        """Return for each output the spread of its errors over all runs, and the runs that break it."""
+        found = []
+        runs = [row for row in self.rows if row.question == "runtime"]
+        for output in dict.fromkeys(row.output for row in runs):
+            rows = [row for row in runs if row.output == output]
+            errors = [row.max_abs for row in rows]
+            broken = tuple(row.provider for row in rows if row.verdict not in GOOD)
+            found.append(Envelope(output, len(rows), min(errors), max(errors), broken))
+        return found
 
     def to_json(self) -> str:
         """Return everything as JSON; a number that JSON has no name for is a string."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,10 +21,13 @@ __all__ = ["RoundingBounds", "RuntimeSide", "golden_outputs", "own_arithmetic"]
 
 Array = NDArray[Any]
 
+# Factors and results rounded, products summed in float32.
 _NARROWER = {
     "TF32": TF32,
-    "float16": Arithmetic("float16", 2.0**-11, 2.0**-11, 2.0**-24),
-    "bfloat16": Arithmetic("bfloat16", 2.0**-8, 2.0**-8, 2.0**-133),
+    **{
+        name: replace(arithmetic_of(dtype), operand=arithmetic_of(dtype).storage)
+        for name, dtype in (("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16))
+    },
 }
 
 
