@@ -26,7 +26,7 @@ from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, read_constant, widened
 from .single import run_single
 
-__all__ = ["ExactFile", "Narrow", "Step", "read_tensor"]
+__all__ = ["ExactFile", "Narrow", "Step", "read_tensor", "reads"]
 
 Values = Mapping[str, NDArray[Any]]
 _ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
@@ -154,7 +154,7 @@ class ExactFile:
         initializers = self.model.graph.initializers
         for place, operator in enumerate(self._evaluator.rt_nodes_):
             node = operator.onnx_node
-            for name in _reads(node):
+            for name in reads(node):
                 if name not in values and name in initializers:
                     values[name] = replaced[name] if name in replaced else self.weight(name)
             inputs = [values[name] for name in node.input]
@@ -242,13 +242,13 @@ def _without_weights(model: ir.Model) -> ModelProto:
     return helper.make_model(bare, opset_imports=imports, functions=functions)
 
 
-def _reads(node: NodeProto) -> Iterable[str]:
+def reads(node: NodeProto) -> Iterable[str]:
     """Give the names that a node reads, those that graphs inside of it read included."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)
             yield from (output.name for output in graph.output)
 
 
@@ -256,7 +256,7 @@ def _last_uses(nodes: Sequence[NodeProto], kept: Iterable[str]) -> list[list[str
     """Return for each node the names that nothing reads after it."""
     last: dict[str, int] = {}
     for place, node in enumerate(nodes):
-        for name in (*_reads(node), *node.output):
+        for name in (*reads(node), *node.output):
             last[name] = place
     found: list[list[str]] = [[] for _ in nodes]
     for name, place in last.items():

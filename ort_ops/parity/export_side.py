@@ -1,6 +1,6 @@
 """Is the file right: the file in float64 beside the model in float64."""
 
-import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -83,7 +83,7 @@ class ExportSide:
         """Compare, and look for what explains a difference, from what hides least to what hides most."""
         row = self._compare(name, place, sample, number)
         if row.dtype != "float64":
-            return row
+            return self._undecided(row, sample.model[place], sample.file[name], readings)
         for reason, file, spread in readings.all():
             if row.verdict is not Verdict.EXPORT_WRONG:
                 return row
@@ -94,6 +94,18 @@ class ExportSide:
             first = self._compare(name, place, sample, number)
             return replace(first, tolerance=row.tolerance, reason=row.reason)
         return row
+
+    def _undecided(self, row: Row, expected: Array, got: Array, readings: "_Readings") -> Row:
+        """Say of integers and booleans that differ whether it is float64's own rounding that decides them."""
+        if row.verdict is not Verdict.EXPORT_WRONG or got.shape != expected.shape:
+            return row
+        turned = np.zeros(got.shape, bool)
+        for other in readings.rounding():
+            turned |= other[row.output] != got if other[row.output].shape == got.shape else True
+        if not bool(np.all(turned[got != expected])):
+            return row
+        reason = f"{int((got != expected).sum())} elements turn on a rounding error of float64"
+        return replace(row, verdict=Verdict.CANNOT_SAY, reason=reason)
 
     def _compare(
         self,
@@ -212,9 +224,8 @@ class ExportSide:
         """Return a few weights to plant a fault in: those that are read last, which show at once."""
         initializers = self._file.model.graph.initializers
         read = [n for node in reversed(self._file.nodes) for n in reversed(node.input) if n in initializers]
-        return [
-            n for n in dict.fromkeys(read) if is_narrow(self._file.written(n)) and self._file.written(n).any()
-        ][:4]
+        written = ((name, self._file.written(name)) for name in dict.fromkeys(read))
+        return list(itertools.islice((name for name, each in written if is_narrow(each) and each.any()), 4))
 
 
 class _Readings:
@@ -223,20 +234,25 @@ class _Readings:
     def __init__(self, file: ExactFile, sample: Sample) -> None:
         self._file, self._feed = file, sample.feed
         self._read, self._unread = file.constants()
+        self._rounding: Sequence[Outputs] | None = None
 
     def all(
         self,
     ) -> Iterator[tuple[str, Callable[[], Outputs] | None, Callable[[], Sequence[Outputs]] | None]]:
         """Give each explanation: why, what the file gives instead, and how its outputs may move."""
-        rounding = functools.cache(
-            lambda: rounding_spread(self._file, self._feed, {"": arithmetic_of(np.float64)})
-        )
         if self._read:
             yield "float64's own rounding, with constants as they are written", self._as_written, None
-        yield "float64's rounding, which the file's own steps magnify", None, rounding
+        yield "float64's rounding, which the file's own steps magnify", None, self.rounding
         if self._unread:
             reason = "constants in the file that are no weights of the model, rounded to its dtype"
-            yield reason, None, lambda: [*self._moved(), *rounding()]
+            yield reason, None, lambda: [*self._moved(), *self.rounding()]
+
+    def rounding(self) -> Sequence[Outputs]:
+        """Return the file's outputs with float64's rounding errors, several times over."""
+        if self._rounding is None:
+            ways = {"": arithmetic_of(np.float64)}
+            self._rounding = rounding_spread(self._file, self._feed, ways)
+        return self._rounding
 
     def _as_written(self) -> Outputs:
         written = {name: widened(self._file.written(name)) for name in self._read}

@@ -15,7 +15,9 @@ from .runs import Setting
 from .subject import File, Subject
 from .survivors import Tapped
 from .verdict import ExitCode, Verdict
-from .walks import NodeRow, Walk, walk_export, walk_runtime
+from .walk_export import walk_export
+from .walk_runtime import walk_runtime
+from .walks import NodeRow, Walk
 
 __all__ = ["Located", "locate"]
 

@@ -16,7 +16,7 @@ from mylinear.export import export as export_mylinear
 from ort_ops.parity import ExitCode, Verdict, locate
 
 from .faults import ARCHITECTURES
-from .models import uniform
+from .models import Model, uniform
 from .test_faults import exported, planted
 
 
@@ -81,6 +81,21 @@ def test_fused_kernels_stay_fused_and_say_what_is_in_them() -> None:
     fused = [row for row in found.rows if row.fused]
     assert any("Erf" in name for row in fused for name in row.fused)
     assert found.node is None
+
+
+def test_chance_is_not_the_runtimes_fault() -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n, 4] x) => (float[n, m] y) '
+        "{ r = RandomNormalLike(x) s = Mul(r, x) y = Relu(s) }"
+    )
+    found = locate(Model(lambda m, x: torch.relu(torch.randn_like(x) * x)).eval(), file, uniform(3, 4))
+    assert (found.node, found.question) == (None, None)
+    verdicts = {row.op: row.verdict for row in found.rows if row.question == "runtime"}
+    assert verdicts == {
+        "ai.onnx::RandomNormalLike": Verdict.CANNOT_SAY,
+        "ai.onnx::Mul": Verdict.EQUAL,
+        "ai.onnx::Relu": Verdict.EQUAL,
+    }
 
 
 def test_what_was_found_is_json() -> None:

@@ -1,0 +1,118 @@
+"""A file walked in float64 beside its model."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .counterparts import Counterparts
+from .exact import ExactFile, Step, reads
+from .export_side import ExportSide
+from .report import Row
+from .sample import Sample
+from .subject import Subject
+from .verdict import Verdict
+from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
+
+__all__ = ["walk_export"]
+
+_REGION = 16  # nodes that are named besides the guilty one, at most
+
+
+def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
+    """Match the file's tensors with the model's, and blame the first node that leads to none that matches."""
+    file = subject.exact_file
+    outputs = ExportSide(file, [str(each) for each in subject.changed], plant=False).judge(sample, 0)
+    wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
+    counterparts = Counterparts(memory)
+    subject.exact_model.run(sample.given.arguments, seen=counterparts.see)
+    found, fractions = _matched(file, sample, counterparts, _share(outputs))
+    matched = {name for name, counterpart in found.items() if counterpart and name not in wrong}
+    rows = []
+    for node in file.nodes:
+        names = [name for name in node.output if name in matched]
+        verdict = Verdict.EQUAL if names else Verdict.CANNOT_SAY
+        rows.append(node_row("export", node, verdict, counterpart=found[names[0]] or "" if names else ""))
+    share = judged_share(file, {row.node for row in rows if row.verdict is Verdict.EQUAL})
+    suspects = _suspects(file, matched, wrong, fractions)
+    if not suspects:
+        return Walk(None, rows, share, outputs=outputs)
+    first = suspects[0]
+    rows[first] = replace(rows[first], verdict=Verdict.EXPORT_WRONG)
+    return Walk(file.nodes[first].name, rows, share, _region(file, suspects), outputs)
+
+
+def _matched(
+    file: ExactFile, sample: Sample, counterparts: Counterparts, tolerance: float
+) -> tuple[dict[str, str | None], set[str]]:
+    """Return for each result of the file the operation that gave the same, and which hold fractions."""
+    found: dict[str, str | None] = {}
+    fractions = set()
+
+    def match(step: Step) -> None:
+        for name, value in zip(step.node.output, step.outputs, strict=False):
+            if name and isinstance(value, np.ndarray):
+                found[name] = counterparts.find(value, tolerance)
+                if value.dtype.kind == "f":
+                    fractions.add(name)
+
+    file.run(sample.feed, after=match)
+    return found, fractions
+
+
+def _share(outputs: Sequence[Row]) -> float:
+    """Return to which share of its size a tensor has to match: what is no difference at the outputs."""
+    shares = [1e-12]
+    for row in outputs:
+        size = max((abs(float(v)) for v in (row.expected, row.got) if v is not None), default=0.0)
+        if row.dtype == "float64" and row.verdict is Verdict.EQUAL and size:
+            shares.append(min(row.tolerance / size, 1e-6))
+    return max(shares)
+
+
+def _suspects(file: ExactFile, matched: set[str], wrong: set[str], fractions: set[str]) -> list[int]:
+    """Return the places of nodes on the way to a wrong output of which nothing comes that matches.
+
+    The guilty one is first: nothing that it is given is a suspect's. What is made of sizes alone is none.
+    """
+    useful, needed = _before(file, matched, fractions), _before(file, wrong, None)
+    sizes = made_of_sizes(file)
+    places = [
+        place
+        for place, node in enumerate(file.nodes)
+        if place in needed and place not in useful and not sizes.issuperset(results_of(node))
+    ]
+    bad = {name for place in places for name in file.nodes[place].output}
+    return sorted(places, key=lambda place: (bool(bad & set(reads(file.nodes[place]))), place))
+
+
+def _before(file: ExactFile, results: set[str], fractions: set[str] | None) -> set[int]:
+    """Return the places of the nodes that some results depend on.
+
+    With ``fractions``, the results that hold some, an integer or boolean says nothing of the fractions that
+    it was made of: many give the same.
+    """
+    needed = set(results)
+    found = set()
+    for place in reversed(range(len(file.nodes))):
+        node = file.nodes[place]
+        ours = needed & set(results_of(node))
+        if ours:
+            found.add(place)
+            all_inputs = fractions is None or ours & fractions
+            read = set(reads(node))
+            needed.update(read if all_inputs else read - (fractions or set()))
+    return found
+
+
+def _region(file: ExactFile, suspects: Sequence[int]) -> tuple[str, ...]:
+    """Return the guilty node and those that come of it."""
+    reached = set(file.nodes[suspects[0]].output)
+    names = [file.nodes[suspects[0]].name]
+    for place in sorted(suspects[1:]):
+        node = file.nodes[place]
+        if reached & set(reads(node)):
+            reached.update(node.output)
+            names.append(node.name)
+    return tuple(itertools.islice(names, _REGION))

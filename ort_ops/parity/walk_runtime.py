@@ -1,0 +1,158 @@
+"""A run walked beside its file: each node evaluated in float64 on what the runtime gave for its inputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bounds import local_errors
+from .evaluator import RANDOM
+from .exact import ExactFile, Step
+from .rounding import rounding_spread, spread_of
+from .runtime_side import own_arithmetic
+from .survivors import Results, Tapped
+from .tolerance import Arithmetic
+from .verdict import Verdict
+from .walks import NodeRow, Walk, judged_share, node_row
+
+__all__ = ["walk_runtime"]
+
+Array = NDArray[Any]
+
+
+def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], memory: int) -> Walk:
+    """Evaluate each node on what the runtime gave for its inputs, and blame the first that differs."""
+    ways = own_arithmetic(file)
+    sizes: dict[str, int] = {}
+
+    def measure(step: Step) -> None:
+        pairs = zip(step.node.output, step.outputs, strict=False)
+        sizes.update({name: value.nbytes for name, value in pairs if isinstance(value, np.ndarray)})
+
+    file.run(feed, after=measure)
+    judge = _NodeJudge(file, ways)
+    file.run(feed, after=judge.after(tapped.run(feed, sizes, memory)))
+    if judge.suspicious:
+        exact: dict[str, Array] = {}
+        moved: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
+        given = judge.kept
+
+        def again(keep: Callable[[str, Array], None]) -> Callable[[Step], Sequence[Any]]:
+            results = [tapped.run(feed, sizes, memory)]
+
+            def after(step: Step) -> Sequence[Any]:
+                if step.node is file.nodes[0]:  # each walk takes the run from its start
+                    results[0] = tapped.run(feed, sizes, memory)
+                for name, value in zip(step.node.output, step.outputs, strict=False):
+                    if name in judge.suspicious:
+                        keep(name, value)
+                return _handed(step, results[0])
+
+            return after
+
+        file.run(feed, after=again(exact.__setitem__))
+        rounding_spread(file, feed, ways, then=again(lambda name, value: moved[name].append(value)))
+        judge.settle(given, exact, moved)
+    guilty = next((row.node for row in judge.rows if row.verdict is Verdict.RUNTIME_WRONG), None)
+    return Walk(guilty, judge.rows, judged_share(file, {row.node for row in judge.rows}))
+
+
+class _NodeJudge:
+    """Judges each node by its own bound, and keeps those that are beyond it for what is fused with them."""
+
+    def __init__(self, file: ExactFile, ways: Mapping[str, Arithmetic]) -> None:
+        self._ways = ways
+        self._inside: dict[str, tuple[str, ...]] = {}
+        self.rows: list[NodeRow] = []
+        self.suspicious: dict[str, int] = {}
+        self.kept: dict[str, Array] = {}
+
+    def after(self, results: Results) -> Callable[[Step], Sequence[Any]]:
+        """Return what is to be called after each node of a walk."""
+
+        def judge(step: Step) -> Sequence[Any]:
+            node = step.node
+            fused = tuple(dict.fromkeys(each for name in node.input for each in self._inside.get(name, ())))
+            outputs = _handed(step, results)
+            worst = (0.0, 0.0)
+            seen = False
+            for place, name in enumerate(node.output):
+                if name not in results:
+                    self._inside[name] = (*fused, node.name)
+                    continue
+                seen = True
+                if node.op_type in RANDOM:
+                    continue
+                apart, allowed = self._compare(step, place, outputs[place])
+                worst = max(worst, (float(apart.max(initial=0.0)), float(np.max(allowed, initial=0.0))))
+                if bool((apart > allowed).any()):
+                    self.suspicious[name] = len(self.rows)
+                    self.kept[name] = outputs[place]
+            if seen:
+                error, tolerance = worst
+                verdict = Verdict.CANNOT_SAY if node.op_type in RANDOM else Verdict.EQUAL
+                row = node_row("runtime", node, verdict, fused=fused)
+                self.rows.append(replace(row, error=error, tolerance=tolerance))
+            return outputs
+
+        return judge
+
+    def _compare(self, step: Step, place: int, got: Array) -> tuple[Array, Array]:
+        """Return how far apart a result is from the exact one, and how far it may be."""
+        exact = step.outputs[place]
+        apart = _distance(got, exact)
+        if exact.dtype != np.float64 or not apart.any():
+            return apart, np.zeros(())
+        arithmetic = self._ways.get(step.node.output[place], self._ways[""])
+        once = np.abs(exact) * arithmetic.storage
+        if not bool((apart > once).any()):  # rounded once: no bound is smaller
+            return apart, once
+        error = local_errors(step, arithmetic)[place]
+        return apart, np.zeros(()) if error is None else 4 * error
+
+    def settle(
+        self, given: Mapping[str, Array], exact: Mapping[str, Array], moved: Mapping[str, Sequence[Array]]
+    ) -> None:
+        """Judge those that are beyond the bound of their last node by all nodes that are fused with it."""
+        for name, place in self.suspicious.items():
+            apart = _distance(given[name], exact[name])
+            if exact[name].dtype == np.float64:
+                allowed = spread_of(exact[name], moved[name])
+                verdict = Verdict.RUNTIME_WRONG if bool((apart > allowed).any()) else Verdict.EQUAL
+            else:
+                allowed = np.zeros(())
+                undecided = any(not np.array_equal(each, exact[name]) for each in moved[name])
+                verdict = Verdict.CANNOT_SAY if undecided else Verdict.RUNTIME_WRONG
+            self.rows[place] = replace(
+                self.rows[place],
+                verdict=verdict,
+                error=float(apart.max(initial=0.0)),
+                tolerance=float(np.max(allowed, initial=0.0)),
+            )
+
+
+def _handed(step: Step, results: Results) -> list[Any]:
+    """Return a node's results as the runtime gave them, in float64, or as they are where it doesn't."""
+    outputs = list(step.outputs)
+    for place, name in enumerate(step.node.output):
+        if name in results:
+            got, exact = results.take(name), outputs[place]
+            wide = isinstance(exact, np.ndarray) and exact.dtype == np.float64
+            outputs[place] = got.astype(np.float64) if wide else got
+    return outputs
+
+
+def _distance(got: Array, exact: Array) -> Array:
+    """Return how far apart elements are; NaN and infinities are so only from anything else."""
+    if got.shape != exact.shape:
+        return np.full(exact.shape or (1,), np.inf)
+    if exact.dtype.kind != "f":
+        different: Array = (got != exact).astype(np.float64)
+        return different
+    same = (got == exact) | (np.isnan(got) & np.isnan(exact))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(
+            same, 0.0, np.where(np.isfinite(got) & np.isfinite(exact), np.abs(got - exact), np.inf)
+        )
