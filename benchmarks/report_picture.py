@@ -1,7 +1,5 @@
 """The README's picture of a report: python -m benchmarks.report_picture, which needs Chromium."""
 
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -11,6 +9,7 @@ from torch import nn
 
 from ort_ops import parity
 from ort_ops.export import export
+from tests.ort_ops.parity.picture import screenshot
 
 PICTURE = Path(__file__).parent / "results" / "report.png"
 
@@ -18,14 +17,6 @@ PICTURE = Path(__file__).parent / "results" / "report.png"
 def build() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(8, 64), nn.GELU(), nn.LayerNorm(64), nn.Linear(64, 32)).eval()
-
-
-def screenshot(page: Path, picture: Path, size: str) -> None:
-    """Take a picture of a page; raises CalledProcessError where Chromium fails."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={size}"]
-    command = [chromium, *flags, f"--screenshot={picture}", page.as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def main() -> None:

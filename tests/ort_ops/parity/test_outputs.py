@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.report_picture import screenshot
 from ort_ops.export import export
 from ort_ops.parity import Located, Report, Row, Verdict, annotate, check, locate, to_junit, to_markdown
 from ort_ops.parity.profile import profile
+
+from .picture import screenshot
 
 
 def build() -> nn.Module:
