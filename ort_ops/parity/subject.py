@@ -77,7 +77,30 @@ class Subject:
         each = inputs if isinstance(inputs, list) else [inputs]
         if not each:
             raise ParityError("no inputs were given; expected one sample at least")
-        return [bind(self.model, self.exact_file.inputs, one) for one in each]
+        bound = [bind(self.model, self.exact_file.inputs, one) for one in each]
+        for one in bound:
+            self._check_inputs(one)
+        return bound
+
+    def _check_inputs(self, given: Given) -> None:
+        """Refuse inputs of another dtype or of other sizes than the file says."""
+        for value in self.content.graph.inputs:
+            array = given.feed.get(value.name or "")
+            if array is None:
+                continue
+            dtype = None if value.dtype is None else value.dtype.numpy()
+            if dtype is not None and array.dtype != dtype and array.dtype.kind not in "OUS":
+                raise ParityError(f"input {value.name!r} is {array.dtype}; the file takes {dtype}")
+            if value.shape is None:
+                continue
+            pairs = zip(value.shape, array.shape, strict=False)
+            fits = len(value.shape) == array.ndim and all(
+                not isinstance(dim, int) or dim == size for dim, size in pairs
+            )
+            if not fits:
+                raise ParityError(
+                    f"input {value.name!r} is of shape {array.shape}; the file takes {value.shape}"
+                )
 
     def sample(self, given: Given) -> Sample:
         """Run the model and the file on inputs."""

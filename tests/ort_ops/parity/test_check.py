@@ -53,6 +53,8 @@ def test_a_model_in_training_mode_is_refused() -> None:
         ({"inputs": []}, "no inputs were given"),
         ({"inputs": (uniform(3, 4), uniform(3, 4))}, "2 inputs were given but the file takes 1: x"),
         ({"inputs": {"z": uniform(3, 4)}}, "inputs are named z"),
+        ({"inputs": uniform(3, 5)}, "input 'x' is of shape"),
+        ({"inputs": uniform(3, 4).double()}, "input 'x' is float64; the file takes float32"),
         ({"inputs": uniform(3, 4), "providers": []}, "no provider was given"),
     ],
 )
