@@ -27,9 +27,9 @@ _EXACT = frozenset(
     "Abs And ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Clip "  # noqa: SIM905
     "Compress Concat "
     "ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout Equal Expand EyeLike Flatten Floor "
-    "Gather GatherElements GatherND GlobalMaxPool Greater GreaterOrEqual Hardmax Identity If IsInf IsNaN "
-    "Less LessOrEqual Loop Max MaxPool MaxUnpool Min Neg NonMaxSuppression NonZero Not OneHot Optional "
-    "OptionalGetElement Or Pad ReduceMax ReduceMin Relu Reshape ReverseSequence Round Scan Scatter "
+    "Gather GatherElements GatherND GlobalMaxPool Greater GreaterOrEqual Hardmax Identity IsInf IsNaN "
+    "Less LessOrEqual Max MaxPool MaxUnpool Min Neg NonMaxSuppression NonZero Not OneHot Optional "
+    "OptionalGetElement Or Pad ReduceMax ReduceMin Relu Reshape ReverseSequence Round Scatter "
     "ScatterElements ScatterND SequenceAt SequenceConstruct Shape Sign Size Slice SpaceToDepth Split "
     "SplitToSequence Squeeze ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Where Xor".split()
 )
@@ -47,7 +47,11 @@ _NORMS = frozenset(
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _INTERPOLATED = frozenset({"Resize", "Upsample", "GridSample", "AffineGrid", "RoiAlign"})
 _ABSOLUTE = frozenset(
-    "Acos Asin Atan Cos Erf Gelu HardSwish Mish Sigmoid Sin Softplus Swish Tanh".split()  # noqa: SIM905
+    "Acos Asin Atan Celu Cos Elu Erf Gelu HardSwish Mish Selu Sigmoid Sin Softplus Swish Tanh".split()  # noqa: SIM905
+)
+_SEVERAL = frozenset(
+    "Attention DFT If Loop Mean ReduceL2 ReduceLogSum ReduceProd RotaryEmbedding Scan "  # noqa: SIM905
+    "SequenceMap STFT Sum".split()
 )
 # fmt: on
 _FUNCTION_ULPS = 4
@@ -63,7 +67,7 @@ def local_errors(step: Step, arithmetic: Arithmetic) -> list[Array | None]:
             if not _is_wide(output):
                 found.append(None)
                 continue
-            if kind in _EXACT:
+            if kind in _EXACT or (kind in _ONCE and _is_whole(step, output, arithmetic)):
                 found.append(np.zeros_like(output))
                 continue
             error = magnitude[place] if place < len(magnitude) else None
@@ -102,7 +106,7 @@ def _magnitude(kind: str, step: Step, arithmetic: Arithmetic) -> Sequence[Array 
     if kind == "Pow":
         base, power = step.inputs
         return [u * np.abs(outputs[0]) * (8 + np.abs(power * np.log(np.abs(base) + 1e-300)))]
-    if kind and kind not in ("Attention", "RotaryEmbedding", "Sum", "Mean"):
+    if kind and kind not in _SEVERAL:
         floor = u if kind in _ABSOLUTE else 0.0
         return [_FUNCTION_ULPS * u * np.abs(o) + floor if _is_wide(o) else None for o in outputs]
     return [_unknown(step, o, u) if _is_wide(o) else None for o in outputs]
@@ -110,6 +114,13 @@ def _magnitude(kind: str, step: Step, arithmetic: Arithmetic) -> Sequence[Array 
 
 def _is_wide(array: Any) -> bool:
     return isinstance(array, np.ndarray) and array.dtype == np.float64
+
+
+def _is_whole(step: Step, output: Array, arithmetic: Arithmetic) -> bool:
+    """Tell whether whole numbers gave whole numbers, as with masks of 0 and 1: that is exact."""
+    arrays = [value for value in (*step.inputs, output) if _is_wide(value)]
+    small = all(bool((np.abs(each) * arithmetic.storage < 1).all()) for each in arrays)
+    return small and all(bool((each == np.round(each)).all()) for each in arrays)
 
 
 def _largest(array: Any) -> float:

@@ -84,6 +84,8 @@ class Counterparts:
 class _Steps(torch.utils._python_dispatch.TorchDispatchMode):
     """Take in what the steps of an operation give."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, counterparts: Counterparts, operation: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._counterparts, self._operation = counterparts, operation

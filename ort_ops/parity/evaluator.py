@@ -16,7 +16,7 @@ from onnx.reference.op_run import OpRun
 from .by_torch import BY_TORCH
 from .constants import meant_all
 
-__all__ = ["RANDOM", "WideEvaluator", "is_narrow", "read_constant", "widened"]
+__all__ = ["RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name an element type for floating-point results.
@@ -47,6 +47,14 @@ def _read(value: Any) -> Any:
     if isinstance(value, list) and value and isinstance(value[0], np.float32):
         return read_constant(np.asarray(value)).tolist()
     return read_constant(value) if isinstance(value, np.ndarray) else value
+
+
+def is_simple(array: NDArray[Any]) -> bool:
+    """Tell whether it is known what was meant by a constant: few simple numbers, or whole ones."""
+    if array.size <= _FEW:
+        return meant_all(array) is not None
+    wide = widened(array)
+    return bool((wide == np.round(wide)).all())
 
 
 def read_constant(array: NDArray[Any]) -> NDArray[Any]:

@@ -21,9 +21,8 @@ from onnx import ModelProto, NodeProto, helper
 
 from ort_ops.errors import ParityError
 
-from .constants import meant_all
 from .custom import custom_ops
-from .evaluator import WideEvaluator, is_narrow, read_constant, widened
+from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
 from .single import run_single
 
 __all__ = ["ExactFile", "Narrow", "Step", "read_tensor", "reads"]
@@ -100,10 +99,10 @@ class ExactFile:
         for name in self.model.graph.initializers:
             if name in self.parameters or not is_narrow(self.written(name)):
                 continue
-            written = widened(self.written(name))
-            if not np.array_equal(self.weight(name), written, equal_nan=True):
+            written = self.written(name)
+            if not np.array_equal(self.weight(name), widened(written), equal_nan=True):
                 read.append(name)
-            elif meant_all(self.written(name)) is None:
+            elif not is_simple(written):
                 unread.append(name)
         return read, unread
 
@@ -184,7 +183,7 @@ class ExactFile:
             self._note(node, f"its result is {narrow[0].dtype}")
         elif any(_loses(output) for output in outputs) and any(_is_wide(value) for value in inputs):
             self._note(node, "its result has no more digits than float32 has")
-        return [widened(np.asarray(o)) if is_narrow(o) else o for o in outputs]
+        return [widened(np.asarray(o)) if isinstance(o, np.ndarray | np.generic) else o for o in outputs]
 
     def _compute_narrow(self, node: NodeProto, inputs: Sequence[Any], error: Exception) -> Sequence[Any]:
         """Compute a node as the file has it, in ONNX Runtime on the CPU."""

@@ -42,8 +42,9 @@ def to_torch(array: NDArray[Any]) -> Tensor:
 
 def run_model(model: nn.Module, arguments: Arguments) -> list[Any]:
     """Run a model as it is; returns the leaves of what it returns."""
+    positional, keywords = pytree.tree_map_only(Tensor, torch.clone, arguments)  # a model may write into them
     with _left_as_it_is(model):
-        return _leaves(model(*arguments[0], **arguments[1]))
+        return _leaves(model(*positional, **keywords))
 
 
 class ExactModel:
@@ -83,13 +84,18 @@ class ExactModel:
 
         ``seen`` is called with each operation of torch, what it was given, and the tensors that it gave.
         """
-        positional, keywords = pytree.tree_map_only(Tensor, _wide, arguments)
+        positional, keywords = pytree.tree_map_only(Tensor, lambda t: _wide(t.clone()), arguments)
         default = torch.get_default_dtype()
         with _left_as_it_is(self._model):
             torch.set_default_dtype(torch.float64)
             try:
                 # Attention in the steps that an exporter writes, not in one kernel.
-                with sdpa_kernel(SDPBackend.MATH), _Epsilon(self._dtype), _Wide(self.notes, seen):
+                with (
+                    sdpa_kernel(SDPBackend.MATH),
+                    _limits_of(self._dtype),
+                    _Epsilon(self._dtype),
+                    _Wide(self.notes, seen),
+                ):
                     return _leaves(self._model(*positional, **keywords))
             finally:
                 torch.set_default_dtype(default)
@@ -126,6 +132,21 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.dtype in _NARROW else tensor
 
 
+@contextlib.contextmanager
+def _limits_of(dtype: torch.dtype) -> Iterator[None]:
+    """Have torch.finfo give the limits of the model's dtype where it is asked for those of float64."""
+    own = torch.finfo
+
+    def finfo(kind: torch.dtype | None = None) -> Any:
+        return own(dtype if kind in (None, torch.float64) else kind)
+
+    torch.finfo = finfo  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        torch.finfo = own  # type: ignore[misc]
+
+
 class _Epsilon(TorchFunctionMode):
     """Give rms_norm without an epsilon that of the model's dtype: it would take float64's."""
 
@@ -146,6 +167,8 @@ class _Epsilon(TorchFunctionMode):
 class _Wide(TorchDispatchMode):
     """Compute each operation in float64."""
 
+    supports_higher_order_operators = True
+
     def __init__(
         self, notes: dict[str, str], seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None
     ) -> None:
@@ -159,7 +182,9 @@ class _Wide(TorchDispatchMode):
         try:
             result = func(*given[0], **given[1])
         except (NotImplementedError, RuntimeError) as error:
-            if "not implemented for" not in str(error) and not isinstance(error, NotImplementedError):
+            text = str(error)
+            refused = "not implemented for" in text or "Double" in text or "double" in text
+            if not refused and not isinstance(error, NotImplementedError):
                 raise
             narrow = pytree.tree_map_only(Tensor, _narrow, given)
             result = func(*narrow[0], **narrow[1])

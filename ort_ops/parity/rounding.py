@@ -80,6 +80,8 @@ def spread_of(exact: Array, others: Iterator[Array] | Sequence[Array]) -> Array:
     moved = np.zeros_like(exact)
     with np.errstate(invalid="ignore"):
         for other in others:
+            if other.shape != exact.shape:  # a size that depends on values: nothing to be compared
+                continue
             apart = np.abs(other - exact)
             moved = np.maximum(moved, np.where(np.isfinite(apart), apart, 0.0))
     if moved.ndim and moved.size:

@@ -55,11 +55,12 @@ class RuntimeSide:
 def golden_outputs(file: ExactFile, sample: Sample) -> list[Golden]:
     """Return what each output of a file should be."""
     own = dict(zip(file.outputs, sample.torch, strict=False))
+    models = dict(zip(file.outputs, sample.model, strict=False))
     found = []
     for name in file.outputs:
         declared = file.types.get(name)
         dtype = None if declared is None else declared.numpy()
-        found.append(Golden(name, sample.file[name], own.get(name), dtype))
+        found.append(Golden(name, sample.file[name], own.get(name), dtype, models.get(name)))
     return found
 
 

@@ -53,8 +53,9 @@ def _arguments(model: nn.Module, given: Any, names: Sequence[str]) -> Arguments:
     """Return what a model is called with; a dictionary is by forward's parameters or the file's inputs."""
     if not isinstance(given, Mapping):
         return (tuple(given) if isinstance(given, tuple | list) else (given,)), {}
-    if set(given) <= set(inspect.signature(model.forward).parameters):
-        return (), dict(given)
+    parameters = list(inspect.signature(model.forward).parameters)
+    if set(given) <= set(parameters):  # in forward's order, which is the file's
+        return (), {name: given[name] for name in parameters if name in given}
     if set(given) != set(names):
         raise ParityError(
             f"inputs are named {', '.join(given)}; expected parameters of the model's forward, or the file's "

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes import common as passes
 from torch import nn
 
 from ort_ops.errors import ParityError
@@ -43,9 +44,13 @@ class Subject:
         check_mode(model)
         self.model = model
         self.source, self.content = _open(file)
+        # Constants that are nodes are looked at as others are.
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.content)
         own = functions if functions is not None else getattr(file, "_functions", None)
         self.options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
-        state = {name: to_numpy(tensor) for name, tensor in model.state_dict().items()}
+        # Buffers that are not saved are the model's own, too.
+        named = {**dict(model.named_buffers()), **model.state_dict()}
+        state = {name: to_numpy(each) for name, each in named.items() if isinstance(each, torch.Tensor)}
         initializers = self.content.graph.initializers
         weights = ((name, read_tensor(v.const_value)) for name, v in initializers.items() if v.const_value)
         parameters, self.changed = match_weights(weights, state)

@@ -51,7 +51,9 @@ def match_weights(
     for name, array in initializers:
         if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
             continue
-        if (seen := prints.get(_print(array))) is not None:
+        # One number may be a weight's by chance.
+        seen = prints.get(_print(array)) if array.size > 1 or name in state else None
+        if seen is not None:
             exact.add(name)
             found.add(seen)
         else:

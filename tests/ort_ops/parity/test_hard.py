@@ -1,0 +1,158 @@
+"""Models that are hard to judge: right ones are found right, faults in them are not excused."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812, the name that PyTorch's own documentation uses
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from ort_ops.export.quiet import quiet
+from ort_ops.parity import Verdict, check, locate
+
+from .models import Model, uniform
+
+
+def exported(model: nn.Module, inputs: tuple[Any, ...], path: Path, *, dynamo: bool = True) -> Path:
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, inputs, path, dynamo=dynamo, verbose=False, external_data=False)
+    return path
+
+
+def linear(width: int = 8) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(width, width)
+
+
+class Rotary(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        frequencies = 1 / (10000 ** (torch.arange(0, 16, 2).float() / 16))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = torch.outer(torch.arange(x.shape[1]).float(), self.frequencies)  # type: ignore[arg-type]
+        both = torch.cat([angles, angles], -1)
+        return x * both.cos() + torch.cat([-x[..., 8:], x[..., :8]], -1) * both.sin()
+
+
+RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "the least number of a dtype": (
+        lambda m, x, mask: m.l(x).masked_fill(mask, torch.finfo(x.dtype).min),
+        (uniform(4, 8), torch.arange(32).reshape(4, 8) % 3 == 0),
+    ),
+    "the epsilon of a dtype": (
+        lambda m, x: torch.log(F.relu(m.l(x)) + torch.finfo(x.dtype).eps),
+        (uniform(4, 8),),
+    ),
+    "a constant of many simple numbers": (lambda m, x: m.l(x) + torch.full((8,), 0.3), (uniform(3, 8),)),
+    "constants of both kinds": (
+        lambda m, x: m.l(x) * 0.1 + torch.tensor(0.3, dtype=torch.float32),
+        (uniform(3, 8),),
+    ),
+    "a folded exponential": (lambda m, x: torch.tensor(1 / 0.07).log().exp() * m.l(x), (uniform(3, 8),)),
+    "ELU near zero": (lambda m, x: F.elu(x * 1e-3), (uniform(50, 8),)),
+    "sequences": (lambda m, x: torch.stack(list(x.split([3, 5], 1)[1].unbind(0))), (uniform(3, 8),)),
+    "a size that depends on values": (lambda m, x: (lambda y: y[y > 0] * 2)(m.l(x)), (uniform(50, 8),)),
+    "many elements of nearly one size": (lambda m, x: (x * 1e-2 + 1000).sum(1), (uniform(5, 70),)),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_a_right_file_is_found_right(name: str, dynamo: bool, tmp_path: Path) -> None:
+    function, inputs = RIGHT[name]
+    model = Model(function, l=linear()).eval()
+    path = exported(model, inputs, tmp_path / "model.onnx", dynamo=dynamo)
+    report = check(model, path, inputs)
+    assert report.verdict in (Verdict.EQUAL, Verdict.LESS_PRECISE), str(report)
+    assert locate(model, path, inputs).node is None
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.v = (nn.Linear(16, 16, bias=False) for _ in "qkv")
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        scores = self.q(x) @ self.k(x).transpose(1, 2) / 4
+        hidden = (1.0 - mask[:, None].to(x.dtype)) * torch.finfo(x.dtype).min
+        return (scores + hidden).softmax(-1) @ self.v(x)
+
+
+def test_rows_that_are_masked_throughout_excuse_no_fault_in_others(tmp_path: Path) -> None:
+    mask = torch.ones(2, 6, dtype=torch.long)
+    mask[0] = 0
+    inputs = (uniform(2, 6, 16), mask)
+    path = exported(Attention().eval(), inputs, tmp_path / "model.onnx")
+    assert check(Attention().eval(), path, inputs).verdict is Verdict.EQUAL
+    for place in range(3):
+        file = onnx.load(path)
+        weights = [each for each in file.graph.initializer if list(each.dims) == [16, 16]]
+        changed = numpy_helper.to_array(weights[place]) * np.float32(1.5)
+        weights[place].CopyFrom(numpy_helper.from_array(changed, weights[place].name))
+        assert check(Attention().eval(), file, inputs).verdict is Verdict.EXPORT_WRONG
+
+
+@pytest.mark.parametrize("width", [8])
+def test_large_numbers_beside_small_ones_hide_nothing(width: int, tmp_path: Path) -> None:
+    mask = torch.arange(4 * width).reshape(4, width) % 3 == 0
+    inputs = (uniform(4, width), mask)
+
+    def fill(m: Any, x: Tensor, mask: Tensor) -> Tensor:
+        return m.l(x).masked_fill(mask, -1e9)
+
+    path = exported(Model(fill, l=linear(width)).eval(), inputs, tmp_path / "model.onnx")
+    model = Model(fill, l=linear(width)).eval()
+    assert check(model, path, inputs).verdict is Verdict.EQUAL
+    with torch.no_grad():
+        model.l.weight[1, 1] *= 1 + 1e-5  # type: ignore[union-attr,index,operator]
+    assert check(model, path, inputs).verdict is Verdict.EXPORT_WRONG
+
+
+def test_a_model_that_writes_into_its_input_is_given_a_copy(tmp_path: Path) -> None:
+    model = Model(lambda m, x: m.l(x.add_(1)), l=linear()).eval()
+    given = uniform(2, 8)
+    path = exported(model, (given.clone(),), tmp_path / "model.onnx")
+    report = check(model, path, (given,))
+    assert report.verdict is Verdict.EQUAL
+    assert torch.equal(given, uniform(2, 8))
+    assert all(row.tolerance < 1e-5 for row in report.rows)
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = linear(), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.a(x) * mask + self.b(x)
+
+
+def test_inputs_by_name_may_be_in_any_order(tmp_path: Path) -> None:
+    model = Two().eval()
+    x, mask = uniform(2, 8), uniform(2, 8) * 0.5
+    path = exported(model, (x, mask), tmp_path / "model.onnx")
+    assert check(model, path, {"mask": mask, "x": x}).verdict is Verdict.EQUAL
+
+
+def test_a_kernel_without_float64_is_noted(tmp_path: Path) -> None:
+    def quantised(m: Any, x: Tensor) -> Tensor:
+        weight = torch.fake_quantize_per_channel_affine(m.l.weight, m.scale, m.zero, 0, -128, 127)
+        return F.linear(x, weight)
+
+    model = Model(quantised, l=linear()).eval()
+    model.register_buffer("scale", torch.full((8,), 2.0**-7))
+    model.register_buffer("zero", torch.zeros(8, dtype=torch.int32))
+    path = exported(model, (uniform(3, 8),), tmp_path / "model.onnx")
+    report = check(model, path, uniform(3, 8))
+    assert any("fake_quantize" in note for note in report.notes), str(report)
+    assert report.verdict in (Verdict.EQUAL, Verdict.CANNOT_SAY), str(report)
