@@ -168,6 +168,18 @@ class Gelu(OpRun):
         return (y.numpy().reshape(x.shape),)
 
 
+class Selu(OpRun):
+    """The scaled exponential unit, whose own numbers ONNX has in float32 only."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, alpha: Any = None, gamma: Any = None) -> tuple[Any]:
+        given = {attribute.name for attribute in self.onnx_node.attribute}
+        if not given:
+            return (functional.selu(_tensor(x)).numpy().reshape(x.shape),)
+        return (np.where(x > 0, gamma * x, gamma * alpha * np.expm1(np.minimum(x, 0))),)
+
+
 class GridSample(ReferenceGridSample):
     """Interpolation at the points of a grid."""
 
@@ -195,6 +207,6 @@ class AffineGrid(OpRun):
 
 BY_TORCH: tuple[type[OpRun], ...] = (
     *(Conv, ConvTranspose, MaxPool, AveragePool),
-    *(Erf, Gelu, GridSample, AffineGrid),
+    *(Erf, Gelu, Selu, GridSample, AffineGrid),
 )
 """Implementations for ``ReferenceEvaluator``'s ``new_ops``."""

@@ -70,6 +70,8 @@ def bind(model: nn.Module, names: Sequence[str], given: Any) -> Given:
     arguments = _arguments(model, given, names)
     arguments = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), arguments)
     leaves = [leaf for leaf in pytree.tree_leaves(arguments) if leaf is not None]
+    if len(leaves) != len(names):  # numbers and flags are in the file as what they were at the export
+        leaves = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if len(leaves) != len(names):
         raise ParityError(
             f"{len(leaves)} inputs were given but the file takes {len(names)}: {', '.join(names) or 'none'}"

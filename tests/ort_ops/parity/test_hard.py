@@ -31,18 +31,6 @@ def linear(width: int = 8) -> nn.Module:
     return nn.Linear(width, width)
 
 
-class Rotary(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        frequencies = 1 / (10000 ** (torch.arange(0, 16, 2).float() / 16))
-        self.register_buffer("frequencies", frequencies, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        angles = torch.outer(torch.arange(x.shape[1]).float(), self.frequencies)  # type: ignore[arg-type]
-        both = torch.cat([angles, angles], -1)
-        return x * both.cos() + torch.cat([-x[..., 8:], x[..., :8]], -1) * both.sin()
-
-
 RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "the least number of a dtype": (
         lambda m, x, mask: m.l(x).masked_fill(mask, torch.finfo(x.dtype).min),
@@ -58,6 +46,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         (uniform(3, 8),),
     ),
     "a folded exponential": (lambda m, x: torch.tensor(1 / 0.07).log().exp() * m.l(x), (uniform(3, 8),)),
+    "SELU": (lambda m, x: F.selu(m.l(x)), (uniform(50, 8),)),
     "ELU near zero": (lambda m, x: F.elu(x * 1e-3), (uniform(50, 8),)),
     "sequences": (lambda m, x: torch.stack(list(x.split([3, 5], 1)[1].unbind(0))), (uniform(3, 8),)),
     "a size that depends on values": (lambda m, x: (lambda y: y[y > 0] * 2)(m.l(x)), (uniform(50, 8),)),
@@ -142,6 +131,13 @@ def test_inputs_by_name_may_be_in_any_order(tmp_path: Path) -> None:
     x, mask = uniform(2, 8), uniform(2, 8) * 0.5
     path = exported(model, (x, mask), tmp_path / "model.onnx")
     assert check(model, path, {"mask": mask, "x": x}).verdict is Verdict.EQUAL
+
+
+def test_a_flag_that_the_file_does_not_take_may_be_given(tmp_path: Path) -> None:
+    model = Model(lambda m, x, flag: m.l(x) if flag else x, l=linear()).eval()
+    inputs = (uniform(3, 8), True)
+    path = exported(model, inputs, tmp_path / "model.onnx")
+    assert check(model, path, inputs).verdict is Verdict.EQUAL
 
 
 def test_a_kernel_without_float64_is_noted(tmp_path: Path) -> None:
