@@ -10,8 +10,10 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_average_pool import AveragePool_19 as ReferenceAveragePool
 from onnx.reference.ops.op_conv import Conv as ReferenceConv
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
+from onnx.reference.ops.op_cum_sum import CumSum as ReferenceCumSum
 from onnx.reference.ops.op_grid_sample import GridSample as ReferenceGridSample
 from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
+from onnx.reference.ops.op_resize import Resize as ReferenceResize
 from torch import Tensor
 from torch.nn import functional
 
@@ -104,21 +106,30 @@ class ConvTranspose(ReferenceConvTranspose):
 
 
 class MaxPool(ReferenceMaxPool):
-    """Largest value of each window, without the indices."""
+    """Largest value of each window, and where it was."""
 
     op_domain = ""
 
     def _run(self, x: Any, **attributes: Any) -> tuple[Any, ...]:  # type: ignore[override]
         rank = x.ndim - 2
-        if rank not in _MAX or x.dtype != np.float64 or len(self.output) > 1 or attributes.get("ceil_mode"):
+        with_indices = len([name for name in self.output if name]) > 1
+        if rank not in _MAX or x.dtype != np.float64 or attributes.get("ceil_mode"):
             return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
         kernel = list(attributes["kernel_shape"])
         strides, dilations = (_ints(attributes.get(name), rank) for name in ("strides", "dilations"))
         pads = _pads(
             attributes.get("auto_pad"), attributes.get("pads"), x.shape[2:], kernel, strides, dilations
         )
-        y = _MAX[rank](_pad(_tensor(x), pads, -np.inf), kernel, strides, 0, dilations)
-        return (y.numpy(),)
+        if not with_indices:
+            y = _MAX[rank](_pad(_tensor(x), pads, -np.inf), kernel, strides, 0, dilations)
+            return (y.numpy(),)
+        if any(before != behind for before, behind in pads) or attributes.get("storage_order"):
+            return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
+        before = [pair[0] for pair in pads]
+        y, places = _MAX[rank](_tensor(x), kernel, strides, before, dilations, return_indices=True)
+        # torch counts within a channel, ONNX through the whole tensor.
+        channels = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2] + (1,) * rank)
+        return y.numpy(), places.numpy() + channels * int(np.prod(x.shape[2:]))
 
 
 class AveragePool(ReferenceAveragePool):
@@ -147,6 +158,34 @@ class AveragePool(ReferenceAveragePool):
             float(np.prod(kernel)) if attributes.get("count_include_pad") else total(torch.ones_like(given))
         )
         return ((total(given) / count).numpy(),)
+
+
+class Resize(ReferenceResize):
+    """Interpolation; the corners are those of the size that comes out, which is a whole number."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[override]
+        self,
+        x: Any,
+        roi: Any = None,
+        scales: Any = None,
+        sizes: Any = None,
+        **attributes: Any,
+    ) -> tuple[Any]:
+        corners = attributes.get("coordinate_transformation_mode") == "align_corners"
+        if corners and scales is not None and scales.size and not attributes.get("axes"):
+            sizes, scales = np.floor(np.array(x.shape) * scales).astype(np.int64), None
+        return super()._run(x, roi, scales, sizes, **attributes)  # type: ignore[no-any-return]
+
+
+class CumSum(ReferenceCumSum):
+    """Running sums; the axis may be given as a list of one, too."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, axis: Any, **attributes: Any) -> tuple[Any]:  # type: ignore[override]
+        return super()._run(x, np.asarray(axis).reshape(()), **attributes)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class Erf(OpRun):
@@ -207,6 +246,6 @@ class AffineGrid(OpRun):
 
 BY_TORCH: tuple[type[OpRun], ...] = (
     *(Conv, ConvTranspose, MaxPool, AveragePool),
-    *(Erf, Gelu, Selu, GridSample, AffineGrid),
+    *(Resize, CumSum, Erf, Gelu, Selu, GridSample, AffineGrid),
 )
 """Implementations for ``ReferenceEvaluator``'s ``new_ops``."""

@@ -34,11 +34,19 @@ _STEP = 1e-3  # by which a weight is changed to plant a fault
 class ExportSide:
     """Judges the outputs of a file.
 
-    ``changed`` says which weights in it are not the model's; ``plant``, whether faults are planted to see how
-    small they may be.
+    ``changed`` says which weights in it are not the model's, ``notes`` which operations of the model are not
+    in float64; ``plant``, whether faults are planted to see how small they may be.
     """
 
-    def __init__(self, file: ExactFile, changed: Sequence[str], *, plant: bool = True) -> None:
+    def __init__(
+        self,
+        file: ExactFile,
+        changed: Sequence[str],
+        notes: Mapping[str, str] | None = None,
+        *,
+        plant: bool = True,
+    ) -> None:
+        self._notes = notes or {}
         self._file = file
         self._changed = changed
         self._plants = plant
@@ -98,9 +106,9 @@ class ExportSide:
         if row.verdict is Verdict.EXPORT_WRONG:
             first = self._compare(name, place, sample, number)
             row = replace(first, tolerance=row.tolerance, reason=row.reason)
-            notes = list(self._file.notes.values())
+            notes = [f"node {note.node}" for note in self._file.notes.values()] + list(self._notes)
             if notes and row.max_abs <= _SINGLE * _largest(sample.model[place]):
-                reason = f"node {notes[0].node} was not evaluated in float64, which explains as much"
+                reason = f"{notes[0]} was not evaluated in float64, which explains as much"
                 return replace(row, verdict=Verdict.CANNOT_SAY, reason=reason)
         return row
 

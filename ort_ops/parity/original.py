@@ -189,6 +189,8 @@ class _Wide(TorchDispatchMode):
             narrow = pytree.tree_map_only(Tensor, _narrow, given)
             result = func(*narrow[0], **narrow[1])
             self._notes.setdefault(str(func), str(error).partition("\n")[0])
+        if "fake_quantize" in str(func):  # its kernels take float64 and compute in float32
+            self._notes.setdefault(str(func), "its kernel computes in float32")
         result = pytree.tree_map_only(Tensor, _keep_or_widen, result)
         if self._seen is not None:
             tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]

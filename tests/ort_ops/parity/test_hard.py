@@ -47,6 +47,14 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     ),
     "a folded exponential": (lambda m, x: torch.tensor(1 / 0.07).log().exp() * m.l(x), (uniform(3, 8),)),
     "SELU": (lambda m, x: F.selu(m.l(x)), (uniform(50, 8),)),
+    "corners of another size": (
+        lambda m, x: F.interpolate(x, scale_factor=1.7, mode="bilinear", align_corners=True),
+        (uniform(1, 2, 7, 9),),
+    ),
+    "places of the largest": (
+        lambda m, x: F.max_pool2d(x, 2, return_indices=True),
+        (uniform(2, 3, 8, 8),),
+    ),
     "ELU near zero": (lambda m, x: F.elu(x * 1e-3), (uniform(50, 8),)),
     "sequences": (lambda m, x: torch.stack(list(x.split([3, 5], 1)[1].unbind(0))), (uniform(3, 8),)),
     "a size that depends on values": (lambda m, x: (lambda y: y[y > 0] * 2)(m.l(x)), (uniform(50, 8),)),
@@ -138,6 +146,16 @@ def test_a_flag_that_the_file_does_not_take_may_be_given(tmp_path: Path) -> None
     inputs = (uniform(3, 8), True)
     path = exported(model, inputs, tmp_path / "model.onnx")
     assert check(model, path, inputs).verdict is Verdict.EQUAL
+
+
+def test_a_kernel_that_computes_in_float32_is_noted(tmp_path: Path) -> None:
+    model = Model(
+        lambda m, x: torch.fake_quantize_per_tensor_affine(m.l(x), 0.05, 3, -128, 127), l=linear()
+    ).eval()
+    path = exported(model, (uniform(64, 8),), tmp_path / "model.onnx")
+    report = check(model, path, uniform(64, 8))
+    assert report.verdict is not Verdict.EXPORT_WRONG, str(report)
+    assert any("fake_quantize" in note for note in report.notes)
 
 
 def test_a_kernel_without_float64_is_noted(tmp_path: Path) -> None:
