@@ -12,6 +12,7 @@ from .arguments import check_provider
 from .configured import Checked, read_config
 from .console import progress, say
 from .options import (
+    AllowReducedPrecision,
     Dims,
     Functions,
     Inputs,
@@ -20,6 +21,7 @@ from .options import (
     Libraries,
     Providers,
     Ranges,
+    Seeds,
     Trust,
     load_inputs,
     load_model,
@@ -42,7 +44,7 @@ def check(
     ] = None,
     provider: Providers = None,
     inputs: Inputs = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many inputs are made up, if none are given.")] = 3,
+    seeds: Seeds = 3,
     range_: Ranges = None,
     dim: Dims = None,
     library: Libraries = None,
@@ -54,13 +56,7 @@ def check(
     ] = False,
     atol: Annotated[float | None, typer.Option(min=0, help="Judge runs by a plain rule.")] = None,
     rtol: Annotated[float | None, typer.Option(min=0, help="Judge runs by a plain rule.")] = None,
-    allow_reduced_precision: Annotated[
-        bool,
-        typer.Option(
-            "--allow-reduced-precision",
-            help="Exit with 0 where TF32 or a 16-bit arithmetic explains the difference.",
-        ),
-    ] = False,
+    allow_reduced_precision: AllowReducedPrecision = False,
     json_file: Json = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page there, with the nodes that locate looks at.")

@@ -13,6 +13,7 @@ from ort_ops.errors import ParityError
 from .arguments import check_provider, import_modules, named_pairs, resolve
 
 __all__ = [
+    "AllowReducedPrecision",
     "Dims",
     "File",
     "Functions",
@@ -23,6 +24,7 @@ __all__ = [
     "Module",
     "Providers",
     "Ranges",
+    "Seeds",
     "Trust",
     "load_inputs",
     "load_model",
@@ -59,6 +61,14 @@ Functions = Annotated[
 Trust = Annotated[
     list[str] | None,
     typer.Option(help="A package that the file may name Functions of; may be given again."),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How many inputs are made up, if none are given.")]
+AllowReducedPrecision = Annotated[
+    bool,
+    typer.Option(
+        "--allow-reduced-precision",
+        help="Exit with 0 where TF32 or a 16-bit arithmetic explains the difference.",
+    ),
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything there, too.")]
 

@@ -8,7 +8,7 @@ import typer
 from ort_ops import parity
 
 from .arguments import import_modules
-from .options import File, Json, Kernels, Libraries, Providers
+from .options import AllowReducedPrecision, File, Json, Kernels, Libraries, Providers
 from .report import print_report
 
 __all__ = ["replay"]
@@ -20,13 +20,7 @@ def replay(
     provider: Providers = None,
     library: Libraries = None,
     kernels: Kernels = None,
-    allow_reduced_precision: Annotated[
-        bool,
-        typer.Option(
-            "--allow-reduced-precision",
-            help="Exit with 0 where TF32 or a 16-bit arithmetic explains the difference.",
-        ),
-    ] = False,
+    allow_reduced_precision: AllowReducedPrecision = False,
     json_file: Json = None,
 ) -> int:
     """Check a deployment against golden answers, by NumPy and onnxruntime alone."""

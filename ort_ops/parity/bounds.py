@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import defs
 
+from .compare import largest
 from .exact import Step
 from .tolerance import Arithmetic
 
@@ -59,7 +61,8 @@ _FUNCTION_ULPS = 4
 
 def local_errors(step: Step, arithmetic: Arithmetic) -> list[Array | None]:
     """Return for each output how far it may be off, element by element; None where it holds no fractions."""
-    kind = step.node.op_type if step.node.domain in ("", "ai.onnx") else ""
+    name = step.node.op_type
+    kind = name if step.node.domain in ("", "ai.onnx") and defs.has(name) else ""  # a custom one may be there
     found: list[Array | None] = []
     with np.errstate(all="ignore"):
         magnitude = _magnitude(kind, step, arithmetic)
@@ -102,7 +105,7 @@ def _magnitude(kind: str, step: Step, arithmetic: Arithmetic) -> Sequence[Array 
     if kind in _INTERPOLATED:
         x = step.inputs[0]
         grid = 16 + max(outputs[0].shape, default=1)
-        return [np.full_like(outputs[0], u * grid * _largest(x))]
+        return [np.full_like(outputs[0], u * grid * largest(x))]
     if kind == "Pow":
         base, power = step.inputs
         return [u * np.abs(outputs[0]) * (8 + np.abs(power * np.log(np.abs(base) + 1e-300)))]
@@ -121,11 +124,6 @@ def _is_whole(step: Step, output: Array, arithmetic: Arithmetic) -> bool:
     arrays = [value for value in (*step.inputs, output) if _is_wide(value)]
     small = all(bool((np.abs(each) * arithmetic.storage < 1).all()) for each in arrays)
     return small and all(bool((each == np.round(each)).all()) for each in arrays)
-
-
-def _largest(array: Any) -> float:
-    finite = np.abs(array[np.isfinite(array)])
-    return float(finite.max(initial=0.0))
 
 
 def _terms(x: Array, y: Array) -> float:
@@ -192,7 +190,7 @@ def _norm(kind: str, step: Step, u: float) -> list[Array | None]:
         scale = _along(step.inputs[1], x.ndim) if len(step.inputs) > 1 else np.ones(1)
     elif kind == "GroupNormalization":
         axes = tuple(range(1, x.ndim))
-        scale = np.full(1, _largest(step.inputs[1]))
+        scale = np.full(1, largest(step.inputs[1]))
     else:
         return [(math.sqrt(_terms(x, y) + x.shape[-1]) + _FUNCTION_ULPS) * u * np.abs(y)]
     terms = math.prod(x.shape[axis] for axis in axes)
@@ -210,11 +208,11 @@ def _recurrent(step: Step, u: float) -> Array:
     """Bound each step by what the gates add up; the states stay between -1 and 1 and carry errors on."""
     x, weights, recurrence = step.inputs[:3]
     terms = weights.shape[-1] + recurrence.shape[-1]
-    added = _largest(x) * np.abs(weights).sum(-1).max() + np.abs(recurrence).sum(-1).max() + 2
+    added = largest(x) * np.abs(weights).sum(-1).max() + np.abs(recurrence).sum(-1).max() + 2
     return np.full(1, (math.sqrt(terms) + _FUNCTION_ULPS) * u * added * x.shape[0])
 
 
 def _unknown(step: Step, output: Array, u: float) -> Array:
     """Bound an operator of which nothing is known but that it gives sums of what it is given."""
     terms = max((v.shape[-1] for v in step.inputs if isinstance(v, np.ndarray) and v.ndim), default=1)
-    return np.full_like(output, (math.sqrt(terms) + 4 * _FUNCTION_ULPS) * u * _largest(output))
+    return np.full_like(output, (math.sqrt(terms) + 4 * _FUNCTION_ULPS) * u * largest(output))

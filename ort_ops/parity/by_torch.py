@@ -51,6 +51,15 @@ def _pads(
     return padded
 
 
+def _window(
+    x: NDArray[Any], kernel: Sequence[int], attributes: dict[str, Any]
+) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Return the strides, the dilations and the pads of a node that slides a window of this size over x."""
+    strides, dilations = (_ints(attributes.get(name), len(kernel)) for name in ("strides", "dilations"))
+    auto_pad, pads = attributes.get("auto_pad"), attributes.get("pads")
+    return strides, dilations, _pads(auto_pad, pads, x.shape[2:], kernel, strides, dilations)
+
+
 def _pad(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     flat = [amount for pair in reversed(pads) for amount in pair]
     return functional.pad(x, flat, value=value) if any(flat) else x
@@ -70,10 +79,7 @@ class Conv(ReferenceConv):
         if rank not in _CONV or X.dtype != np.float64:
             return super()._run(X, W, B, **attributes)  # type: ignore[no-any-return,no-untyped-call]
         kernel = W.shape[2:]
-        strides, dilations = (_ints(attributes.get(name), rank) for name in ("strides", "dilations"))
-        pads = _pads(
-            attributes.get("auto_pad"), attributes.get("pads"), X.shape[2:], kernel, strides, dilations
-        )
+        strides, dilations, pads = _window(X, kernel, attributes)
         bias = None if B is None else _tensor(B)
         y = _CONV[rank](
             _pad(_tensor(X), pads), _tensor(W), bias, strides, 0, dilations, attributes.get("group") or 1
@@ -116,10 +122,7 @@ class MaxPool(ReferenceMaxPool):
         if rank not in _MAX or x.dtype != np.float64 or attributes.get("ceil_mode"):
             return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
         kernel = list(attributes["kernel_shape"])
-        strides, dilations = (_ints(attributes.get(name), rank) for name in ("strides", "dilations"))
-        pads = _pads(
-            attributes.get("auto_pad"), attributes.get("pads"), x.shape[2:], kernel, strides, dilations
-        )
+        strides, dilations, pads = _window(x, kernel, attributes)
         if not with_indices:
             y = _MAX[rank](_pad(_tensor(x), pads, -np.inf), kernel, strides, 0, dilations)
             return (y.numpy(),)
@@ -142,10 +145,7 @@ class AveragePool(ReferenceAveragePool):
         if rank not in _CONV or x.dtype != np.float64 or attributes.get("ceil_mode"):
             return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
         kernel = list(attributes["kernel_shape"])
-        strides, dilations = (_ints(attributes.get(name), rank) for name in ("strides", "dilations"))
-        pads = _pads(
-            attributes.get("auto_pad"), attributes.get("pads"), x.shape[2:], kernel, strides, dilations
-        )
+        strides, dilations, pads = _window(x, kernel, attributes)
         channels = x.shape[1]
         window = torch.ones((channels, 1, *kernel), dtype=torch.float64)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ort_ops.errors import ParityError
 
-__all__ = ["Difference", "compare"]
+__all__ = ["Difference", "compare", "distance", "largest"]
 
 _INTEGER_OF_WIDTH = {2: np.int16, 4: np.int32, 8: np.int64}
 
@@ -56,10 +56,7 @@ def compare(got: NDArray[Any], expected: NDArray[Any], allowed: NDArray[np.float
         return Difference(0, 0, 0.0, 0)
     a, b = got.astype(np.float64), expected.astype(np.float64)
     finite = np.isfinite(a) & np.isfinite(b)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    # inf - inf is what ``same`` has settled; two finite numbers may be further apart than the largest.
-    with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.where(same, 0.0, np.where(finite, np.abs(a - b), np.inf))
+    apart = distance(a, b)
     exceeding = apart > allowed
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         severity = np.where(apart == 0, 0.0, apart / allowed)
@@ -74,6 +71,20 @@ def compare(got: NDArray[Any], expected: NDArray[Any], allowed: NDArray[np.float
         expected=float(b[worst]),
         allowed=float(allowed[worst]),
     )
+
+
+def distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Return how far apart elements are: NaN and infinities not at all from themselves, else infinitely."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    finite = np.isfinite(a) & np.isfinite(b)
+    # inf - inf is what ``same`` has settled; two finite numbers may be further apart than the largest.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(same, 0.0, np.where(finite, np.abs(a - b), np.inf))
+
+
+def largest(array: NDArray[Any]) -> float:
+    """Return the largest size of the finite elements; 0 where there are none."""
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
 def _max_ulp(a: NDArray[Any], b: NDArray[Any], finite: NDArray[np.bool_]) -> int:

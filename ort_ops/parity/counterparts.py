@@ -15,6 +15,8 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils import _pytree as pytree
 
+from .compare import distance, largest
+
 __all__ = ["Counterparts"]
 
 Array = NDArray[Any]
@@ -115,8 +117,4 @@ def _near(a: Array, b: Array, tolerance: float) -> bool:
     if a.dtype.kind in "iub" and b.dtype.kind in "iub":
         return bool(np.array_equal(a, b))
     x, y = a.astype(np.float64), b.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        same = (x == y) | (np.isnan(x) & np.isnan(y))
-        apart = np.where(same, 0.0, np.abs(x - y))
-    finite = np.abs(x[np.isfinite(x)])
-    return bool((apart <= tolerance * finite.max(initial=0.0)).all())
+    return bool((distance(x, y) <= tolerance * largest(x)).all())

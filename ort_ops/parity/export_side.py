@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .compare import distance, largest
 from .evaluator import is_narrow, widened
 from .exact import ExactFile, Step
 from .profile import Profile, profile
@@ -41,14 +42,14 @@ class ExportSide:
     def __init__(
         self,
         file: ExactFile,
-        changed: Sequence[str],
+        changed: Sequence[object],
         notes: Mapping[str, str] | None = None,
         *,
         plant: bool = True,
     ) -> None:
         self._notes = notes or {}
         self._file = file
-        self._changed = changed
+        self._changed = [str(each) for each in changed]
         self._plants = plant
 
     def judge(self, sample: Sample, number: int) -> list[Row]:
@@ -101,13 +102,13 @@ class ExportSide:
             other = replace(sample, file=file()) if file is not None else sample
             moved = [outputs[name] for outputs in spread()] if spread is not None else ()
             # Rounding of float64 that shows in float32 is chaos, which would excuse anything.
-            scale = _largest(sample.model[place]) if "magnify" in reason else np.inf
+            scale = largest(sample.model[place]) if "magnify" in reason else np.inf
             row = self._compare(name, place, other, number, moved, reason, _CHAOS * scale)
         if row.verdict is Verdict.EXPORT_WRONG:
             first = self._compare(name, place, sample, number)
             row = replace(first, tolerance=row.tolerance, reason=row.reason)
             notes = [f"node {note.node}" for note in self._file.notes.values()] + list(self._notes)
-            if notes and row.max_abs <= _SINGLE * _largest(sample.model[place]):
+            if notes and row.max_abs <= _SINGLE * largest(sample.model[place]):
                 reason = f"{notes[0]} was not evaluated in float64, which explains as much"
                 return replace(row, verdict=Verdict.CANNOT_SAY, reason=reason)
         return row
@@ -143,7 +144,7 @@ class ExportSide:
             )
             return self._row(name, place, sample, number, verdict, reason, same=same)
         allowed = _noise(own, expected) + np.minimum(spread_of(got, spread), limit)
-        apart = _apart(got, expected)
+        apart = distance(got, expected)
         verdict = Verdict.EQUAL if bool((apart <= allowed).all()) else Verdict.EXPORT_WRONG
         if verdict is Verdict.EXPORT_WRONG:
             reason = "; ".join([f"beyond {reason}", *self._changed])
@@ -203,7 +204,7 @@ class ExportSide:
 
             def change(step: float, plant: Callable[[float], dict[str, Any]] = plant) -> float:
                 outputs = self._file.run(sample.feed, **plant(step))
-                return float(_apart(outputs[row.output], base).max(initial=0.0))
+                return float(distance(outputs[row.output], base).max(initial=0.0))
 
             first = change(_STEP)
             if not 0 < first < np.inf:
@@ -252,13 +253,13 @@ class _Readings:
 
     def __init__(self, file: ExactFile, sample: Sample, *, all_constants: bool) -> None:
         self._file, self._feed, self._all = file, sample.feed, all_constants
-        self._read, self._unread = file.constants()
         self._rounding: Sequence[Outputs] | None = None
 
     def all(
         self,
     ) -> Iterator[tuple[str, Callable[[], Outputs] | None, Callable[[], Sequence[Outputs]] | None]]:
         """Give each explanation: why, what the file gives instead, and how its outputs may move."""
+        self._read, self._unread = self._file.constants()
         if self._read:
             yield "float64's own rounding, with constants as they are written", self._as_written, None
         yield "float64's rounding, which the file's own steps magnify", None, self.rounding
@@ -296,26 +297,15 @@ def _profile(apart: Array | None, expected: Array | None) -> Profile | None:
     return None if apart is None or expected is None else profile(apart, expected)
 
 
-def _largest(array: Array) -> float:
-    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
-
-
 def _noise(own: Array, exact: Array) -> Array:
     """Return what float64's rounding may do to each element, from what the model's own arithmetic does."""
     if own.dtype.kind not in "fV" and own.dtype.name != "bfloat16":
         return np.zeros(exact.shape)
     unit = arithmetic_of(own.dtype).storage
     size = np.where(np.isfinite(exact), np.abs(exact), 0.0)
-    error = _apart(own.astype(np.float64), exact)
+    error = distance(own.astype(np.float64), exact)
     usual = float(error[np.isfinite(error)].max(initial=0.0))
     # Where most numbers are of one size their differences are as exact as they are.
     typical = np.minimum(np.maximum(size, np.median(size) if size.size else 0.0), size.max(initial=0.0))
     noise: Array = _NOISE * _DOUBLE / unit * np.maximum(usual, unit * typical)
     return noise
-
-
-def _apart(a: Array, b: Array) -> Array:
-    """Return how far apart elements are; NaN and infinities only equal themselves."""
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf))

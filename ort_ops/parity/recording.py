@@ -55,9 +55,7 @@ def record(
     subject = Subject(model, file, functions, trust, prefer)
     samples = [subject.sample(given) for given in subject.given(inputs, seeds, ranges, dims)]
     subject.release()
-    export = ExportSide(
-        subject.exact_file, [str(each) for each in subject.changed], subject.notes, plant=False
-    )
+    export = ExportSide(subject.exact_file, subject.changed, subject.notes, plant=False)
     report = Report(tuple(row for n, sample in enumerate(samples) for row in export.judge(sample, n)))
     wrong = [row for row in report.rows if row.verdict is not Verdict.EQUAL]
     if wrong:

@@ -43,7 +43,7 @@ def replay(
     rows: list[Row] = []
     for provider in providers:
         run = make_run(os.fspath(file), Setting(provider), libraries, {"prefer": prefer})
-        judged = []
+        judged, ran = [], run.ran()
         for sample in range(golden.manifest.samples):
             outputs = run.outputs(golden.feed(sample))
             bounds = _Recorded(golden, sample)
@@ -52,7 +52,7 @@ def replay(
                     replace(
                         judge_output(outputs[each.name], each, bounds, rule=None, on_cpu=run.on_cpu),
                         provider=str(run.setting),
-                        ran=run.ran(),
+                        ran=ran,
                         sample=sample,
                     )
                     for each in bounds.outputs()

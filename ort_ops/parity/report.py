@@ -94,24 +94,22 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """Return the gravest verdict of all rows; without any element compared it is "cannot say"."""
-        found = {row.verdict for row in self.rows}
-        if not any(row.elements for row in self.rows):
-            return Verdict.CANNOT_SAY if found <= {Verdict.EQUAL} else _gravest(found)
-        return _gravest(found)
+        found = self._verdicts()
+        return next(verdict for verdict in _ORDER if verdict in found)
 
     @property
     def exit_code(self) -> ExitCode:
         """Return what a command exits with."""
-        return exit_code([self.verdict, *(row.verdict for row in self.rows)])
+        return exit_code(self._verdicts())
 
     def exit_code_for(self, *, allow_reduced_precision: bool) -> ExitCode:
         """Return what a command exits with that may be told that a narrower arithmetic will do."""
-        rows = [
-            row
-            for row in self.rows
-            if not (allow_reduced_precision and row.verdict is Verdict.REDUCED_PRECISION)
-        ]
-        return exit_code([*(row.verdict for row in rows), *([] if rows else [Verdict.EQUAL])])
+        allowed = {Verdict.REDUCED_PRECISION} if allow_reduced_precision else set()
+        return exit_code(self._verdicts() - allowed or {Verdict.EQUAL})
+
+    def _verdicts(self) -> set[Verdict]:
+        compared = any(row.elements for row in self.rows)
+        return {row.verdict for row in self.rows} | (set() if compared else {Verdict.CANNOT_SAY})
 
     def envelopes(self) -> list[Envelope]:
         """Return for each output the spread of its errors over all runs, and the runs that break it."""
@@ -140,17 +138,12 @@ class Report:
         return "\n".join([*lines, *self.notes, f"verdict: {self.verdict}"])
 
 
-def _gravest(found: set[Verdict]) -> Verdict:
-    return next(verdict for verdict in _ORDER if verdict in found)
-
-
 def worst_rows(judged: Sequence[Sequence[Row]]) -> list[Row]:
     """Return for each output the row of the sample at which it is worst, with the elements of all."""
     kept = []
     for rows in zip(*judged, strict=True):
-        report = Report(rows)
-        graves = [row for row in rows if row.verdict == report.verdict] or list(rows)
-        worst = max(graves, key=_severity)
+        gravest = min((row.verdict for row in rows), key=_ORDER.index)
+        worst = max((row for row in rows if row.verdict is gravest), key=_severity)
         faults = [row.smallest_fault for row in rows if row.smallest_fault is not None]
         elements = sum(row.elements for row in rows)
         kept.append(replace(worst, elements=elements, smallest_fault=max(faults, default=None)))

@@ -23,9 +23,7 @@ _REGION = 16  # nodes that are named besides the guilty one, at most
 def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     """Match the file's tensors with the model's, and blame the first node that leads to none that matches."""
     file = subject.exact_file
-    outputs = ExportSide(file, [str(each) for each in subject.changed], subject.notes, plant=False).judge(
-        sample, 0
-    )
+    outputs = ExportSide(file, subject.changed, subject.notes, plant=False).judge(sample, 0)
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
     counterparts = Counterparts(memory)
     subject.exact_model.run(sample.given.arguments, seen=counterparts.see)

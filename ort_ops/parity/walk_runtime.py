@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bounds import local_errors
+from .compare import distance
 from .evaluator import RANDOM
 from .exact import ExactFile, Step
 from .rounding import rounding_spread, spread_of
@@ -37,7 +38,6 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
     if judge.suspicious:
         exact: dict[str, Array] = {}
         moved: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
-        given = judge.kept
 
         def again(keep: Callable[[str, Array], None]) -> Callable[[Step], Sequence[Any]]:
             results = [tapped.run(feed, sizes, memory)]
@@ -54,7 +54,7 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
 
         file.run(feed, after=again(exact.__setitem__))
         rounding_spread(file, feed, ways, then=again(lambda name, value: moved[name].append(value)))
-        judge.settle(given, exact, moved)
+        judge.settle(judge.kept, exact, moved)
     guilty = next((row.node for row in judge.rows if row.verdict is Verdict.RUNTIME_WRONG), None)
     return Walk(guilty, judge.rows, judged_share(file, {row.node for row in judge.rows}))
 
@@ -160,8 +160,4 @@ def _distance(got: Array, exact: Array) -> Array:
     if exact.dtype.kind != "f":
         different: Array = (got != exact).astype(np.float64)
         return different
-    same = (got == exact) | (np.isnan(got) & np.isnan(exact))
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(
-            same, 0.0, np.where(np.isfinite(got) & np.isfinite(exact), np.abs(got - exact), np.inf)
-        )
+    return distance(got, exact)

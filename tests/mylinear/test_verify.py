@@ -127,7 +127,9 @@ def test_a_model_in_training_mode_or_of_other_sizes_is_refused(tmp_path):
         verify(MyLinear(6, 3).eval(), tmp_path / "m.onnx")
 
 
-def test_the_recipes_own_file_is_equal(tmp_path):
+@pytest.mark.parametrize("seed", [0, 21, 36])  # of some, numbers that nearly cancel
+def test_the_recipes_own_file_is_equal(seed, tmp_path):
+    torch.manual_seed(seed)
     model = MyLinear(2, 1, torch.float64).eval()
     file = exported(model, tmp_path / "m.onnx", domain="", opset=11, dynamo=False)
     assert [(node.domain, node.op_type) for node in file.graph.node] == [("", "MYLINEAR")]

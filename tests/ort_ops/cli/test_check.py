@@ -85,6 +85,13 @@ def test_check_exits_with_0_for_equal_and_1_for_wrong(cli: Cli) -> None:
     assert "2.weight differs from the model's 2.weight in 1 of 64 elements" in out
 
 
+def test_nothing_compared_exits_with_2(cli: Cli) -> None:
+    arguments = ("check", "model.onnx", "--module", "parity_models:build", "--dim", "batch=0")
+    code, out, _ = cli(*arguments, "--allow-reduced-precision")
+    assert code == 2
+    assert out.splitlines()[-1] == "verdict: cannot say"
+
+
 def test_a_crash_a_missing_file_and_a_wrong_argument_are_different_things(cli: Cli) -> None:
     code, _, err = cli("check", "model.onnx", "--module", "parity_models:crashes")
     assert code == 70
