@@ -17,7 +17,7 @@ from .verdict import ExitCode, Verdict, exit_code
 if TYPE_CHECKING:
     from .checking import check
     from .locating import Located, locate
-    from .original import to_torch
+    from .tensors import to_torch
     from .recording import record
     from .replaying import replay
     from .runs import LEVELS
@@ -31,7 +31,7 @@ _LAZY = {
     "replay": "replaying",
     "check": "checking",
     "locate": "locating",
-    "to_torch": "original",
+    "to_torch": "tensors",
 }
 
 __all__ = [

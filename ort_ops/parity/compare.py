@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from ort_ops.errors import ParityError
 
-__all__ = ["Difference", "compare", "distance", "largest"]
+__all__ = ["Difference", "compare", "distance", "largest", "same_but_rounding"]
+
+_LAST_PLACES = 4  # by which two libraries' results of one operation may differ
 
 _INTEGER_OF_WIDTH = {2: np.int16, 4: np.int32, 8: np.int64}
 
@@ -85,6 +87,15 @@ def distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 def largest(array: NDArray[Any]) -> float:
     """Return the largest size of the finite elements; 0 where there are none."""
     return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
+def same_but_rounding(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Tell whether two arrays are one result in its dtype, computed by different libraries."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    finite = np.isfinite(a) & np.isfinite(b)
+    others = distance(a[~finite].astype(np.float64), b[~finite].astype(np.float64))
+    return not others.any() and _max_ulp(a, b, finite) <= _LAST_PLACES
 
 
 def _max_ulp(a: NDArray[Any], b: NDArray[Any], finite: NDArray[np.bool_]) -> int:

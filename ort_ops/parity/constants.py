@@ -7,7 +7,8 @@ decimal.
 """
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -15,31 +16,63 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["meant", "meant_all"]
+__all__ = ["NOTHING_KNOWN", "Known", "meant", "meant_all"]
 
 _SMALL, _LARGE = 48, 65536  # the largest denominator and numerator of a fraction
+_WHOLE = 2.0**24  # the first size at which not all whole numbers are in float32
 _KNOWN = (math.pi, math.e, math.log(2), math.log(10), math.sqrt(2 / math.pi), math.sqrt(2 * math.pi))
 
 
-def meant(value: Any) -> float | None:
+class Known:
+    """Numbers that a model computes with."""
+
+    def __init__(self) -> None:
+        self._numbers: list[float] = []
+        self._rounded: dict[Any, dict[float, float]] = {}
+
+    def add(self, numbers: Iterable[float]) -> None:
+        """Add numbers to those that are known."""
+        self._numbers = sorted({*self._numbers, *(each for each in numbers if math.isfinite(each))})
+        self._rounded.clear()
+
+    def find(self, value: Any) -> float | None:
+        """Return the number that rounds to ``value``, a NumPy scalar; None where none does, or several do."""
+        kind = type(value)
+        if kind not in self._rounded:
+            with np.errstate(over="ignore", under="ignore"):
+                rounded = [(float(kind(each)), each) for each in self._numbers]
+            counts = Counter(each for each, _ in rounded)
+            self._rounded[kind] = {each: number for each, number in rounded if counts[each] == 1}
+        return self._rounded[kind].get(float(value))
+
+
+NOTHING_KNOWN = Known()
+
+
+def meant(value: Any, known: Known = NOTHING_KNOWN) -> float | None:
     """Return the simplest number that rounds to ``value``, a NumPy scalar of a floating-point type.
 
-    None where there is none that is simple.
+    A known number goes before all others. None where there is none that is simple.
     """
     exact = float(value)
-    if not math.isfinite(exact) or exact == int(exact):
+    own = known.find(value)
+    if own is not None:
+        return own
+    if not math.isfinite(exact) or (exact == int(exact) and abs(exact) < _WHOLE):
         return exact
     found = [
         (complexity, candidate)
         for complexity, candidate in _candidates(str(value), exact, _digits(type(value)))
         if type(value)(candidate) == value
     ]
+    if not found and exact == int(exact):
+        return exact
     return min(found)[1] if found else None
 
 
-def meant_all(values: NDArray[Any]) -> NDArray[np.float64] | None:
+def meant_all(values: NDArray[Any], known: Known = NOTHING_KNOWN) -> NDArray[np.float64] | None:
     """Return an array with ``meant`` of each element; None where one of them is not simple."""
-    flat = [meant(value) for value in values.reshape(-1)]
+    flat = [meant(value, known) for value in values.reshape(-1)]
     if any(each is None for each in flat):
         return None
     return np.array(flat, np.float64).reshape(values.shape)

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from .by_torch import BY_TORCH
-from .constants import meant_all
+from .constants import NOTHING_KNOWN, Known, meant_all
 
 __all__ = ["RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
 
@@ -49,17 +49,17 @@ def _read(value: Any) -> Any:
     return read_constant(value) if isinstance(value, np.ndarray) else value
 
 
-def is_simple(array: NDArray[Any]) -> bool:
+def is_simple(array: NDArray[Any], known: Known = NOTHING_KNOWN) -> bool:
     """Tell whether it is known what was meant by a constant: few simple numbers, or whole ones."""
     if array.size <= _FEW:
-        return meant_all(array) is not None
+        return meant_all(array, known) is not None
     wide = widened(array)
     return bool((wide == np.round(wide)).all())
 
 
-def read_constant(array: NDArray[Any]) -> NDArray[Any]:
+def read_constant(array: NDArray[Any], known: Known = NOTHING_KNOWN) -> NDArray[Any]:
     """Return a constant in float64: what was meant by it where that is known."""
-    read = meant_all(array) if is_narrow(array) and array.size <= _FEW else None
+    read = meant_all(array, known) if is_narrow(array) and array.size <= _FEW else None
     return widened(array) if read is None else read
 
 

@@ -5,10 +5,11 @@ values when nothing reads them any more. What can't be had in float64 is compute
 is noted.
 """
 
+import contextlib
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper
+from onnx import AttributeProto, ModelProto, NodeProto, helper
 
 from ort_ops.errors import ParityError
 
+from .constants import Known
 from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
 from .single import run_single
@@ -80,6 +82,8 @@ class ExactFile:
         bare = _without_weights(self.model)
         self._evaluator = WideEvaluator(bare, custom_ops(bare, functions, trust))
         self.nodes: list[NodeProto] = [operator.onnx_node for operator in self._evaluator.rt_nodes_]
+        self._known = Known()
+        self._attributes = dict(_float_attributes(self._evaluator.rt_nodes_))
         self._last_use = _last_uses(self.nodes, self.outputs)
         for operator in self._evaluator.rt_nodes_:
             if hasattr(operator, "by_kernel"):
@@ -88,26 +92,37 @@ class ExactFile:
                 )
                 self._note(operator.onnx_node, reason)
 
+    def know(self, numbers: Iterable[float]) -> None:
+        """Read constants and attributes that are one of these numbers, rounded, as that number."""
+        self._known.add(numbers)
+        for name, attribute in self._attributes.items():
+            attribute.set(self.weight(name))
+
     def weight(self, name: str) -> NDArray[Any]:
         """Return an initializer as it is computed with: widened, or what was meant by a small constant."""
         array = self.written(name)
-        return widened(array) if name in self.parameters else read_constant(array)
+        return widened(array) if name in self.parameters else read_constant(array, self._known)
 
     def constants(self) -> tuple[list[str], list[str]]:
-        """Return the constants that are no weights: those read otherwise than written, and those not read."""
+        """Return the constants that are no weights: those read otherwise than written, and those not read.
+
+        Floating-point attributes are among them, as ``"node.attribute"``.
+        """
         read, unread = [], []
-        for name in self.model.graph.initializers:
+        for name in (*self.model.graph.initializers, *self._attributes):
             if name in self.parameters or not is_narrow(self.written(name)):
                 continue
             written = self.written(name)
             if not np.array_equal(self.weight(name), widened(written), equal_nan=True):
                 read.append(name)
-            elif not is_simple(written):
+            elif not is_simple(written, self._known):
                 unread.append(name)
         return read, unread
 
     def written(self, name: str) -> NDArray[Any]:
-        """Return an initializer as the file has it."""
+        """Return an initializer or an attribute as the file has it."""
+        if name in self._attributes:
+            return self._attributes[name].written
         tensor = self.model.graph.initializers[name].const_value
         if tensor is None:
             raise ParityError(f"initializer {name!r} has no value")
@@ -139,12 +154,21 @@ class ExactFile:
         """Evaluate the file; returns its outputs by name, floating-point ones in float64.
 
         feed: the inputs by name, of any floating-point dtype.
-        replaced: initializers to be used instead of the file's own.
+        replaced: initializers and attributes to be used instead of the file's own.
         after: called after each node; may return other outputs, with which the evaluation goes on.
 
         Raises ParityError where a node can be evaluated neither in float64 nor as the file has it.
         """
         replaced = replaced or {}
+        with contextlib.ExitStack() as stack:
+            for name in replaced:
+                if name in self._attributes:
+                    stack.enter_context(self._attributes[name].replaced(replaced[name]))
+            return self._run(feed, replaced, after)
+
+    def _run(
+        self, feed: Values, replaced: Values, after: Callable[[Step], Sequence[Any] | None] | None
+    ) -> dict[str, Any]:
         values: dict[str, Any] = {"": None}
         for name in self.inputs:
             if name not in feed:
@@ -181,7 +205,7 @@ class ExactFile:
         narrow = [output for output in outputs if is_narrow(output)]
         if narrow:
             self._note(node, f"its result is {narrow[0].dtype}")
-        elif any(_loses(output) for output in outputs) and any(_is_wide(value) for value in inputs):
+        elif any(_is_wide(value) for value in inputs) and any(_loses(each, inputs) for each in outputs):
             self._note(node, "its result has no more digits than float32 has")
         return [widened(np.asarray(o)) if isinstance(o, np.ndarray | np.generic) else o for o in outputs]
 
@@ -205,6 +229,41 @@ class ExactFile:
         self.notes.setdefault(
             node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
         )
+
+
+@dataclass(frozen=True)
+class _Attribute:
+    """A floating-point attribute of a node: one number, or several."""
+
+    operator: Any
+    name: str
+    written: NDArray[Any]
+
+    @contextlib.contextmanager
+    def replaced(self, value: NDArray[Any]) -> Iterator[None]:
+        """Have the node compute with another value."""
+        own = getattr(self.operator, self.name)
+        self.set(value)
+        try:
+            yield
+        finally:
+            setattr(self.operator, self.name, own)
+
+    def set(self, value: NDArray[Any]) -> None:
+        """Have the node compute with another value from now on."""
+        setattr(self.operator, self.name, value.tolist())
+
+
+def _float_attributes(operators: Iterable[Any]) -> Iterator[tuple[str, _Attribute]]:
+    for operator in operators:
+        for attribute in operator.onnx_node.attribute:
+            if not hasattr(operator, attribute.name):
+                continue
+            kinds = {AttributeProto.FLOAT: attribute.f, AttributeProto.FLOATS: list(attribute.floats)}
+            if attribute.type in kinds:
+                written = np.asarray(kinds[attribute.type], np.float32)
+                key = f"{operator.onnx_node.name}.{attribute.name}"
+                yield key, _Attribute(operator, attribute.name, written)
 
 
 def read_tensor(tensor: ir.TensorProtocol) -> NDArray[Any]:
@@ -273,11 +332,19 @@ def _is_wide(value: Any) -> bool:
         return bool((finite.astype(np.float32) != finite).any())
 
 
-def _loses(output: Any) -> bool:
-    """Tell whether an operator gave float64 that it computed in float32."""
+def _loses(output: Any, inputs: Sequence[Any]) -> bool:
+    """Tell whether an operator gave float64 that it computed in float32: numbers that take all of its digits.
+
+    Elements of an input don't count, nor differences of neighbours, which are short by themselves.
+    """
     if not isinstance(output, np.ndarray) or output.dtype != np.float64 or output.size < _ENOUGH:
         return False
-    return not _is_wide(output) and bool((output != np.round(output)).sum() >= _ENOUGH)
+    if _is_wide(output):
+        return False
+    given = [each.reshape(-1) for each in inputs if isinstance(each, np.ndarray) and each.dtype == np.float64]
+    own = output[np.isfinite(output) & ~np.isin(output, np.concatenate([*given, [0.0]]))]
+    last = own.astype(np.float32).view(np.uint32) & 1
+    return own.size >= _ENOUGH and bool(last.sum() >= own.size / 8)
 
 
 def _narrowed(value: Any, dtype: ir.DataType | None) -> Any:

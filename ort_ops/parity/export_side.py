@@ -1,7 +1,6 @@
 """Is the file right: the file in float64 beside the model in float64."""
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import distance, largest
-from .evaluator import is_narrow, widened
-from .exact import ExactFile, Step
+from .exact import ExactFile
+from .planting import plant_in
 from .profile import Profile, profile
+from .readings import Readings
 from .report import Row
-from .rounding import constant_spread, rounding_spread, spread_of
 from .sample import Sample
 from .tolerance import arithmetic_of
 from .verdict import Verdict
@@ -21,22 +20,18 @@ from .verdict import Verdict
 __all__ = ["ExportSide"]
 
 Array = NDArray[Any]
-Outputs = Mapping[str, Any]
-
 _DOUBLE = 2.0**-53
 # PyTorch's own error in its own arithmetic, scaled down to float64's, times this is what float64's rounding
 # may do on both sides together.
 _NOISE = 64.0
-_CHAOS = 1e-9  # of an output: more is no rounding of float64
 _SINGLE = 1e-5  # of an output: what a node in float32 may do to it
-_STEP = 1e-3  # by which a weight is changed to plant a fault
 
 
 class ExportSide:
     """Judges the outputs of a file.
 
     ``changed`` says which weights in it are not the model's, ``notes`` which operations of the model are not
-    in float64; ``plant``, whether faults are planted to see how small they may be.
+    in float64; ``plant``, whether faults are planted in the first sample to see how small they may be.
     """
 
     def __init__(
@@ -61,8 +56,7 @@ class ExportSide:
                 self._row(name, None, sample, number, Verdict.EXPORT_WRONG, reason) for name in names
             ] or [self._row("", None, sample, number, Verdict.EXPORT_WRONG, reason)]
         rows = []
-        # With a weight that is nearly the model's, it isn't its constants that make a difference.
-        readings = _Readings(self._file, sample, all_constants=not self._changed)
+        readings = Readings(self._file, sample.feed, sample.file)
         for place, name in enumerate(names):
             mismatch = self._mismatch(name, place, sample)
             if mismatch:
@@ -74,8 +68,11 @@ class ExportSide:
                 reason = f"the output depends on chance in node {sample.chance[name]}{also}"
                 rows.append(self._row(name, place, sample, number, wrong, reason))
                 continue
-            rows.append(self._compare_all(name, place, sample, number, readings))
-        return [self._with_fault(row, sample) for row in rows] if self._plants else rows
+            row = self._compare_all(name, place, sample, number, readings)
+            if self._plants and number == 0:
+                row = self._with_fault(row, place, sample, readings)
+            rows.append(row)
+        return rows
 
     def _mismatch(self, name: str, place: int, sample: Sample) -> str:
         """Say in what an output is of another kind than the model's, before any value is looked at."""
@@ -91,19 +88,20 @@ class ExportSide:
             return f"the file gives {got.dtype.name} in float64, the model {expected.dtype.name}"
         return ""
 
-    def _compare_all(self, name: str, place: int, sample: Sample, number: int, readings: "_Readings") -> Row:
+    def _compare_all(self, name: str, place: int, sample: Sample, number: int, readings: Readings) -> Row:
         """Compare, and look for what explains a difference, from what hides least to what hides most."""
         row = self._compare(name, place, sample, number)
         if row.dtype != "float64":
             return self._undecided(row, sample.model[place], sample.file[name], readings)
-        for reason, file, spread in readings.all():
+        scale = largest(sample.model[place])
+        for reading in readings:
             if row.verdict is not Verdict.EXPORT_WRONG:
                 return row
-            other = replace(sample, file=file()) if file is not None else sample
-            moved = [outputs[name] for outputs in spread()] if spread is not None else ()
-            # Rounding of float64 that shows in float32 is chaos, which would excuse anything.
-            scale = largest(sample.model[place]) if "magnify" in reason else np.inf
-            row = self._compare(name, place, other, number, moved, reason, _CHAOS * scale)
+            got = readings.read_otherwise(reading, name, sample.file[name])
+            other = replace(sample, file={**sample.file, name: got})
+            row = self._compare(
+                name, place, other, number, readings.spread(reading, name, scale), reading.reason
+            )
         if row.verdict is Verdict.EXPORT_WRONG:
             first = self._compare(name, place, sample, number)
             row = replace(first, tolerance=row.tolerance, reason=row.reason)
@@ -113,7 +111,7 @@ class ExportSide:
                 return replace(row, verdict=Verdict.CANNOT_SAY, reason=reason)
         return row
 
-    def _undecided(self, row: Row, expected: Array, got: Array, readings: "_Readings") -> Row:
+    def _undecided(self, row: Row, expected: Array, got: Array, readings: Readings) -> Row:
         """Say of integers and booleans that differ whether it is float64's own rounding that decides them."""
         if row.verdict is not Verdict.EXPORT_WRONG or got.shape != expected.shape:
             return row
@@ -131,9 +129,8 @@ class ExportSide:
         place: int,
         sample: Sample,
         number: int,
-        spread: Sequence[Array] = (),
+        spread: Array | float = 0.0,
         reason: str = "float64's own rounding",
-        limit: float = np.inf,
     ) -> Row:
         got, expected, own = sample.file[name], sample.model[place], sample.torch[place]
         if got.dtype != np.float64:
@@ -143,7 +140,7 @@ class ExportSide:
                 "every element is the same" if verdict is Verdict.EQUAL else f"{int((~same).sum())} differ"
             )
             return self._row(name, place, sample, number, verdict, reason, same=same)
-        allowed = _noise(own, expected) + np.minimum(spread_of(got, spread), limit)
+        allowed = _noise(own, expected) + spread
         apart = distance(got, expected)
         verdict = Verdict.EQUAL if bool((apart <= allowed).all()) else Verdict.EXPORT_WRONG
         if verdict is Verdict.EXPORT_WRONG:
@@ -192,105 +189,21 @@ class ExportSide:
             profile=_profile(apart, expected) if same is None else None,
         )
 
-    def _with_fault(self, row: Row, sample: Sample) -> Row:
-        """Plant a fault in a weight of the file that is only just found, and say how much it changes."""
+    def _with_fault(self, row: Row, place: int, sample: Sample, readings: Readings) -> Row:
+        """Plant a fault in the file that is only just found, and say how much it changes."""
         if row.verdict is not Verdict.EQUAL or row.dtype != "float64" or not row.elements:
             return row
-        return replace(row, smallest_fault=self._plant(row, sample))
+        name = row.output
 
-    def _plant(self, row: Row, sample: Sample) -> float | None:
-        base = sample.file[row.output]
-        for plant in [*map(self._in_weight, self._plantable()), self._in_result(row.output)]:
+        def finds(output: Array) -> bool:
+            planted = replace(sample, file={**sample.file, name: output})
+            found = self._compare_all(name, place, planted, row.sample, readings)
+            return found.verdict is Verdict.EXPORT_WRONG
 
-            def change(step: float, plant: Callable[[float], dict[str, Any]] = plant) -> float:
-                outputs = self._file.run(sample.feed, **plant(step))
-                return float(distance(outputs[row.output], base).max(initial=0.0))
-
-            first = change(_STEP)
-            if not 0 < first < np.inf:
-                continue
-            # The change must be found whatever the difference is that is there already.
-            step = _STEP * (row.tolerance + row.max_abs) / first
-            for _ in range(12):
-                step = max(step, 2.0**-51)
-                found = change(step)
-                if found > row.tolerance + row.max_abs:
-                    return found
-                step *= 1.25
-        return None
-
-    def _in_weight(self, name: str) -> Callable[[float], dict[str, Any]]:
-        """Return what changes the largest element of a weight by a share of it."""
-        weight = self._file.weight(name)
-
-        def plant(step: float) -> dict[str, Any]:
-            return {"replaced": {name: _planted(weight, step)}}
-
-        return plant
-
-    def _in_result(self, name: str) -> Callable[[float], dict[str, Any]]:
-        """Return what changes the largest element of an output by a share of it."""
-
-        def plant(step: float) -> dict[str, Any]:
-            def after(done: Step) -> Sequence[Any]:
-                pairs = zip(done.node.output, done.outputs, strict=False)
-                return [_planted(value, step) if each == name else value for each, value in pairs]
-
-            return {"after": after}
-
-        return plant
-
-    def _plantable(self) -> list[str]:
-        """Return a few weights to plant a fault in: those that are read last, which show at once."""
-        initializers = self._file.model.graph.initializers
-        read = [n for node in reversed(self._file.nodes) for n in reversed(node.input) if n in initializers]
-        written = ((name, self._file.written(name)) for name in dict.fromkeys(read))
-        return list(itertools.islice((name for name, each in written if is_narrow(each) and each.any()), 4))
-
-
-class _Readings:
-    """What explains a difference that float64's rounding doesn't at first sight, once it is asked for."""
-
-    def __init__(self, file: ExactFile, sample: Sample, *, all_constants: bool) -> None:
-        self._file, self._feed, self._all = file, sample.feed, all_constants
-        self._rounding: Sequence[Outputs] | None = None
-
-    def all(
-        self,
-    ) -> Iterator[tuple[str, Callable[[], Outputs] | None, Callable[[], Sequence[Outputs]] | None]]:
-        """Give each explanation: why, what the file gives instead, and how its outputs may move."""
-        self._read, self._unread = self._file.constants()
-        if self._read:
-            yield "float64's own rounding, with constants as they are written", self._as_written, None
-        yield "float64's rounding, which the file's own steps magnify", None, self.rounding
-        if self._unread:
-            reason = "constants in the file that are no weights of the model, rounded to its dtype"
-            yield reason, None, lambda: self._moved(self._unread)
-        if self._read and self._all:
-            reason = "constants in the file that are no weights of the model, rounded to its dtype"
-            yield reason, None, lambda: self._moved([*self._read, *self._unread])
-
-    def rounding(self) -> Sequence[Outputs]:
-        """Return the file's outputs with float64's rounding errors, several times over."""
-        if self._rounding is None:
-            ways = {"": arithmetic_of(np.float64)}
-            self._rounding = rounding_spread(self._file, self._feed, ways)
-        return self._rounding
-
-    def _as_written(self) -> Outputs:
-        written = {name: widened(self._file.written(name)) for name in self._read}
-        return self._file.run(self._feed, replaced=written)
-
-    def _moved(self, names: Sequence[str]) -> Sequence[Outputs]:
-        return constant_spread(self._file, self._feed, names)
-
-
-def _planted(array: Array, step: float) -> Array:
-    planted = array.copy()
-    if planted.size:
-        size = np.where(np.isfinite(array), np.abs(array), -1.0)
-        planted[np.unravel_index(int(np.argmax(size)), array.shape)] *= 1 + step
-    return planted
+        # The change must be found whatever the difference is that is there already.
+        least = row.tolerance + row.max_abs
+        fault = plant_in(self._file, sample.feed, name, sample.file[name], least, finds)
+        return replace(row, smallest_fault=fault)
 
 
 def _profile(apart: Array | None, expected: Array | None) -> Profile | None:

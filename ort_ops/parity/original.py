@@ -5,7 +5,6 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,26 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ort_ops.errors import ParityError
 
-__all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "run_model", "to_numpy", "to_torch"]
+from .folded import Constant, Folded
+from .tensors import NARROW, to_numpy
 
-_NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
+__all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "run_model"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def to_numpy(tensor: Tensor) -> NDArray[Any]:
-    """Return a tensor as an array on the CPU, bfloat16 in ml_dtypes' type."""
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
-def to_torch(array: NDArray[Any]) -> Tensor:
-    """Return an array as a tensor on the CPU; ml_dtypes' bfloat16 is torch's."""
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def run_model(model: nn.Module, arguments: Arguments) -> list[Any]:
@@ -51,17 +36,29 @@ class ExactModel:
     """A model that computes in float64, whatever dtypes are written in it.
 
     Its parameters and buffers are copies. Where an operation has no float64 form it is computed in the dtype
-    that it has one for, and noted in ``notes``.
+    that it has one for, and noted in ``notes``. ``numbers`` has the Python numbers that it computed with.
+
+    constants: what its file holds besides its weights, by name: results of operations that depend on no
+        input are taken from there where they are in it (see ``Folded``). ``taken`` is given the names.
     """
 
-    def __init__(self, model: nn.Module, notes: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        notes: dict[str, str] | None = None,
+        constants: Mapping[str, Constant] | None = None,
+        taken: set[str] | None = None,
+    ) -> None:
         try:
-            self._model = copy.deepcopy(model).double()
+            self._model = copy.deepcopy(model, _computed_tensors(model)).double()
         except Exception as error:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
         self.notes: dict[str, str] = {} if notes is None else notes
-        named = (*model.parameters(), *model.buffers())
-        self._dtype = next((tensor.dtype for tensor in named if tensor.dtype in _NARROW), torch.float32)
+        self._own = dict(zip(_tensors(self._model), _tensors(model), strict=True))
+        self._dtype = next((each.dtype for each in _tensors(model) if each.dtype in NARROW), torch.float32)
+        self.numbers: set[float] = set()
+        self._constants = constants or {}
+        self._taken: set[str] = set() if taken is None else taken
 
     def draws(self, arguments: Arguments) -> bool:
         """Tell whether the model computes something else each time it is called."""
@@ -86,6 +83,10 @@ class ExactModel:
         """
         positional, keywords = pytree.tree_map_only(Tensor, lambda t: _wide(t.clone()), arguments)
         default = torch.get_default_dtype()
+        constants, own = self._constants, self._own
+        folded = Folded(constants, own, self._dtype, self._taken) if constants else None
+        if folded is not None:
+            folded.depend((positional, keywords))
         with _left_as_it_is(self._model):
             torch.set_default_dtype(torch.float64)
             try:
@@ -94,7 +95,7 @@ class ExactModel:
                     sdpa_kernel(SDPBackend.MATH),
                     _limits_of(self._dtype),
                     _Epsilon(self._dtype),
-                    _Wide(self.notes, seen),
+                    _Wide(self.notes, self.numbers, seen, folded),
                 ):
                     return _leaves(self._model(*positional, **keywords))
             finally:
@@ -124,12 +125,22 @@ def _left_as_it_is(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(buffers[name])
 
 
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _computed_tensors(model: nn.Module) -> dict[int, Any]:
+    """Return copies of what modules hold that was computed from parameters, which torch refuses to copy."""
+    held = (value for module in model.modules() for value in vars(module).values())
+    return {id(each): each.detach().clone() for each in held if isinstance(each, Tensor) and each.grad_fn}
+
+
 def _leaves(returned: Any) -> list[Any]:
     return [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.dtype in _NARROW else tensor
+    return tensor.double() if tensor.dtype in NARROW else tensor
 
 
 @contextlib.contextmanager
@@ -170,15 +181,20 @@ class _Wide(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(
-        self, notes: dict[str, str], seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None
+        self,
+        notes: dict[str, str],
+        numbers: set[float],
+        seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None,
+        folded: Folded | None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._notes, self._seen = notes, seen
+        self._notes, self._numbers, self._seen, self._folded = notes, numbers, seen, folded
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = pytree.tree_map(_widen, (args, dict(kwargs or {})))
+        self._numbers.update(leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, float))
         try:
             result = func(*given[0], **given[1])
         except (NotImplementedError, RuntimeError) as error:
@@ -191,7 +207,9 @@ class _Wide(TorchDispatchMode):
             self._notes.setdefault(str(func), str(error).partition("\n")[0])
         if "fake_quantize" in str(func):  # its kernels take float64 and compute in float32
             self._notes.setdefault(str(func), "its kernel computes in float32")
-        result = pytree.tree_map_only(Tensor, _keep_or_widen, result)
+        result = pytree.tree_map_only(Tensor, _wide, result)
+        if self._folded is not None:
+            result = self._folded.take(func, (args, dict(kwargs or {})), result)
         if self._seen is not None:
             tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
             self._seen(func, given, tensors)
@@ -201,15 +219,11 @@ class _Wide(TorchDispatchMode):
 def _widen(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         return _wide(leaf)
-    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _NARROW else leaf
+    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in NARROW else leaf
 
 
 def _narrow(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float64 else tensor
-
-
-def _keep_or_widen(tensor: Tensor) -> Tensor:
-    return _wide(tensor) if tensor.dtype in _NARROW else tensor
 
 
 def as_arrays(leaves: Sequence[Any]) -> list[NDArray[Any]]:

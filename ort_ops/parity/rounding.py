@@ -17,10 +17,11 @@ from .evaluator import is_narrow, widened
 from .exact import ExactFile, Step
 from .tolerance import Arithmetic
 
-__all__ = ["constant_spread", "rounding_spread", "spread_of"]
+__all__ = ["constant_spread", "nudged", "rounding_spread", "spread_of"]
 
 Array = NDArray[Any]
 SAMPLES = 4
+_FEW = 4.0
 _MARGIN = 4.0  # errors of such sizes with other signs stay below it times what the samples show
 
 
@@ -61,6 +62,16 @@ def constant_spread(
         replaced = {name: _rounded_otherwise(file.written(name), generator) for name in names}
         found.append(file.run(feed, replaced=replaced))
     return found
+
+
+def nudged(array: Array, generator: np.random.Generator) -> Array:
+    """Return an array of fractions in float64, each moved by a few last places; others as they are."""
+    wide = widened(np.asarray(array))
+    if wide.dtype != np.float64:
+        return array
+    with np.errstate(invalid="ignore"):
+        moved = wide + np.spacing(wide) * generator.choice([-_FEW, _FEW], size=wide.shape)
+    return np.where(np.isfinite(wide), moved, wide)
 
 
 def _rounded_otherwise(array: Array, generator: np.random.Generator) -> Array:

@@ -84,7 +84,8 @@ def take_sample(model: nn.Module, exact_model: ExactModel, exact_file: ExactFile
     outputs = as_arrays(run_model(model, given.arguments))
     if not outputs:
         raise ParityError("the model returned nothing; expected one tensor at least")
+    exact = as_arrays(exact_model.run(given.arguments))
+    exact_file.know(exact_model.numbers)
     chance = exact_file.chance(given.feed)
     draws = bool(chance) and exact_model.draws(given.arguments)
-    exact = as_arrays(exact_model.run(given.arguments))
     return Sample(given, outputs, exact, exact_file.run(given.feed), chance, draws)

@@ -16,9 +16,11 @@ from ort_ops.selection import Prefer
 
 from .exact import ExactFile, read_tensor
 from .inputs import make_inputs
-from .original import ExactModel, check_mode, to_numpy, to_torch
+from .folded import Constant
+from .original import ExactModel, check_mode
 from .sample import Given, Sample, bind, take_sample
-from .weights import match_weights
+from .tensors import to_numpy, to_torch
+from .weights import ChangedWeight, match_weights
 
 __all__ = ["File", "Subject"]
 
@@ -29,8 +31,7 @@ class Subject:
     """A model, its file, and both as they are evaluated in float64.
 
     ``source`` is what a session is made from, ``options`` what ``ort_ops.InferenceSession`` is given besides;
-    ``changed`` are weights in the file that are the model's but for some elements; ``notes`` has the
-    operations of the model that could not be computed in float64.
+    ``notes`` has the operations of the model that could not be computed in float64.
     """
 
     def __init__(
@@ -53,17 +54,33 @@ class Subject:
         state = {name: to_numpy(each) for name, each in named.items() if isinstance(each, torch.Tensor)}
         initializers = self.content.graph.initializers
         weights = ((name, read_tensor(v.const_value)) for name, v in initializers.items() if v.const_value)
-        parameters, self.changed = match_weights(weights, state)
+        parameters, self._changed = match_weights(weights, state)
         self.exact_file = ExactFile(self.content, functions=own, trust=trust, parameters=parameters)
         self._exact_model: ExactModel | None = None
         self.notes: dict[str, str] = {}
+        self._taken: set[str] = set()
 
     @property
     def exact_model(self) -> ExactModel:
         """Return the model in float64, made when it is first asked for."""
         if self._exact_model is None:
-            self._exact_model = ExactModel(self.model, self.notes)
+            self._exact_model = ExactModel(self.model, self.notes, self._constants(), self._taken)
         return self._exact_model
+
+    @property
+    def changed(self) -> list[ChangedWeight]:
+        """Return the weights in the file that are the model's but for some elements.
+
+        One that the model computes itself, from others, is none of them once the model was run.
+        """
+        return [each for each in self._changed if each.initializer not in self._taken]
+
+    def _constants(self) -> dict[str, Constant]:
+        """Return what in the file may be computed from weights, as it is written and as it is read."""
+        file = self.exact_file
+        read, unread = file.constants()
+        names = (*read, *unread, *(each.initializer for each in self._changed))
+        return {name: (file.written(name), file.weight(name)) for name in names}
 
     def release(self) -> None:
         """Let go of the model in float64, which takes twice what the model does."""

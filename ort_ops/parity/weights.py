@@ -112,6 +112,5 @@ def _changed(name: str, array: NDArray[Any], parameter: str, values: NDArray[Any
     with np.errstate(all="ignore"):
         apart = np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))
     differing = ~((a == b) | (np.isnan(a) & np.isnan(b)))
-    return ChangedWeight(
-        name, parameter, int(differing.sum()), array.size, float(np.nanmax(apart[differing], initial=0.0))
-    )
+    furthest = float(np.nanmax(apart[differing], initial=0.0))
+    return ChangedWeight(name, parameter, int(differing.sum()), array.size, furthest)

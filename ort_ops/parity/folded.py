@@ -1,0 +1,126 @@
+"""What an exporter computed beforehand, which a model in float64 takes from the file.
+
+An exporter writes the result of operations that depend on no input as a constant, computed in the model's own
+dtype: tables of sines, normalised weights. Such a constant is right where the model computes the same in that
+dtype, but for the last places. The same operations in float64 give something else, as sines of large angles
+do, which is no fault of the file.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.weak import WeakIdKeyDictionary
+
+from .compare import same_but_rounding
+from .tensors import NARROW, to_numpy, to_torch
+
+__all__ = ["Constant", "Folded"]
+
+Constant: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+"""A constant as a file has it, and as it is read in float64."""
+
+_COPIES = frozenset({"clone", "detach", "lift_fresh", "lift_fresh_copy", "_to_copy", "contiguous"})
+
+
+class Folded:
+    """Computes what depends on no input in the model's own dtype, beside float64.
+
+    constants: what a file holds besides the model's weights, by name.
+    own: for the tensors of the model in float64 those of the model as it is.
+    dtype: the model's.
+    taken: is given the names of constants that the model computes.
+    """
+
+    def __init__(
+        self,
+        constants: Mapping[str, Constant],
+        own: Mapping[Tensor, Tensor],
+        dtype: torch.dtype,
+        taken: set[str],
+    ) -> None:
+        self._constants: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        for name, (written, _) in constants.items():
+            self._constants.setdefault((written.dtype.name, written.shape), []).append(name)
+        self._all, self._dtype, self._names = constants, dtype, taken
+        self._own: Any = WeakIdKeyDictionary(dict(own))
+        self._dependent: Any = WeakIdKeyDictionary()
+        self._computed: Any = WeakIdKeyDictionary()
+
+    def depend(self, tree: Any) -> None:
+        """Remember the tensors that depend on inputs."""
+        _remember(self._dependent, tree)
+
+    def take(self, func: Callable[..., Any], given: tuple[Any, ...], result: Any) -> Any:
+        """Return what an operation gave in float64, with results that the file holds taken from it.
+
+        ``given`` are its arguments and keyword arguments as the model passed them.
+        """
+        tensors = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor)]
+        if any(tensor in self._dependent for tensor in tensors) or not _repeats(func):
+            self.depend(result)
+            return result
+        try:
+            own = self._compute(func, given)
+        except Exception:  # not to be had in the model's own dtype: then it is no constant that was folded
+            self.depend(result)
+            return result
+        # A weight as it is, however it is laid out, is not computed: it is in the file bit by bit.
+        computed = any(tensor in self._computed for tensor in tensors) or not _copies(func)
+        leaves, tree = pytree.tree_flatten(result)
+        for place, each in enumerate(pytree.tree_leaves(own)):
+            if isinstance(each, Tensor):
+                leaves[place] = self._taken(leaves[place], each, tensors, computed=computed)
+                self._own[leaves[place]] = each
+        if computed:
+            _remember(self._computed, leaves)
+        return pytree.tree_unflatten(leaves, tree)
+
+    def _compute(self, func: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        args, kwargs = pytree.tree_map(self._narrowed, given)
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(self._dtype)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            torch.set_default_dtype(default)
+
+    def _narrowed(self, leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            if leaf in self._own:
+                return self._own[leaf]
+            return leaf.to(self._dtype) if leaf.dtype == torch.float64 else leaf
+        return self._dtype if leaf is torch.float64 else leaf
+
+    def _taken(self, wide: Tensor, own: Tensor, given: Sequence[Tensor], *, computed: bool) -> Tensor:
+        """Return a result in float64, or the file's constant that is this result."""
+        if own.dtype not in NARROW or any(wide is each for each in given):
+            return wide
+        array = to_numpy(own)
+        for name in self._constants.get((array.dtype.name, array.shape), ()):
+            written, read = self._all[name]
+            if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
+                self._names.add(name)
+                return to_torch(read.copy()).to(wide.device)
+        return wide
+
+
+def _remember(kept: Any, tree: Any) -> None:
+    for leaf in pytree.tree_leaves(tree):
+        if isinstance(leaf, Tensor):
+            kept[leaf] = True
+
+
+def _repeats(func: Any) -> bool:
+    """Tell whether an operation gives the same each time, and is one of torch's own."""
+    tags = getattr(func, "tags", None)
+    return tags is not None and torch.Tag.nondeterministic_seeded not in tags
+
+
+def _copies(func: Any) -> bool:
+    """Tell whether an operation gives elements of its input as they are."""
+    return bool(func.is_view) or func.overloadpacket.__name__ in _COPIES
