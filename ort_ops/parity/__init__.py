@@ -17,10 +17,10 @@ from .verdict import ExitCode, Verdict, exit_code
 if TYPE_CHECKING:
     from .checking import check
     from .locating import Located, locate
-    from .tensors import to_torch
     from .recording import record
     from .replaying import replay
     from .runs import LEVELS
+    from .tensors import to_torch
     from .walks import NodeRow
 
 _LAZY = {

@@ -244,8 +244,33 @@ class AffineGrid(OpRun):
         return (grid.numpy(),)
 
 
+class SequenceMap(OpRun):
+    """A graph run on each element of sequences; ONNX's own function for it loses what is around the graph."""
+
+    op_domain = ""
+
+    def need_context(self) -> bool:
+        """Tell that the graph may read any value before it."""
+        return True
+
+    def _run(
+        self, first: Any, *others: Any, context: Any = None, attributes: Any = None, **_: Any
+    ) -> tuple[Any, ...]:
+        body: Any = self.body  # type: ignore[attr-defined]
+        given = [each if isinstance(each, list) else [each] * len(first) for each in (first, *others)]
+        runs = [
+            self._run_body(  # type: ignore[attr-defined] # made by OpRun for the attribute of this name
+                {**(context or {}), **dict(zip(body.input_names, each, strict=True))},
+                attributes=attributes,
+            )
+            for each in zip(*given, strict=True)
+        ]
+        count = len(body.output_names)
+        return tuple([run[place] for run in runs] for place in range(count))
+
+
 BY_TORCH: tuple[type[OpRun], ...] = (
     *(Conv, ConvTranspose, MaxPool, AveragePool),
-    *(Resize, CumSum, Erf, Gelu, Selu, GridSample, AffineGrid),
+    *(Resize, CumSum, Erf, Gelu, Selu, GridSample, AffineGrid, SequenceMap),
 )
 """Implementations for ``ReferenceEvaluator``'s ``new_ops``."""

@@ -17,8 +17,8 @@ from ort_ops.selection import Prefer
 
 from .export_side import ExportSide
 from .report import Report, worst_rows
-from .runs import Setting, make_run
-from .runtime_side import RuntimeSide
+from .runs import NO_KERNELS, Setting, make_run
+from .runtime_side import RuntimeSide, refused
 from .subject import File, Subject
 
 __all__ = ["Rule", "check"]
@@ -65,7 +65,8 @@ def check(
     *Export*: the file and the model are both evaluated in float64, casts in either lifted; they may differ by
     float64's own rounding, and by what the rounding of constants in the file explains that are no weights of
     the model. *Runtime*: a run may be off the file in float64 by four times what PyTorch's own run is off;
-    what is further off is less precise where the bound of the arithmetic explains it, and wrong else.
+    what is further off is less precise where the bound of the arithmetic explains it, and wrong else. Of a
+    provider that has no kernel for one of the nodes nothing can be said.
     Integers, booleans and strings are the same or not; NaN and infinities are compared by place.
 
     Raises ParityError where nothing can be compared: a model in training mode, no inputs, inputs that it
@@ -89,7 +90,11 @@ def check(
     rows = worst_rows([export.judge(sample, number) for number, sample in enumerate(samples)])
     for setting in settings:
         tell(f"a run on {setting}")
-        run = make_run(subject.source, setting, libraries, subject.options)
+        try:
+            run = make_run(subject.source, setting, libraries, subject.options)
+        except NO_KERNELS as error:
+            rows += refused(subject.exact_file, setting, error)
+            continue
         runtime = RuntimeSide(subject.exact_file, run, rule)
         rows += worst_rows([runtime.judge(sample, number) for number, sample in enumerate(samples)])
     return Report(tuple(rows), tuple(_notes(subject)), _versions())

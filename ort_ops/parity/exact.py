@@ -30,6 +30,7 @@ from .single import run_single
 __all__ = ["ExactFile", "Narrow", "Step", "read_tensor", "reads"]
 
 Values = Mapping[str, NDArray[Any]]
+_FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 _ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
 
 
@@ -79,6 +80,7 @@ class ExactFile:
         self.inputs = [value.name or "" for value in graph.inputs if not value.is_initializer()]
         self.outputs = [value.name or "" for value in graph.outputs]
         self.types = {value.name: value.dtype for value in _all_values(graph)}
+        self.precisions = _precisions(graph)
         bare = _without_weights(self.model)
         self._evaluator = WideEvaluator(bare, custom_ops(bare, functions, trust))
         self.nodes: list[NodeProto] = [operator.onnx_node for operator in self._evaluator.rt_nodes_]
@@ -213,7 +215,8 @@ class ExactFile:
         """Compute a node as the file has it, in ONNX Runtime on the CPU."""
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         narrow = [
-            _narrowed(value, self.types.get(name)) for name, value in zip(node.input, inputs, strict=True)
+            _narrowed(value, self.precisions.get(name))
+            for name, value in zip(node.input, inputs, strict=True)
         ]
         try:
             outputs = run_single(self.model, node, narrow)
@@ -280,6 +283,23 @@ def _all_values(graph: ir.Graph) -> Iterable[ir.Value]:
     yield from graph.initializers.values()
     for node in graph:
         yield from node.outputs
+
+
+def _precisions(graph: ir.Graph) -> dict[str, ir.DataType]:
+    """Return the precision of floating-point values: as the file says it, or as it comes of what it says."""
+    found = {
+        value.name or "": value.dtype
+        for value in _all_values(graph)
+        if value.dtype in _FLOATING and value.dtype
+    }
+    for node in graph:
+        to = node.attributes.get("to") if node.op_type == "Cast" else None
+        given = (found[value.name] for value in node.inputs if value is not None and value.name in found)
+        dtype = ir.DataType(to.as_int()) if to is not None else next(given, None)
+        for output in node.outputs:
+            if output.dtype is None and dtype in _FLOATING:
+                found.setdefault(output.name or "", dtype)
+    return found
 
 
 def _without_weights(model: ir.Model) -> ModelProto:

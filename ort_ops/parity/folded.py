@@ -55,6 +55,10 @@ class Folded:
         """Remember the tensors that depend on inputs."""
         _remember(self._dependent, tree)
 
+    def read(self, tensor: Tensor) -> Tensor | None:
+        """Return the file's constant that is this tensor, which is held by the model as it is."""
+        return None if tensor in self._dependent else self._held(tensor, computed=False)
+
     def take(self, func: Callable[..., Any], given: tuple[Any, ...], result: Any) -> Any:
         """Return what an operation gave in float64, with results that the file holds taken from it.
 
@@ -100,13 +104,17 @@ class Folded:
         """Return a result in float64, or the file's constant that is this result."""
         if own.dtype not in NARROW or any(wide is each for each in given):
             return wide
+        held = self._held(own, computed=computed)
+        return wide if held is None else held
+
+    def _held(self, own: Tensor, *, computed: bool) -> Tensor | None:
         array = to_numpy(own)
         for name in self._constants.get((array.dtype.name, array.shape), ()):
             written, read = self._all[name]
             if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
                 self._names.add(name)
-                return to_torch(read.copy()).to(wide.device)
-        return wide
+                return to_torch(read.copy()).to(own.device)
+        return None
 
 
 def _remember(kept: Any, tree: Any) -> None:

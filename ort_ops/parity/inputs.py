@@ -52,8 +52,24 @@ def _size(dim: int | ir.SymbolicDim, sizes: dict[str, int], sample: int) -> int:
     if isinstance(dim, int):
         return dim
     name = dim.value or f"unnamed {len(sizes)}"
-    # Dimensions of different names get different sizes: a file that confuses them is seen.
-    return sizes.setdefault(name, _SIZES[(sample + len(sizes)) % len(_SIZES)])
+    if name in sizes:
+        return sizes[name]
+    terms = _terms(dim) - {name}
+    if terms:  # as ``2*batch``
+        value = dim.evaluate({term: _size(ir.SymbolicDim(term), sizes, sample) for term in sorted(terms)})
+        sizes[name] = value if isinstance(value, int) else 1
+    else:
+        # Dimensions of different names get different sizes: a file that confuses them is seen.
+        sizes[name] = _SIZES[(sample + len(sizes)) % len(_SIZES)]
+    return sizes[name]
+
+
+def _terms(dim: ir.SymbolicDim) -> set[str]:
+    """Return the names in an expression; none where it is no expression, as ``batch size``."""
+    try:
+        return set(dim.free_symbols()) if dim.value is not None else set()
+    except ValueError:
+        return set()
 
 
 def _values(

@@ -11,7 +11,7 @@ from torch import nn
 from ort_ops.selection import Prefer
 
 from .report import Row, finite
-from .runs import Setting
+from .runs import NO_KERNELS, Setting
 from .subject import File, Subject
 from .survivors import Tapped
 from .verdict import ExitCode, Verdict
@@ -92,7 +92,12 @@ def locate(
         walks.append(("export", walk_export(subject, subject.sample(given), memory)))
         subject.release()
     for provider in providers if "runtime" in questions else ():
-        tapped = Tapped(subject.content, Setting(provider), libraries, subject.options)
+        try:
+            tapped = Tapped(subject.content, Setting(provider), libraries, subject.options)
+        except NO_KERNELS:
+            if any(walk.node is not None for _, walk in walks):
+                break  # the file is wrong, whether it can be run or not
+            raise
         try:
             walks.append(("runtime", walk_runtime(subject.exact_file, tapped, given.feed, memory)))
         finally:

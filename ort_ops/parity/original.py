@@ -92,9 +92,10 @@ class ExactModel:
             try:
                 # Attention in the steps that an exporter writes, not in one kernel.
                 with (
+                    torch.compiler.set_stance("force_eager"),
                     sdpa_kernel(SDPBackend.MATH),
                     _limits_of(self._dtype),
-                    _Epsilon(self._dtype),
+                    _Limits(self._dtype),
                     _Wide(self.notes, self.numbers, seen, folded),
                 ):
                     return _leaves(self._model(*positional, **keywords))
@@ -158,8 +159,8 @@ def _limits_of(dtype: torch.dtype) -> Iterator[None]:
         torch.finfo = own  # type: ignore[misc]
 
 
-class _Epsilon(TorchFunctionMode):
-    """Give rms_norm without an epsilon that of the model's dtype: it would take float64's."""
+class _Limits(TorchFunctionMode):
+    """Give functions that take limits of a dtype by themselves those of the model's, not float64's."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -172,6 +173,14 @@ class _Epsilon(TorchFunctionMode):
         if func in (torch.rms_norm, functional.rms_norm):
             epsilon = args[3] if len(args) > 3 else given.get("eps")
             args, given["eps"] = args[:3], torch.finfo(self._dtype).eps if epsilon is None else epsilon
+        if func in (torch.nan_to_num, Tensor.nan_to_num):
+            given = {**dict(zip(("nan", "posinf", "neginf"), args[1:], strict=False)), **given}
+            args = args[:1]
+            for name, limit in (
+                ("posinf", torch.finfo(self._dtype).max),
+                ("neginf", torch.finfo(self._dtype).min),
+            ):
+                given[name] = limit if given.get(name) is None else given[name]
         return func(*args, **given)
 
 
@@ -193,7 +202,7 @@ class _Wide(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = pytree.tree_map(_widen, (args, dict(kwargs or {})))
+        given = pytree.tree_map(self._widened, (args, dict(kwargs or {})))
         self._numbers.update(leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, float))
         try:
             result = func(*given[0], **given[1])
@@ -215,11 +224,11 @@ class _Wide(TorchDispatchMode):
             self._seen(func, given, tensors)
         return result
 
-
-def _widen(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor):
-        return _wide(leaf)
-    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in NARROW else leaf
+    def _widened(self, leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.dtype in NARROW:
+            held = self._folded.read(leaf) if self._folded is not None else None
+            return _wide(leaf) if held is None else held
+        return torch.float64 if isinstance(leaf, torch.dtype) and leaf in NARROW else leaf
 
 
 def _narrow(tensor: Tensor) -> Tensor:

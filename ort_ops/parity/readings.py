@@ -42,10 +42,11 @@ class Reading:
 class Readings:
     """Explanations, from what hides least to what hides most; each is computed when it is asked for.
 
-    ``outputs`` are the file's, in float64.
+    outputs: the file's, in float64.
+    constants: whether the rounding of those may explain something that are no weights of the model.
     """
 
-    def __init__(self, file: ExactFile, feed: Outputs, outputs: Outputs) -> None:
+    def __init__(self, file: ExactFile, feed: Outputs, outputs: Outputs, *, constants: bool) -> None:
         self._outputs = outputs
         read, unread = file.constants()
 
@@ -57,7 +58,7 @@ class Readings:
         self._readings = [Reading(_MAGNIFIED, moved=self.rounding, limit=_CHAOS)]
         if read:
             self._readings.insert(0, Reading(_WRITTEN, functools.cache(as_written)))
-        if unread:
+        if unread and constants:
             moved = functools.cache(lambda: constant_spread(file, feed, unread))
             self._readings.append(Reading(_CONSTANTS, moved=moved))
 
@@ -72,7 +73,8 @@ class Readings:
         if not own.shape == other.shape == got.shape:
             return got
         with np.errstate(invalid="ignore"):
-            return np.where(got == own, other, other + (got - own))
+            shifted: Array = np.where(got == own, other, other + (got - own))
+        return shifted
 
     def spread(self, reading: Reading, name: str, scale: float) -> Array | float:
         """Return how far each element of an output may move by a reading; ``scale`` is the largest."""

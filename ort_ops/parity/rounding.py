@@ -55,11 +55,14 @@ def rounding_spread(
 def constant_spread(
     file: ExactFile, feed: Mapping[str, Array], names: Sequence[str], seed: int = 0
 ) -> list[dict[str, Array]]:
-    """Return the file's outputs with constants moved by half of their last place, several times over."""
+    """Return the file's outputs with constants moved by half of their last place, several times over.
+
+    Each element by itself, and all of a channel together, as a factor does that was rounded before them.
+    """
     generator = np.random.default_rng(seed)
     found = []
-    for _ in range(SAMPLES):
-        replaced = {name: _rounded_otherwise(file.written(name), generator) for name in names}
+    for together in (None, None, 0, 1):
+        replaced = {name: _rounded_otherwise(file.written(name), generator, together) for name in names}
         found.append(file.run(feed, replaced=replaced))
     return found
 
@@ -74,12 +77,16 @@ def nudged(array: Array, generator: np.random.Generator) -> Array:
     return np.where(np.isfinite(wide), moved, wide)
 
 
-def _rounded_otherwise(array: Array, generator: np.random.Generator) -> Array:
+def _rounded_otherwise(array: Array, generator: np.random.Generator, together: int | None) -> Array:
+    """Move each element; those of one place on the axis ``together`` in one direction."""
     wide = widened(array)
     if not is_narrow(array):
         return wide
     half = np.spacing(np.abs(array)).astype(np.float64) / 2
-    moved: Array = wide + half * generator.choice([-1.0, 1.0], size=array.shape)
+    places = range(array.ndim)
+    sizes = [n if together in (None, place) else 1 for place, n in zip(places, array.shape, strict=True)]
+    signs = generator.choice([-1.0, 1.0], size=sizes)
+    moved: Array = wide + half * (signs if together is None else signs * np.sign(wide))
     return moved
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
 from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
@@ -25,6 +26,10 @@ _LEVELS = {
 }
 LEVELS = tuple(_LEVELS)
 """The optimisation levels of ONNX Runtime."""
+
+
+NO_KERNELS = (InvalidGraph, NotImplemented)
+"""What ONNX Runtime raises for a file with nodes that a provider can't run in their dtypes."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from .exact import ExactFile
 from .judge import Golden, judge_output
 from .report import Row
 from .rounding import rounding_spread, spread_of
-from .runs import Run
+from .runs import Run, Setting
 from .sample import Sample
 from .tolerance import TF32, Arithmetic, arithmetic_of
 from .verdict import Verdict
@@ -50,6 +50,15 @@ class RuntimeSide:
                 row = replace(row, verdict=Verdict.CANNOT_SAY, reason=reason, elements=0)
             rows.append(replace(row, provider=str(self._run.setting), ran=self._ran, sample=number))
         return rows
+
+
+def refused(file: ExactFile, setting: Setting, error: Exception) -> list[Row]:
+    """Return a row for each output of a file that a provider has no kernels for."""
+    reason = f"no session could be made: {str(error).strip().partition(chr(10))[0]}"
+    return [
+        Row("runtime", name, str(setting), "nothing", "", (), 0, Verdict.CANNOT_SAY, reason)
+        for name in file.outputs
+    ]
 
 
 def golden_outputs(file: ExactFile, sample: Sample) -> list[Golden]:
@@ -93,10 +102,6 @@ class RoundingBounds:
 
 def own_arithmetic(file: ExactFile) -> dict[str, Arithmetic]:
     """Return the arithmetic of each value of a file; under "" that of values of which it doesn't say."""
-    known = {
-        name or "": arithmetic_of(dtype.numpy())
-        for name, dtype in file.types.items()
-        if dtype is not None and dtype.name in ("FLOAT16", "BFLOAT16", "FLOAT", "DOUBLE")
-    }
+    known = {name: arithmetic_of(dtype.numpy()) for name, dtype in file.precisions.items()}
     usual = max(known.values(), key=lambda each: each.storage, default=arithmetic_of(np.float32))
     return {**known, "": usual}

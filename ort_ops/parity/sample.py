@@ -53,7 +53,10 @@ def _arguments(model: nn.Module, given: Any, names: Sequence[str]) -> Arguments:
     """Return what a model is called with; a dictionary is by forward's parameters or the file's inputs."""
     if not isinstance(given, Mapping):
         return (tuple(given) if isinstance(given, tuple | list) else (given,)), {}
-    parameters = list(inspect.signature(model.forward).parameters)
+    signature = inspect.signature(model.forward).parameters
+    parameters = [name for name, each in signature.items() if each.kind is not each.VAR_KEYWORD]
+    if len(parameters) < len(signature):  # it takes whatever name it is given
+        return (), {**{name: given[name] for name in parameters if name in given}, **given}
     if set(given) <= set(parameters):  # in forward's order, which is the file's
         return (), {name: given[name] for name in parameters if name in given}
     if set(given) != set(names):
@@ -76,6 +79,8 @@ def bind(model: nn.Module, names: Sequence[str], given: Any) -> Given:
         raise ParityError(
             f"{len(leaves)} inputs were given but the file takes {len(names)}: {', '.join(names) or 'none'}"
         )
+    if isinstance(given, Mapping) and set(given) == set(names) and len(leaves) == len(given):
+        leaves = [given[name] for name in names]
     return Given(arguments, dict(zip(names, as_arrays(leaves), strict=True)))
 
 

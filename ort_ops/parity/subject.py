@@ -15,8 +15,8 @@ from ort_ops.model import read_model
 from ort_ops.selection import Prefer
 
 from .exact import ExactFile, read_tensor
-from .inputs import make_inputs
 from .folded import Constant
+from .inputs import make_inputs
 from .original import ExactModel, check_mode
 from .sample import Given, Sample, bind, take_sample
 from .tensors import to_numpy, to_torch
@@ -59,6 +59,7 @@ class Subject:
         self._exact_model: ExactModel | None = None
         self.notes: dict[str, str] = {}
         self._taken: set[str] = set()
+        self._made_up = False
 
     @property
     def exact_model(self) -> ExactModel:
@@ -94,6 +95,7 @@ class Subject:
         dims: Mapping[str, int] | None,
     ) -> list[Given]:
         """Return these inputs, or ``count`` that are made up."""
+        self._made_up = inputs is None
         if inputs is None:
             inputs = [self._made(number, ranges, dims) for number in range(count)]
         each = inputs if isinstance(inputs, list) else [inputs]
@@ -126,7 +128,16 @@ class Subject:
 
     def sample(self, given: Given) -> Sample:
         """Run the model and the file on inputs."""
-        return take_sample(self.model, self.exact_model, self.exact_file, given)
+        try:
+            return take_sample(self.model, self.exact_model, self.exact_file, given)
+        except Exception as error:
+            if self._made_up:
+                shapes = ", ".join(f"{name} {array.shape}" for name, array in given.feed.items())
+                error.add_note(
+                    f"The inputs were made up from what the file says of them: {shapes}. Pass inputs, or "
+                    "ranges and sizes of dimensions, where the model takes others only."
+                )
+            raise
 
     def _made(
         self, number: int, ranges: Mapping[str, tuple[float, float]] | None, dims: Mapping[str, int] | None

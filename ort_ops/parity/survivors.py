@@ -36,6 +36,13 @@ class Tapped:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ort_ops.")
         self._setting, self._libraries, self._options = setting, libraries, options
+        try:
+            self._tap(model)
+        except BaseException:
+            self.close()
+            raise
+
+    def _tap(self, model: ir.Model) -> None:
         plain = Path(self._folder.name, "plain.onnx")
         ir.save(model, plain, external_data="weights", size_threshold_bytes=_INLINE)
         optimised = Path(self._folder.name, "optimised.onnx")

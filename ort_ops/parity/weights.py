@@ -1,14 +1,17 @@
 """Which constants of a file are the model's own weights, bit by bit, and which are but for some elements."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["ChangedWeight", "match_weights"]
 
+_LAST_PLACES = 4  # what folding a factor into a weight may cost
 _ENOUGH = 8  # elements of which most can't be the same by chance
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -40,8 +43,8 @@ def match_weights(
     """Say which initializers hold a parameter or buffer, its elements in any order, and which nearly do.
 
     One may also be put together out of elements of several. An initializer nearly holds one if most of its
-    elements are the same: where others differ, all of them do, as where an exporter folds a normalisation
-    into a convolution.
+    elements are the same, or the same multiple of it in each channel, as where an exporter folds a
+    normalisation into a convolution.
     """
     prints = {_print(array): name for name, array in state.items()}
     exact: set[str] = set()
@@ -65,6 +68,8 @@ def match_weights(
             exact.add(name)
             if nearest.elements:
                 changed.append(nearest)
+        else:
+            changed.extend(itertools.islice(_scaled(name, array, missing), 1))
     return exact, changed
 
 
@@ -107,10 +112,34 @@ def _nearly(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -
                 yield _changed(name, array, parameter, turned)
 
 
-def _changed(name: str, array: NDArray[Any], parameter: str, values: NDArray[Any]) -> ChangedWeight:
+def _scaled(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -> Iterator[ChangedWeight]:
+    """Give what differs from a parameter by more than one factor a channel, where most elements don't."""
+    for parameter, values in state.items():
+        if values.dtype != array.dtype or values.shape != array.shape or values.ndim < 2:
+            continue
+        a, b = array.astype(np.float64), values.astype(np.float64)
+        last = _LAST_PLACES * float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
+        for axis in (0, 1):  # a transposed convolution has its channels second
+            others = tuple(place for place in range(values.ndim) if place != axis)
+            with np.errstate(all="ignore"):
+                factor = np.median(np.where(b == 0, 1.0, a / b), axis=others, keepdims=True)
+                differing = ~((np.abs(a - factor * b) <= last * np.abs(a)) | ((a == 0) & (b == 0)))
+                if array.size >= _ENOUGH and 0 < 4 * int(differing.sum()) < array.size:
+                    scaled = (factor * b).astype(array.dtype)
+                    yield _changed(name, array, f"{parameter} times a factor a channel", scaled, differing)
+
+
+def _changed(
+    name: str,
+    array: NDArray[Any],
+    parameter: str,
+    values: NDArray[Any],
+    differing: NDArray[np.bool_] | None = None,
+) -> ChangedWeight:
     a, b = array.astype(np.float64), values.astype(np.float64)
     with np.errstate(all="ignore"):
         apart = np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))
-    differing = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    if differing is None:
+        differing = ~((a == b) | (np.isnan(a) & np.isnan(b)))
     furthest = float(np.nanmax(apart[differing], initial=0.0))
     return ChangedWeight(name, parameter, int(differing.sum()), array.size, furthest)

@@ -19,10 +19,12 @@ from ort_ops.parity import Verdict, check, locate
 from .models import Model, uniform
 
 
-def exported(model: nn.Module, inputs: tuple[Any, ...], path: Path, *, dynamo: bool = True) -> Path:
+def exported(
+    model: nn.Module, inputs: tuple[Any, ...], path: Path, *, dynamo: bool = True, **options: Any
+) -> Path:
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(model, inputs, path, dynamo=dynamo, verbose=False, external_data=False)
+        torch.onnx.export(model, inputs, path, dynamo=dynamo, verbose=False, external_data=False, **options)
     return path
 
 
@@ -73,6 +75,11 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda m, x: F.linear(x, m.l.weight / m.l.weight.norm(dim=1, keepdim=True)),
         (uniform(3, 8),),
     ),
+    "infinities replaced": (lambda m, x: torch.nan_to_num(torch.log(F.relu(m.l(x)))), (uniform(4, 8),)),
+    "numbers beyond a dtype": (
+        lambda m, x, mask: (m.l(x) + 2 * (mask * torch.finfo(x.dtype).min)).softmax(-1),
+        (uniform(4, 8), (torch.arange(32).reshape(4, 8) >= 12).float()),
+    ),
     "many elements of nearly one size": (lambda m, x: (x * 1e-2 + 1000).sum(1), (uniform(5, 70),)),
 }
 
@@ -115,6 +122,105 @@ def test_places_of_equal_elements_are_nothing_to_be_said_of(tmp_path: Path) -> N
     assert check(model, path, uniform(6, 12) - 1).verdict is Verdict.CANNOT_SAY
 
 
+class Scaled(nn.Module):
+    """Tensors that are neither parameters nor buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 0.1 - self.mean) / self.spread
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_tensors_that_a_model_holds_by_itself_are_what_they_are(dynamo: bool, tmp_path: Path) -> None:
+    path = exported(Scaled().eval(), (uniform(5, 3),), tmp_path / "model.onnx", dynamo=dynamo)
+    assert check(Scaled().eval(), path, uniform(5, 3)).verdict is Verdict.EQUAL
+
+
+def test_sequences_are_mapped(tmp_path: Path) -> None:
+    model = Model(lambda m, x, y: torch.hstack([x * 2, y])).eval()
+    inputs = (uniform(4, 8), uniform(4, 3))
+    path = exported(model, inputs, tmp_path / "model.onnx")
+    assert "SequenceMap" in {node.op_type for node in onnx.load(path).graph.node}
+    assert check(model, path, inputs).verdict is Verdict.EQUAL
+
+
+def test_a_branch_is_followed_again(tmp_path: Path) -> None:
+    def branch(m: Any, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: x.sin() * 0.3, lambda x: x.cos() - 0.2, (x,))
+
+    model = Model(branch).eval()
+    path = exported(model, (uniform(4, 8),), tmp_path / "model.onnx")
+    assert check(model, path, uniform(4, 8)).verdict is Verdict.EQUAL
+    assert locate(model, path, uniform(4, 8)).node is None
+
+
+def test_a_provider_without_kernels_takes_nothing_from_the_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)).bfloat16().eval()
+    given = uniform(3, 8).bfloat16()
+    path = exported(model, (given,), tmp_path / "model.onnx")
+    report = check(model, path, given)
+    assert [row.verdict for row in report.rows] == [Verdict.EQUAL, Verdict.CANNOT_SAY]
+    assert "no session could be made" in report.rows[1].reason
+    file = onnx.load(path)
+    weight = next(each for each in file.graph.initializer if list(each.dims) == [8, 8])
+    weight.raw_data = weight.raw_data[:-2] + b"\x80\x3f"
+    assert check(model, file, given).verdict is Verdict.EXPORT_WRONG
+    assert locate(model, file, given).question == "export"
+    with pytest.raises(Exception, match="NOT_IMPLEMENTED"):
+        locate(model, path, given)
+
+
+class Keywords(nn.Module):
+    def forward(self, x: Tensor, **others: Tensor) -> Tensor:
+        return x * 2 + others["b"] - others["a"]
+
+
+def test_keywords_of_any_name_may_be_in_any_order(tmp_path: Path) -> None:
+    x, a, b = (uniform(2, size) for size in (3, 3, 3))
+    model = Keywords().eval()
+    path = exported(model, (x,), tmp_path / "model.onnx", kwargs={"a": a, "b": b * 3})
+    assert check(model, path, {"b": b * 3, "x": x, "a": a}).verdict is Verdict.EQUAL
+
+
+def test_sizes_that_are_made_up_keep_to_those_they_come_of(tmp_path: Path) -> None:
+    size = torch.export.Dim("size", min=2, max=64)
+    model = Model(lambda m, x, y, z: x + y[::2] + z[1:]).eval()
+    inputs = (uniform(4, 3), uniform(8, 3), uniform(5, 3))
+    shapes = (({0: size}, {0: 2 * size}, {0: size + 1}),)
+    path = exported(model, inputs, tmp_path / "model.onnx", dynamic_shapes=shapes)
+    assert check(model, path).verdict is Verdict.EQUAL
+
+
+def test_inputs_that_were_made_up_are_named_where_a_model_refuses_them(tmp_path: Path) -> None:
+    model = Model(lambda m, x: x.reshape(-1, 5)).eval()
+    axes = {"input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}}
+    path = exported(model, (uniform(5),), tmp_path / "model.onnx", dynamo=False, **axes)
+    with pytest.raises(RuntimeError, match="invalid for input of size") as caught:
+        check(model, path)
+    assert "made up" in caught.value.__notes__[0]
+
+
+def test_an_element_of_a_folded_weight_that_is_off_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)).train()
+    for _ in range(3):
+        model(torch.randn(4, 3, 8, 8))
+    model.eval()
+    given = uniform(2, 3, 8, 8)
+    file = onnx.load(exported(model, (given,), tmp_path / "model.onnx", dynamo=False))
+    assert check(model, file, given).verdict is Verdict.EQUAL
+    weight = next(each for each in file.graph.initializer if list(each.dims) == [6, 3, 3, 3])
+    changed = numpy_helper.to_array(weight).copy()
+    changed[2, 1, 0, 1] *= 1 + 1e-5
+    weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
+    report = check(model, file, given)
+    assert report.verdict is Verdict.EXPORT_WRONG, str(report)
+    assert "0.weight times a factor a channel in 1 of 162 elements" in str(report)
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -141,13 +247,15 @@ def test_rows_that_are_masked_throughout_excuse_no_fault_in_others(tmp_path: Pat
         assert check(Attention().eval(), file, inputs).verdict is Verdict.EXPORT_WRONG
 
 
-@pytest.mark.parametrize("width", [8])
-def test_large_numbers_beside_small_ones_hide_nothing(width: int, tmp_path: Path) -> None:
-    mask = torch.arange(4 * width).reshape(4, width) % 3 == 0
+@pytest.mark.parametrize("number", [-1e9, -1e30])
+@pytest.mark.parametrize("share", [1, 2])
+def test_large_numbers_beside_small_ones_hide_nothing(share: int, number: float, tmp_path: Path) -> None:
+    width = 8
+    mask = torch.arange(4 * width).reshape(4, width) % 3 < share
     inputs = (uniform(4, width), mask)
 
     def fill(m: Any, x: Tensor, mask: Tensor) -> Tensor:
-        return m.l(x).masked_fill(mask, -1e9)
+        return m.l(x).masked_fill(mask, number)
 
     path = exported(Model(fill, l=linear(width)).eval(), inputs, tmp_path / "model.onnx")
     model = Model(fill, l=linear(width)).eval()
