@@ -22,6 +22,8 @@ __all__ = ["constant_spread", "nudged", "rounding_spread", "spread_of"]
 Array = NDArray[Any]
 SAMPLES = 4
 _FEW = 4.0
+_LAST_PLACES = 16.0
+_WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _MARGIN = 4.0  # errors of such sizes with other signs stay below it times what the samples show
 
 
@@ -43,13 +45,24 @@ def rounding_spread(
         outputs = []
         ways = arithmetic.get(step.node.output[0], arithmetic[""])
         for output, error in zip(step.outputs, local_errors(step, ways), strict=True):
-            if error is None:
+            if isinstance(output, list) and step.node.op_type in _WITH_BODIES:
+                outputs.append([_moved_by(each, ways, generator) for each in output])
+            elif error is None:
                 outputs.append(output)
             else:
                 outputs.append(output + error * generator.choice([-1.0, 1.0], size=output.shape))
         return outputs if then is None else then(replace(step, outputs=outputs))
 
     return [file.run(feed, after=moved) for _ in range(SAMPLES)]
+
+
+def _moved_by(element: Any, ways: Arithmetic, generator: np.random.Generator) -> Any:
+    """Move an element of a sequence that a graph inside of a node computed."""
+    if not isinstance(element, np.ndarray) or element.dtype != np.float64:
+        return element
+    return element + _LAST_PLACES * ways.storage * np.abs(element) * generator.choice(
+        [-1.0, 1.0], element.shape
+    )
 
 
 def constant_spread(
