@@ -19,8 +19,8 @@ PyArray_Descr* dtype_of(int element_type) {
   const auto& dtypes = hooks().dtypes;
   const auto index = static_cast<std::size_t>(element_type);
   if (index >= dtypes.size() || !dtypes[index].is_valid() || dtypes[index].is_none())
-    throw OrtError{"a tensor of ONNX element type " + std::to_string(element_type) +
-                   " can't be given to a Python kernel"};
+    throw Error("a tensor of ONNX element type " + std::to_string(element_type) +
+                " can't be given to a Python kernel");
   return reinterpret_cast<PyArray_Descr*>(dtypes[index].ptr());
 }
 
@@ -39,7 +39,7 @@ nb::object wrap(PyArray_Descr* dtype, const std::vector<std::int64_t>& dims, voi
   for (std::size_t i = 0; i < call.kernel.op->outputs.size(); ++i)
     types.append(i < wanted.size() ? wanted[i].type : 0);
   call_python(hooks().reject, result, types);
-  throw OrtError{"the kernel's result was refused"};  // not reached: reject raises
+  throw Error("the kernel's result was refused");  // not reached: reject raises
 }
 
 constexpr int kUint8 = 2;
@@ -49,8 +49,8 @@ constexpr int kString = 8;
 bool is_packed(int element_type) { return element_type >= 21 && element_type <= 23; }
 
 // A view of memory that holds a reference to the run's owner for as long as anything refers to it.
-nb::object owned_view(const Call& call, const TensorType& type, void* data, int flags) {
-  nb::object array = wrap(dtype_of(type.type), type.dims, data, flags);
+nb::object owned_view(const Call& call, const TypeAndShape& type, void* data, int flags) {
+  nb::object array = wrap(dtype_of(type.type), type.shape, data, flags);
   if (!array.is_valid()) throw nb::python_error();
   Py_INCREF(call.owner.ptr());
   if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.ptr()), call.owner.ptr()) < 0)
@@ -58,15 +58,15 @@ nb::object owned_view(const Call& call, const TensorType& type, void* data, int 
   return array;
 }
 
-nb::object shape_of(const TensorType& type) {
+nb::object shape_of(const TypeAndShape& type) {
   nb::list dims;
-  for (std::int64_t dim : type.dims) dims.append(dim);
+  for (std::int64_t dim : type.shape) dims.append(dim);
   return nb::tuple(dims);
 }
 
-nb::object unpacked(const abi::Api* api, const abi::Value* value, const TensorType& type) {
+nb::object unpacked(const abi::Api* api, const abi::Value* value, const TypeAndShape& type) {
   std::int64_t count = 1;
-  for (std::int64_t dim : type.dims) count *= dim;
+  for (std::int64_t dim : type.shape) count *= dim;
   nb::object raw = wrap(dtype_of(kUint8), {(count + 1) / 2}, nullptr, 0);
   if (!raw.is_valid()) throw nb::python_error();
   auto* bytes = reinterpret_cast<PyArrayObject*>(raw.ptr());
@@ -76,8 +76,8 @@ nb::object unpacked(const abi::Api* api, const abi::Value* value, const TensorTy
 }
 
 // New memory with every bit set: NaN in all floating-point types but float8's fnuz kinds, -1 in integers.
-nb::object poisoned(const TensorType& type) {
-  nb::object array = wrap(dtype_of(type.type), type.dims, nullptr, 0);
+nb::object poisoned(const TypeAndShape& type) {
+  nb::object array = wrap(dtype_of(type.type), type.shape, nullptr, 0);
   if (!array.is_valid()) throw nb::python_error();
   auto* to = reinterpret_cast<PyArrayObject*>(array.ptr());
   if (PyArray_NBYTES(to) != 0)
@@ -164,10 +164,10 @@ void import_numpy() {
 }
 
 nb::object numpy_copy(const abi::Api* api, const abi::Value* value) {
-  const TensorType type = type_and_shape(api, value);
+  const TypeAndShape type = type_and_shape(api, value);
   PyArray_Descr* dtype = dtype_of(type.type);
   if (is_packed(type.type)) return unpacked(api, value, type);
-  nb::object array = wrap(dtype, type.dims, nullptr, 0);  // memory of its own
+  nb::object array = wrap(dtype, type.shape, nullptr, 0);  // memory of its own
   if (!array.is_valid()) throw nb::python_error();
   auto* to = reinterpret_cast<PyArrayObject*>(array.ptr());
   if (type.type == kString)
@@ -181,13 +181,13 @@ nb::object numpy_copy(const abi::Api* api, const abi::Value* value) {
 
 nb::object numpy_view(const Call& call, const abi::Value* value) {
   const abi::Api* api = call.kernel.api;
-  const TensorType type = type_and_shape(api, value);
+  const TypeAndShape type = type_and_shape(api, value);
   if (type.type == kString || is_packed(type.type) || hooks().debug) return numpy_copy(api, value);
   return owned_view(call, type, data_of(api, value), NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED);
 }
 
 nb::object numpy_output(const Call& call, std::size_t index, const std::vector<std::int64_t>& shape) {
-  const TensorType type{call.kernel.expected.at(index).type, shape};
+  const TypeAndShape type{call.kernel.expected.at(index).type, shape};
   if (type.type == kString || is_packed(type.type))
     throw BadResult{"out= can't be had for strings and 4-bit types; return an array instead"};
   if (hooks().debug) return poisoned(type);
@@ -219,7 +219,7 @@ void store_numpy(const Call& call, nb::handle result) {
 }
 
 nb::object dlpack_view(const Call& call, const abi::Value* value) {
-  const TensorType type = type_and_shape(call.kernel.api, value);
+  const TypeAndShape type = type_and_shape(call.kernel.api, value);
   const PyArray_Descr* dtype = dtype_of(type.type);
   nb::dlpack::dtype code{};
   switch (dtype->kind) {
@@ -240,8 +240,8 @@ nb::object dlpack_view(const Call& call, const abi::Value* value) {
       break;
   }
   if (code.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && type.type != 16)
-    throw OrtError{"a tensor of ONNX element type " + std::to_string(type.type) +
-                   " has no DLPack form; use array=\"numpy\""};
+    throw Error("a tensor of ONNX element type " + std::to_string(type.type) +
+                " has no DLPack form; use array=\"numpy\"");
   code.bits = static_cast<std::uint8_t>(8 * PyDataType_ELSIZE(dtype));
   code.lanes = 1;
 
@@ -251,7 +251,7 @@ nb::object dlpack_view(const Call& call, const abi::Value* value) {
   check(api, abi::GetTensorMemoryInfo(api, value, &memory));
   abi::MemoryInfoGetDeviceType(api, memory, &device);
   check(api, abi::MemoryInfoGetId(api, memory, &id));
-  const std::vector<std::size_t> dims(type.dims.begin(), type.dims.end());
+  const std::vector<std::size_t> dims(type.shape.begin(), type.shape.end());
   return nb::cast(
       nb::ndarray<nb::array_api>(data_of(api, value), dims.size(), dims.data(), call.owner, nullptr, code,
                                  device == 1 ? nb::device::cuda::value : nb::device::cpu::value, id));

@@ -132,19 +132,19 @@ void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_rele
   nb::list names;
   for (const Attribute& attribute : kernel.op->attributes) {
     if (attribute.type == abi::kStrings && minor_release < 25)
-      throw OrtError{
+      throw Error(
           kernel.op->name + ": attribute \"" + attribute.name +
           "\" is a list of strings, which an operator can read from ONNX Runtime 1.25 on; this is 1." +
-          std::to_string(minor_release)};
+          std::to_string(minor_release));
     nb::object value = read_attribute(kernel.api, info, attribute);
     if ((value.is_none() || is_empty_list(value)) && in_another_type(kernel.api, info, attribute))
-      throw OrtError{kernel.op->name + " node \"" + kernel.node + "\" has attribute \"" + attribute.name +
-                     "\" in another type than " + kernel.op->kernel_name +
-                     " declares; expected what the kernel's signature says"};
+      throw Error(kernel.op->name + " node \"" + kernel.node + "\" has attribute \"" + attribute.name +
+                  "\" in another type than " + kernel.op->kernel_name +
+                  " declares; expected what the kernel's signature says");
     if (value.is_none()) {
       if (!attribute.required) continue;  // the kernel's own default serves
-      throw OrtError{kernel.op->name + " node \"" + kernel.node + "\" has no attribute \"" + attribute.name +
-                     "\"; expected one, since " + kernel.op->kernel_name + " gives it no default"};
+      throw Error(kernel.op->name + " node \"" + kernel.node + "\" has no attribute \"" + attribute.name +
+                  "\"; expected one, since " + kernel.op->kernel_name + " gives it no default");
     }
     names.append(nb::str(attribute.name.c_str()));
     kernel.kwvalues.push_back(std::move(value));

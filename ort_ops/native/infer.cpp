@@ -98,9 +98,9 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
       logs().back().errors.push_back(nb::borrow(error.value()));
     else
       registration_of(custom).infer_error = op.kernel_name + "'s infer function failed: " + summary_of(error);
-  } catch (const OrtError& error) {
+  } catch (const Error& error) {
     if (!logs().empty())
-      logs().back().errors.push_back(nb::borrow(PyExc_RuntimeError)((op.name + ": " + error.text).c_str()));
+      logs().back().errors.push_back(nb::borrow(PyExc_RuntimeError)((op.name + ": " + error.what()).c_str()));
   } catch (const std::exception&) {
     return nullptr;  // out of memory: the shape stays unknown
   }
@@ -115,9 +115,9 @@ std::vector<std::vector<std::int64_t>> ask_infer(const Call& call) {
   nb::list inputs;
   for (std::size_t i = 0; i < count; ++i) {
     const abi::Value* value = call.input(i);
-    const TensorType type = value == nullptr ? TensorType() : type_and_shape(call.kernel.api, value);
+    const TypeAndShape type = value == nullptr ? TypeAndShape() : type_and_shape(call.kernel.api, value);
     nb::list dims;
-    for (std::int64_t dim : type.dims) dims.append(dim);
+    for (std::int64_t dim : type.shape) dims.append(dim);
     inputs.append(nb::make_tuple(type.type, nb::tuple(dims)));
   }
   std::vector<std::vector<std::int64_t>> shapes;
@@ -142,10 +142,10 @@ std::vector<std::int64_t> signature_of(const Call& call) {
   const std::size_t count = call.input_count();
   for (std::size_t i = 0; i < count; ++i) {
     const abi::Value* value = call.input(i);
-    const TensorType type = value == nullptr ? TensorType() : type_and_shape(call.kernel.api, value);
+    const TypeAndShape type = value == nullptr ? TypeAndShape() : type_and_shape(call.kernel.api, value);
     row.push_back(type.type);
-    row.push_back(static_cast<std::int64_t>(type.dims.size()));
-    row.insert(row.end(), type.dims.begin(), type.dims.end());
+    row.push_back(static_cast<std::int64_t>(type.shape.size()));
+    row.insert(row.end(), type.shape.begin(), type.shape.end());
   }
   return row;
 }

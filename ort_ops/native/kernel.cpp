@@ -74,13 +74,6 @@ void read_expected(Kernel& kernel, const abi::KernelInfo* info) {
   }
 }
 
-std::string to_text(const std::vector<std::int64_t>& shape) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i)
-    text += (i ? ", " : "") + (shape[i] < 0 ? std::string("any") : std::to_string(shape[i]));
-  return text + (shape.size() == 1 ? ",)" : ")");
-}
-
 // The buffers of the outputs as arrays to be filled: one, or a tuple of them.
 nb::object make_out(const Call& call) {
   const std::vector<std::vector<std::int64_t>> shapes = output_shapes(call);
@@ -150,8 +143,6 @@ abi::Status* run_or_fail(const Kernel& kernel, abi::KernelContext* context, nb::
     error.restore();
   } catch (const BadResult& error) {
     PyErr_SetString(hooks().result_error.ptr(), error.text.c_str());
-  } catch (const OrtError& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.text.c_str());
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
@@ -184,28 +175,6 @@ abi::Status* refuse_kept_views(const Kernel& kernel, nb::handle owner, abi::Stat
 
 }  // namespace
 
-TensorType type_and_shape(const Api* api, const abi::Value* value) {
-  TensorType result;
-  abi::TensorInfo* info = nullptr;
-  check(api, abi::GetTensorTypeAndShape(api, value, &info));
-  std::size_t rank = 0;
-  abi::Status* status = abi::GetTensorElementType(api, info, &result.type);
-  if (status == nullptr) status = abi::GetDimensionsCount(api, info, &rank);
-  if (status == nullptr) {
-    result.dims.resize(rank);
-    status = abi::GetDimensions(api, info, result.dims.data(), rank);
-  }
-  abi::ReleaseTensorInfo(api, info);
-  check(api, status);
-  return result;
-}
-
-void* data_of(const Api* api, const abi::Value* value) {
-  void* data = nullptr;
-  check(api, abi::GetTensorMutableData(api, const_cast<abi::Value*>(value), &data));
-  return data;
-}
-
 std::size_t Call::input_count() const {
   std::size_t count = 0;
   check(kernel.api, abi::GetInputCount(kernel.api, context, &count));
@@ -221,9 +190,10 @@ const abi::Value* Call::input(std::size_t index) const {
 std::vector<std::int64_t> Call::wanted_shape(std::size_t index) const {
   std::vector<std::int64_t> wanted;
   for (const Expected::Dim& dim : kernel.expected.at(index).dims)
-    wanted.push_back(dim.input < 0 ? dim.size
-                                   : type_and_shape(kernel.api, input(static_cast<std::size_t>(dim.input)))
-                                         .dims.at(static_cast<std::size_t>(dim.axis)));
+    wanted.push_back(dim.input < 0
+                         ? dim.size
+                         : detail::type_and_shape(kernel.api, input(static_cast<std::size_t>(dim.input)))
+                               .shape.at(static_cast<std::size_t>(dim.axis)));
   return wanted;
 }
 
@@ -253,7 +223,7 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
     kernel->api = api;
     kernel->owned = !logs().empty();
     const Registration& registration = registration_of(custom);
-    if (!registration.infer_error.empty()) throw OrtError{std::exchange(registration.infer_error, "")};
+    if (!registration.infer_error.empty()) throw Error(std::exchange(registration.infer_error, ""));
     kernel->node = read_string(api, [&](char* text, std::size_t* size) {
       return abi::KernelInfoGetNodeName(api, info, text, size);
     });
@@ -263,8 +233,8 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
       logs().back().kernels.push_back({op.domain, op.name, kernel->node, op.provider, op.kernel_name});
     *out = kernel.release();
     return nullptr;
-  } catch (const OrtError& error) {
-    return abi::CreateStatus(api, abi::kInvalidArgument, error.text.c_str());
+  } catch (const Error& error) {
+    return abi::CreateStatus(api, abi::kInvalidArgument, error.what());
   } catch (const std::exception& error) {
     return abi::CreateStatus(api, abi::kFail, error.what());
   }

@@ -52,30 +52,12 @@ struct Call {
   abi::Value* allocate(std::size_t index, const std::vector<std::int64_t>& shape) const;
 };
 
-// Whether a getter found what it was asked for; its status says nothing else.
-inline bool present(const abi::Api* api, abi::Status* status) {
-  if (status == nullptr) return true;
-  abi::ReleaseStatus(api, status);
-  return false;
-}
-
-// The text that a getter of the form (char*, size_t*) gives, which says its size when it is given no room.
-template <typename Get>
-std::string read_string(const abi::Api* api, Get get) {
-  std::size_t size = 0;
-  present(api, get(nullptr, &size));
-  std::string text(size, '\0');
-  if (size == 0) return text;
-  check(api, get(text.data(), &size));
-  text.resize(size - 1);  // without the terminating NUL
-  return text;
-}
-
 // The node's attributes as keyword arguments (attributes.cpp).
 void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_release);
 
-TensorType type_and_shape(const abi::Api* api, const abi::Value* value);
-void* data_of(const abi::Api* api, const abi::Value* value);
+using detail::data_of;
+using detail::type_and_shape;
+using detail::TypeAndShape;
 
 // NumPy arrays over ONNX Runtime's buffers (arrays.cpp).
 void import_numpy();

@@ -119,8 +119,8 @@ NB_MODULE(_bridge, m) {
   nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
     try {
       std::rethrow_exception(pointer);
-    } catch (const OrtError& error) {
-      PyErr_SetString(PyExc_RuntimeError, error.text.c_str());
+    } catch (const Error& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
     }
   });
   nb::class_<Op>(m, "Op").def("__init__", make_op, nb::arg("domain"), nb::arg("name"), nb::arg("provider"),

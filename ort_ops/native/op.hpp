@@ -8,7 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "ort_ops/abi.hpp"
+#include "ort_ops/library.hpp"
+#include "ort_ops/tensor.hpp"
 #include "python.hpp"
 
 namespace ort_ops {
@@ -84,23 +85,12 @@ std::vector<Log>& logs();  // a stack: a kernel may make a session of its own
 
 abi::Status* infer_output_shapes(const abi::CustomOp* op, abi::ShapeInferContext* context) noexcept;
 
-// A status of ONNX Runtime's as a C++ exception.
-struct OrtError {
-  std::string text;
-};
 // A kernel's result that the model doesn't admit.
 struct BadResult {
   std::string text;
 };
-void check(const abi::Api* api, abi::Status* status);
 // The Python error that is set, handed to hooks().fail, as a status. Needs the GIL.
 abi::Status* python_failure(const abi::Api* api, const std::string& node, const std::string& kernel,
                             bool owned) noexcept;
-
-// Reads an element type and a shape, and gives the info back.
-struct TensorType {
-  int type = 0;
-  std::vector<std::int64_t> dims;
-};
 
 }  // namespace ort_ops

@@ -6,12 +6,6 @@
 
 #include "kernel.hpp"
 
-#if defined(_WIN32)
-#define ORT_OPS_EXPORT extern "C" __declspec(dllexport)
-#else
-#define ORT_OPS_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
 namespace ort_ops {
 namespace {
 
@@ -73,41 +67,29 @@ abi::CustomOpDomain* domain_of(const Api* api, int minor_release, const std::str
   return domain = filled;
 }
 
-nb::object config_entry(const Api* api, const abi::SessionOptions* options, const char* key) {
-  int has = 0;
-  check(api, abi::HasConfigEntry(api, options, key, &has));
-  if (!has) return nb::none();
-  std::size_t size = 0;
-  if (abi::Status* status = abi::GetConfigEntry(api, options, key, nullptr, &size))
-    abi::ReleaseStatus(api, status);  // says the size
-  std::string text(size, '\0');
-  check(api, abi::GetConfigEntry(api, options, key, text.data(), &size));
-  return nb::str(text.c_str());
-}
-
+constexpr const char* kOwner = "Python kernels (ort_ops)";
 constexpr const char* kWanted = "ort_ops.ops";
 constexpr const char* kRegistered = "ort_ops.registered";
 
 void register_selected(const Api* api, int minor_release, abi::SessionOptions* options) {
-  nb::object registered = config_entry(api, options, kRegistered);
-  nb::object selected = call_python(hooks().select, config_entry(api, options, kWanted), registered);
+  const auto entry_of = [&](const char* key) -> nb::object {
+    const std::optional<std::string> text = config_entry(api, options, key);
+    return text ? nb::object(nb::str(text->c_str())) : nb::none();
+  };
+  nb::object registered = entry_of(kRegistered);
+  nb::object selected = call_python(hooks().select, entry_of(kWanted), registered);
   for (nb::handle entry : selected[0]) {
     std::vector<Op*> ops;
     for (nb::handle op : entry[1]) {
       op.inc_ref();  // never given back: see Op
       ops.push_back(nb::cast<Op*>(op));
     }
-    check(api, abi::AddCustomOpDomain(api, options,
-                                      domain_of(api, minor_release, nb::cast<std::string>(entry[0]), ops)));
+    const auto name = nb::cast<std::string>(entry[0]);
+    claim_domain(api, options, name, kOwner);
+    check(api, abi::AddCustomOpDomain(api, options, domain_of(api, minor_release, name, ops)));
   }
   if (!selected[1].equal(registered))
     check(api, abi::AddConfigEntry(api, options, kRegistered, nb::cast<const char*>(selected[1])));
-}
-
-// The 32 of "1.32.0".
-int minor_of(const char* release) {
-  const char* dot = std::strchr(release, '.');
-  return dot == nullptr ? 0 : std::atoi(dot + 1);
 }
 
 abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base) noexcept {
@@ -124,8 +106,6 @@ abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base
   } catch (nb::python_error& error) {
     error.restore();
     return python_failure(api, "", "ort_ops.register", false);
-  } catch (const OrtError& error) {
-    return abi::CreateStatus(api, abi::kFail, error.text.c_str());
   } catch (const std::exception& error) {
     return abi::CreateStatus(api, abi::kFail, error.what());
   }
@@ -141,13 +121,6 @@ Hooks& hooks() {
 std::vector<Log>& logs() {
   static thread_local std::vector<Log> stack;
   return stack;
-}
-
-void check(const Api* api, abi::Status* status) {
-  if (status == nullptr) return;
-  OrtError error{abi::GetErrorMessage(api, status)};
-  abi::ReleaseStatus(api, status);
-  throw error;
 }
 
 abi::Status* python_failure(const Api* api, const std::string& node, const std::string& kernel,

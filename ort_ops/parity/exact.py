@@ -207,7 +207,7 @@ class ExactFile:
         narrow = [output for output in outputs if is_narrow(output)]
         if narrow:
             self._note(node, f"its result is {narrow[0].dtype}")
-        elif any(_is_wide(value) for value in inputs) and any(_loses(each, inputs) for each in outputs):
+        elif any(_loses(each, inputs) for each in outputs) and any(_is_wide(value) for value in inputs):
             self._note(node, "its result has no more digits than float32 has")
         return [widened(np.asarray(o)) if isinstance(o, np.ndarray | np.generic) else o for o in outputs]
 

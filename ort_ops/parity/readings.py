@@ -103,4 +103,4 @@ def _rounding(file: ExactFile, feed: Outputs) -> Sequence[Outputs]:
 
     # An algorithm is as good as another that is right for inputs this near.
     near = {name: nudged(array, generator) for name, array in feed.items()}
-    return rounding_spread(file, near, {"": arithmetic_of(np.float64)}, then=told_apart)
+    return rounding_spread(file, near, {"": arithmetic_of(np.float64)}, then=told_apart, samples=2)

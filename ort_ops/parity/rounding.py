@@ -33,8 +33,9 @@ def rounding_spread(
     arithmetic: Mapping[str, Arithmetic],
     seed: int = 0,
     then: Callable[[Step], Sequence[Any]] | None = None,
+    samples: int = SAMPLES,
 ) -> list[dict[str, Array]]:
-    """Return the file's outputs with rounding errors, several times over.
+    """Return the file's outputs with rounding errors, ``samples`` times.
 
     arithmetic: for each output of a node by name, and under ``""`` for all others.
     then: is given each node with its moved results, and may return others.
@@ -53,7 +54,7 @@ def rounding_spread(
                 outputs.append(output + error * generator.choice([-1.0, 1.0], size=output.shape))
         return outputs if then is None else then(replace(step, outputs=outputs))
 
-    return [file.run(feed, after=moved) for _ in range(SAMPLES)]
+    return [file.run(feed, after=moved) for _ in range(samples)]
 
 
 def _moved_by(element: Any, ways: Arithmetic, generator: np.random.Generator) -> Any:

@@ -18,10 +18,14 @@ inline constexpr std::uint32_t kApiVersion = 17;
 // Opaque types, owned by ONNX Runtime.
 struct Allocator;
 struct CustomOpDomain;
+struct Env;
 struct KernelContext;
 struct KernelInfo;
 struct MemoryInfo;
+struct Op;  // a built-in operator, to be invoked from a custom one
 struct OpAttr;
+struct RunOptions;
+struct Session;
 struct SessionOptions;
 struct ShapeInferContext;
 struct Status;
@@ -116,6 +120,29 @@ inline constexpr Slot<237, Status*(const SessionOptions*, const char* key, int* 
 inline constexpr Slot<238, Status*(const SessionOptions*, const char* key, char* value, std::size_t* size)>
     GetConfigEntry;
 
+inline constexpr Slot<3, Status*(int log_level, const char* log_id, Env**)> CreateEnv;
+inline constexpr Slot<92, void(Env*)> ReleaseEnv;
+inline constexpr Slot<10, Status*(SessionOptions**)> CreateSessionOptions;
+inline constexpr Slot<22, Status*(SessionOptions*, int level)> SetSessionLogSeverityLevel;
+inline constexpr Slot<24, Status*(SessionOptions*, int threads)> SetIntraOpNumThreads;
+inline constexpr Slot<100, void(SessionOptions*)> ReleaseSessionOptions;
+inline constexpr Slot<8, Status*(const Env*, const void* model, std::size_t length, const SessionOptions*,
+                                 Session**)>
+    CreateSessionFromArray;
+inline constexpr Slot<9, Status*(Session*, const RunOptions*, const char* const* input_names,
+                                 const Value* const* inputs, std::size_t input_count,
+                                 const char* const* output_names, std::size_t output_count, Value** outputs)>
+    Run;
+inline constexpr Slot<95, void(Session*)> ReleaseSession;
+
+inline constexpr Slot<49, Status*(const MemoryInfo*, void* data, std::size_t bytes, const std::int64_t* dims,
+                                  std::size_t rank, int type, Value**)>
+    CreateTensorWithData;
+inline constexpr Slot<68,
+                      Status*(const char* name, int allocator_type, int id, int memory_type, MemoryInfo**)>
+    CreateMemoryInfo;
+inline constexpr Slot<94, void(MemoryInfo*)> ReleaseMemoryInfo;
+inline constexpr Slot<75, Status*(Allocator*, std::size_t bytes, void**)> AllocatorAlloc;
 inline constexpr Slot<51, Status*(Value*, void** data)> GetTensorMutableData;
 inline constexpr Slot<65, Status*(const Value*, TensorInfo**)> GetTensorTypeAndShape;
 inline constexpr Slot<127, Status*(const Value*, std::size_t index, std::size_t* length)>
@@ -161,6 +188,22 @@ inline constexpr Slot<230, Status*(const KernelInfo*, std::size_t*)> KernelInfoG
 inline constexpr Slot<231, Status*(const KernelInfo*, std::size_t*)> KernelInfoGetOutputCount;
 inline constexpr Slot<234, Status*(const KernelInfo*, std::size_t, TypeInfo**)> KernelInfoGetInputTypeInfo;
 inline constexpr Slot<235, Status*(const KernelInfo*, std::size_t, TypeInfo**)> KernelInfoGetOutputTypeInfo;
+inline constexpr Slot<249, Status*(const KernelInfo*, std::size_t, int* constant, const Value**)>
+    KernelInfoGetConstantInput;
+inline constexpr Slot<217, Status*(const KernelInfo*, KernelInfo**)> CopyKernelInfo;
+inline constexpr Slot<218, void(KernelInfo*)> ReleaseKernelInfo;
+inline constexpr Slot<211, Status*(const char* name, const void* data, int length, int type, OpAttr**)>
+    CreateOpAttr;
+inline constexpr Slot<212, void(OpAttr*)> ReleaseOpAttr;
+inline constexpr Slot<213, Status*(const KernelInfo*, const char* name, const char* domain, int version,
+                                   const char** type_names, const int* types, int type_count,
+                                   const OpAttr* const* attributes, int attribute_count, int input_count,
+                                   int output_count, Op**)>
+    CreateOp;
+inline constexpr Slot<214, Status*(const KernelContext*, const Op*, const Value* const* inputs,
+                                   int input_count, Value* const* outputs, int output_count)>
+    InvokeOp;
+inline constexpr Slot<215, void(Op*)> ReleaseOp;
 inline constexpr Slot<244, Status*(const KernelInfo*, char*, std::size_t*)> KernelInfoGetNodeName;
 
 inline constexpr Slot<88, Status*(const KernelContext*, std::size_t*)> GetInputCount;
@@ -169,6 +212,11 @@ inline constexpr Slot<90, Status*(const KernelContext*, std::size_t, const Value
 inline constexpr Slot<91, Status*(KernelContext*, std::size_t, const std::int64_t* dims, std::size_t rank,
                                   Value**)>
     GetOutput;
+// GetScratchBuffer (277) would crash on the CPU up to release 1.22.
+inline constexpr Slot<253, Status*(const KernelContext*, const MemoryInfo*, Allocator**)> GetContextAllocator;
+inline constexpr Slot<274, Status*(const KernelContext*, void (*body)(void*, std::size_t), std::size_t count,
+                                   std::size_t batches, void* data)>
+    ParallelFor;
 inline constexpr Slot<193, Status*(const KernelContext*, void** stream)> GetGpuComputeStream;
 
 inline constexpr Slot<267, Status*(const ShapeInferContext*, std::size_t*)> ShapeInferGetInputCount;

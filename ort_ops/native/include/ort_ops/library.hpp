@@ -1,0 +1,150 @@
+// A library's operators as a session takes them: domain by domain, each domain from one library.
+#pragma once
+
+#if !defined(_WIN32)
+#include <dlfcn.h>
+#endif
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ort_ops/status.hpp"
+
+#if defined(_WIN32)
+#define ORT_OPS_EXPORT extern "C" __declspec(dllexport)
+#else
+#define ORT_OPS_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace ort_ops {
+
+// The 32 of "1.32.0".
+inline int minor_of(const char* release) {
+  const char* dot = std::strchr(release, '.');
+  return dot == nullptr ? 0 : std::atoi(dot + 1);
+}
+
+// A session's option, where it is set.
+inline std::optional<std::string> config_entry(const abi::Api* api, const abi::SessionOptions* options,
+                                               const std::string& key) {
+  int has = 0;
+  check(api, abi::HasConfigEntry(api, options, key.c_str(), &has));
+  if (!has) return std::nullopt;
+  return read_string(api, [&](char* text, std::size_t* size) {
+    return abi::GetConfigEntry(api, options, key.c_str(), text, size);
+  });
+}
+
+// Notes in a session's options whose the operators of a domain are. False where they are there already, and
+// an Error where they are another's: ONNX Runtime takes a domain once.
+inline bool claim_domain(const abi::Api* api, abi::SessionOptions* options, const std::string& domain,
+                         const std::string& owner) {
+  const std::string key = "ort_ops.domain." + domain;
+  const std::optional<std::string> other = config_entry(api, options, key);
+  if (other == owner) return false;
+  if (other)
+    fail("the operators of domain \"", domain, "\" are in this session from ", *other, "; ", owner,
+         " has operators of that domain, too, and ONNX Runtime takes a domain from one library: register one "
+         "of "
+         "the two");
+  check(api, abi::AddConfigEntry(api, options, key.c_str(), owner.c_str()));
+  return true;
+}
+
+namespace detail {
+
+// An operator as one ONNX Runtime sees it. Never destroyed: sessions keep the address, and nobody says when
+// the last of them is gone.
+struct Registration {
+  abi::CustomOp callbacks;  // first, so that the pointer ONNX Runtime hands back is the Registration's
+  const abi::Api* api;
+  int minor_release;
+  std::string name;
+  mutable std::mutex mutex{};
+  mutable std::string infer_error{};
+
+  static const Registration& of(const abi::CustomOp* op) {
+    return *reinterpret_cast<const Registration*>(op);
+  }
+
+  void keep_infer_error(const char* text) const {
+    const std::lock_guard<std::mutex> lock(mutex);
+    infer_error = name + ": its infer function failed: " + text;
+  }
+  void raise_infer_error() const {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!infer_error.empty()) throw Error(std::exchange(infer_error, ""));
+  }
+};
+
+struct Entry {
+  std::string domain, name;
+  abi::CustomOp callbacks;
+};
+
+template <typename Op>
+Entry entry_of(const char* library_domain);
+
+class Library {
+ public:
+  template <typename... Ops>
+  static const Library* make(const char* domain) {
+    return new Library({entry_of<Ops>(domain)...});
+  }
+
+  abi::Status* add_to(abi::SessionOptions* options, const abi::ApiBase* base) const noexcept {
+    const auto* api = static_cast<const abi::Api*>(base->GetApi(abi::kApiVersion));
+    if (api == nullptr) {
+      const auto* oldest = static_cast<const abi::Api*>(base->GetApi(1));
+      return abi::CreateStatus(oldest, abi::kNotImplemented, "this library needs ONNX Runtime 1.17 or newer");
+    }
+    return guarded(api, [&] {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      for (const auto& [name, domain] : domains_for(api, minor_of(base->GetVersionString())))
+        if (claim_domain(api, options, name, path()))
+          check(api, abi::AddCustomOpDomain(api, options, domain));
+    });
+  }
+
+ private:
+  using Domains = std::map<std::string, abi::CustomOpDomain*>;
+
+  explicit Library(std::vector<Entry> entries) : entries_(std::move(entries)) {}
+
+  // The domains as one ONNX Runtime sees them: a process may have two.
+  const Domains& domains_for(const abi::Api* api, int minor_release) const {
+    Domains& domains = made_[api];
+    if (!domains.empty()) return domains;
+    for (const Entry& entry : entries_) {
+      abi::CustomOpDomain*& domain = domains[entry.domain];
+      if (domain == nullptr) check(api, abi::CreateCustomOpDomain(api, entry.domain.c_str(), &domain));
+      auto* registration = new Registration{entry.callbacks, api, minor_release, entry.name};
+      check(api, abi::CustomOpDomainAdd(api, domain, &registration->callbacks));
+    }
+    return domains;
+  }
+
+  // Where this library is.
+  static std::string path() {
+#if !defined(_WIN32)
+    Dl_info info{};
+    static const char here = 0;
+    if (dladdr(&here, &info) != 0 && info.dli_fname != nullptr) return info.dli_fname;
+#endif
+    return "a library of custom operators";
+  }
+
+  std::vector<Entry> entries_;
+  mutable std::mutex mutex_;
+  mutable std::map<const abi::Api*, Domains> made_;
+};
+
+}  // namespace detail
+}  // namespace ort_ops

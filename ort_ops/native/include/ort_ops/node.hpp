@@ -1,0 +1,153 @@
+// The node that a kernel is made for: its attributes, and inputs that are constants.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "ort_ops/tensor.hpp"
+
+namespace ort_ops {
+
+// A tensor that is an attribute.
+template <typename T>
+struct Constant {
+  Shape shape;
+  std::vector<T> data;
+};
+
+class Node {
+ public:
+  Node(const abi::Api* api, const abi::KernelInfo* info, int minor_release)
+      : api_(api), info_(info), minor_release_(minor_release) {}
+
+  std::string name() const {
+    return read_string(api_, [this](char* text, std::size_t* size) {
+      return abi::KernelInfoGetNodeName(api_, info_, text, size);
+    });
+  }
+
+  // The attribute: std::int64_t, bool, float, std::string, a std::vector of std::int64_t, float or
+  // std::string, or Constant<T>. Throws where the node has none of this type.
+  template <typename T>
+  T attribute(const char* key) const {
+    std::optional<T> found = find<T>(key);
+    if (!found) fail("attribute \"", key, "\" is missing, or is of another type; expected ", name_of<T>());
+    return *std::move(found);
+  }
+  template <typename T>
+  T attribute(const char* key, T otherwise) const {
+    return find<T>(key).value_or(std::move(otherwise));
+  }
+
+  std::size_t input_count() const {
+    std::size_t count = 0;
+    check(api_, abi::KernelInfoGetInputCount(api_, info_, &count));
+    return count;
+  }
+
+  // Input `index` where the model has it as a constant; it is valid as long as the kernel.
+  template <typename T>
+  std::optional<Input<T>> constant(std::size_t index) const {
+    int is_constant = 0;
+    const abi::Value* value = nullptr;
+    if (index >= input_count()) return std::nullopt;
+    if (!present(api_, abi::KernelInfoGetConstantInput(api_, info_, index, &is_constant, &value)))
+      return std::nullopt;
+    if (!is_constant || value == nullptr) return std::nullopt;
+    return Input<T>(api_, value);
+  }
+
+  const abi::Api* api() const { return api_; }
+  const abi::KernelInfo* info() const { return info_; }
+  int minor_release() const { return minor_release_; }  // of ONNX Runtime: 32 for 1.32
+
+ private:
+  template <typename T>
+  std::optional<T> find(const char* key) const {
+    if constexpr (std::is_same_v<T, std::int64_t> || std::is_same_v<T, bool>) {
+      std::int64_t value = 0;
+      if (!present(api_, abi::GetAttributeInt(api_, info_, key, &value))) return std::nullopt;
+      return static_cast<T>(value);
+    } else if constexpr (std::is_same_v<T, float>) {
+      float value = 0;
+      if (!present(api_, abi::GetAttributeFloat(api_, info_, key, &value))) return std::nullopt;
+      return value;
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      std::size_t size = 0;
+      if (!present(api_, abi::GetAttributeString(api_, info_, key, nullptr, &size)) && size == 0)
+        return std::nullopt;
+      return read_string(
+          api_, [&](char* out, std::size_t* n) { return abi::GetAttributeString(api_, info_, key, out, n); });
+    } else if constexpr (std::is_same_v<T, std::vector<std::int64_t>>) {
+      return numbers<std::int64_t>(key, abi::GetAttributeInts);
+    } else if constexpr (std::is_same_v<T, std::vector<float>>) {
+      return numbers<float>(key, abi::GetAttributeFloats);
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+      return texts(key);
+    } else {
+      return tensor<T>(key);
+    }
+  }
+
+  template <typename Number, typename Slot>
+  std::optional<std::vector<Number>> numbers(const char* key, const Slot& slot) const {
+    std::size_t size = 0;
+    if (!present(api_, slot(api_, info_, key, nullptr, &size))) return std::nullopt;
+    std::vector<Number> values(size);
+    if (size) check(api_, slot(api_, info_, key, values.data(), &size));
+    return values;
+  }
+
+  std::optional<std::vector<std::string>> texts(const char* key) const {
+    if (minor_release_ < 25)
+      fail("attribute \"", key,
+           "\" is a list of strings, which an operator can read from ONNX Runtime 1.25 on");
+    abi::Allocator* allocator = nullptr;
+    char** each = nullptr;
+    std::size_t size = 0;
+    check(api_, abi::GetDefaultAllocator(api_, &allocator));
+    if (!present(api_, abi::GetAttributeStrings(api_, info_, key, allocator, &each, &size)))
+      return std::nullopt;
+    std::vector<std::string> list(each, each + size);
+    for (std::size_t i = 0; i < size; ++i) present(api_, abi::AllocatorFree(api_, allocator, each[i]));
+    if (each != nullptr) present(api_, abi::AllocatorFree(api_, allocator, each));
+    return list;
+  }
+
+  template <typename Tensor>
+  std::optional<Tensor> tensor(const char* key) const {
+    using Element = typename decltype(Tensor::data)::value_type;
+    abi::Allocator* allocator = nullptr;
+    abi::Value* value = nullptr;
+    check(api_, abi::GetDefaultAllocator(api_, &allocator));
+    if (!present(api_, abi::GetAttributeTensor(api_, info_, key, allocator, &value))) return std::nullopt;
+    auto release = [this](abi::Value* each) { abi::ReleaseValue(api_, each); };
+    const std::unique_ptr<abi::Value, decltype(release)> owned(value, release);
+    const Input<Element> view(api_, value);
+    if (view.type() != element_type<Element>) return std::nullopt;
+    return Tensor{view.shape(), std::vector<Element>(view.begin(), view.end())};
+  }
+
+  template <typename T>
+  static const char* name_of() {
+    if constexpr (std::is_same_v<T, std::int64_t> || std::is_same_v<T, bool>) return "an integer";
+    if constexpr (std::is_same_v<T, float>) return "a float";
+    if constexpr (std::is_same_v<T, std::string>) return "a string";
+    if constexpr (std::is_same_v<T, std::vector<std::int64_t>>) return "a list of integers";
+    if constexpr (std::is_same_v<T, std::vector<float>>) return "a list of floats";
+    if constexpr (std::is_same_v<T, std::vector<std::string>>) return "a list of strings";
+    return "a tensor";
+  }
+
+  const abi::Api* api_;
+  const abi::KernelInfo* info_;
+  int minor_release_;
+};
+
+}  // namespace ort_ops

@@ -1,0 +1,114 @@
+// Output types and shapes while a session is made, from those of the inputs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ort_ops/status.hpp"
+
+namespace ort_ops {
+
+// The size of one dimension: a number, a symbol that the model has for it, or neither.
+struct Dim {
+  std::int64_t size = -1;
+  std::string symbol;
+
+  Dim() = default;
+  Dim(std::int64_t number) : size(number) {}          // NOLINT: a number is a size
+  Dim(std::string name) : symbol(std::move(name)) {}  // NOLINT: and a name a symbol
+  bool known() const { return size >= 0; }
+  friend bool operator==(const Dim& a, const Dim& b) { return a.size == b.size && a.symbol == b.symbol; }
+};
+using Dims = std::vector<Dim>;
+
+class Shapes {
+ public:
+  Shapes(const abi::Api* api, abi::ShapeInferContext* context, std::vector<int> output_types)
+      : api_(api), context_(context), output_types_(std::move(output_types)) {}
+
+  std::size_t input_count() const {
+    std::size_t count = 0;
+    check(api_, abi::ShapeInferGetInputCount(api_, context_, &count));
+    return count;
+  }
+
+  // The dimensions of an input; none where they are not known, or the input is a scalar or absent, which
+  // ONNX Runtime shows alike.
+  std::optional<Dims> input(std::size_t index) const {
+    abi::TensorInfo* info = input_info(index);
+    std::size_t rank = 0;
+    if (info == nullptr) return std::nullopt;
+    check(api_, abi::GetDimensionsCount(api_, info, &rank));
+    if (rank == 0) return std::nullopt;
+    std::vector<std::int64_t> sizes(rank);
+    std::vector<const char*> names(rank, nullptr);
+    check(api_, abi::GetDimensions(api_, info, sizes.data(), rank));
+    check(api_, abi::GetSymbolicDimensions(api_, info, names.data(), rank));
+    Dims dims(rank);
+    for (std::size_t i = 0; i < rank; ++i) {
+      dims[i].size = sizes[i];
+      if (sizes[i] < 0 && names[i] != nullptr) dims[i].symbol = names[i];
+    }
+    return dims;
+  }
+
+  // ONNX's number of an input's element type; 0 where it is absent.
+  int type(std::size_t index) const {
+    abi::TensorInfo* info = input_info(index);
+    int type = 0;
+    if (info != nullptr) check(api_, abi::GetTensorElementType(api_, info, &type));
+    return type;
+  }
+
+  std::int64_t attribute(const char* key, std::int64_t otherwise) const {
+    return read(key, abi::kInt, otherwise);
+  }
+  float attribute(const char* key, float otherwise) const { return read(key, abi::kFloat, otherwise); }
+
+  // Says what an output is; its element type is the declared one, or `type` where that is Any.
+  void output(std::size_t index, const Dims& dims, int type = 0) {
+    abi::TensorInfo* info = nullptr;
+    check(api_, abi::CreateTensorInfo(api_, &info));
+    auto release = [this](abi::TensorInfo* each) { abi::ReleaseTensorInfo(api_, each); };
+    const std::unique_ptr<abi::TensorInfo, decltype(release)> owned(info, release);
+    const int own = index < output_types_.size() && output_types_[index] != 0 ? output_types_[index] : type;
+    if (own != 0) check(api_, abi::SetTensorElementType(api_, info, own));
+    std::vector<std::int64_t> sizes;
+    std::vector<const char*> names;
+    for (const Dim& dim : dims) {
+      sizes.push_back(dim.size);
+      names.push_back(dim.symbol.c_str());
+    }
+    check(api_, abi::SetDimensions(api_, info, sizes.data(), sizes.size()));
+    check(api_, abi::SetSymbolicDimensions(api_, info, names.data(), names.size()));
+    check(api_, abi::ShapeInferSetOutputTypeShape(api_, context_, index, info));
+  }
+
+ private:
+  abi::TensorInfo* input_info(std::size_t index) const {
+    abi::TensorInfo* info = nullptr;  // the context's own
+    if (index < input_count()) check(api_, abi::ShapeInferGetInputTypeShape(api_, context_, index, &info));
+    return info;
+  }
+
+  template <typename T>
+  T read(const char* key, int type, T otherwise) const {
+    const abi::OpAttr* attribute = nullptr;
+    std::size_t size = 0;
+    T value{};
+    if (!present(api_, abi::ShapeInferGetAttribute(api_, context_, key, &attribute)) || attribute == nullptr)
+      return otherwise;
+    check(api_, abi::ReadOpAttr(api_, attribute, type, &value, sizeof value, &size));
+    return value;
+  }
+
+  const abi::Api* api_;
+  abi::ShapeInferContext* context_;
+  std::vector<int> output_types_;
+};
+
+}  // namespace ort_ops

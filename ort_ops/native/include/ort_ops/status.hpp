@@ -1,0 +1,96 @@
+// Statuses of ONNX Runtime as exceptions, and exceptions as statuses: none may leave a callback.
+#pragma once
+
+#include <cstdint>
+#include <new>
+#include <ostream>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ort_ops/abi.hpp"
+
+namespace ort_ops {
+
+using Shape = std::vector<std::int64_t>;  // -1 in it: not known
+
+inline std::string to_text(const Shape& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    text += (i ? ", " : "") + (shape[i] < 0 ? std::string("any") : std::to_string(shape[i]));
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+// What an operator refuses: ONNX Runtime reports the text with the node's name.
+class Error : public std::runtime_error {
+ public:
+  explicit Error(const std::string& text, int code = abi::kInvalidArgument)
+      : std::runtime_error(text), code_(code) {}
+  int code() const { return code_; }
+
+ private:
+  int code_;
+};
+
+namespace detail {
+template <typename Part>
+void write(std::ostream& to, const Part& part) {
+  to << part;
+}
+inline void write(std::ostream& to, const Shape& shape) { to << to_text(shape); }
+}  // namespace detail
+
+// Throws an Error whose text is these parts one after another: texts, numbers, shapes.
+template <typename... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream text;
+  (detail::write(text, parts), ...);
+  throw Error(text.str());
+}
+
+// Throws what a status says, and releases it.
+inline void check(const abi::Api* api, abi::Status* status) {
+  if (status == nullptr) return;
+  const Error error(abi::GetErrorMessage(api, status), abi::kFail);
+  abi::ReleaseStatus(api, status);
+  throw error;
+}
+
+// Whether a getter found what it was asked for; its status says nothing else.
+inline bool present(const abi::Api* api, abi::Status* status) {
+  if (status == nullptr) return true;
+  abi::ReleaseStatus(api, status);
+  return false;
+}
+
+// The text that a getter of the form (char*, size_t*) gives, which says its size when it is given no room.
+template <typename Get>
+std::string read_string(const abi::Api* api, Get get) {
+  std::size_t size = 0;
+  present(api, get(nullptr, &size));
+  std::string text(size, '\0');
+  if (size == 0) return text;
+  check(api, get(text.data(), &size));
+  text.resize(size - 1);  // without the terminating NUL
+  return text;
+}
+
+// Runs `body`; whatever it throws becomes a status.
+template <typename Body>
+abi::Status* guarded(const abi::Api* api, Body body) noexcept {
+  try {
+    body();
+    return nullptr;
+  } catch (const Error& error) {
+    return abi::CreateStatus(api, error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return abi::CreateStatus(api, abi::kFail, "out of memory");
+  } catch (const std::exception& error) {
+    return abi::CreateStatus(api, abi::kFail, error.what());
+  } catch (...) {
+    return abi::CreateStatus(api, abi::kFail, "an exception that is no std::exception");
+  }
+}
+
+}  // namespace ort_ops

@@ -1,0 +1,175 @@
+// What an operator's compute is given: inputs to read, outputs to allocate and fill.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "ort_ops/elements.hpp"
+#include "ort_ops/status.hpp"
+
+namespace ort_ops {
+
+// Where a tensor's buffer is: the execution provider's device, or always the CPU.
+enum class Memory { kDevice, kHost };
+
+inline std::size_t count_of(const Shape& shape) {
+  std::size_t count = 1;
+  for (std::int64_t size : shape) count *= static_cast<std::size_t>(size);
+  return count;
+}
+
+namespace detail {
+
+struct TypeAndShape {
+  int type = 0;
+  Shape shape;
+};
+
+inline TypeAndShape type_and_shape(const abi::Api* api, const abi::Value* value) {
+  TypeAndShape result;
+  abi::TensorInfo* info = nullptr;
+  check(api, abi::GetTensorTypeAndShape(api, value, &info));
+  std::size_t rank = 0;
+  abi::Status* status = abi::GetTensorElementType(api, info, &result.type);
+  if (status == nullptr) status = abi::GetDimensionsCount(api, info, &rank);
+  if (status == nullptr) {
+    result.shape.resize(rank);
+    status = abi::GetDimensions(api, info, result.shape.data(), rank);
+  }
+  abi::ReleaseTensorInfo(api, info);
+  check(api, status);
+  return result;
+}
+
+inline void* data_of(const abi::Api* api, const abi::Value* value) {
+  void* data = nullptr;
+  check(api, abi::GetTensorMutableData(api, const_cast<abi::Value*>(value), &data));
+  return data;
+}
+
+}  // namespace detail
+
+// A tensor that is read. Only valid during compute, or as long as the kernel for a constant.
+template <typename T, Memory kMemory = Memory::kDevice>
+class Input {
+ public:
+  Input(const abi::Api* api, const abi::Value* value) : api_(api), value_(value) {
+    detail::TypeAndShape own = detail::type_and_shape(api, value);
+    type_ = own.type;
+    shape_ = std::move(own.shape);
+    size_ = count_of(shape_);
+    if constexpr (!std::is_same_v<T, std::string>) data_ = detail::data_of(api, value);
+  }
+
+  const Shape& shape() const { return shape_; }
+  std::size_t rank() const { return shape_.size(); }
+  std::size_t size() const { return size_; }  // elements
+  int type() const { return type_; }          // ONNX's number: for Any
+  const abi::Value* value() const { return value_; }
+
+  // The elements in row-major order; const void* for Any. Not for strings.
+  auto data() const {
+    static_assert(!std::is_same_v<T, std::string>, "strings are read one by one: input.at(i)");
+    if constexpr (std::is_same_v<T, Any>)
+      return static_cast<const void*>(data_);
+    else
+      return static_cast<const T*>(data_);
+  }
+  template <typename U = T>
+  const U& operator[](std::size_t i) const {
+    static_assert(kMemory == Memory::kHost || std::is_same_v<T, U>);
+    return data()[i];
+  }
+  template <typename U = T>
+  const U* begin() const {
+    return data();
+  }
+  template <typename U = T>
+  const U* end() const {
+    return data() + size_;
+  }
+
+  // A string of a tensor of strings.
+  std::string at(std::size_t i) const {
+    static_assert(std::is_same_v<T, std::string>, "at(i) is for strings: input[i]");
+    std::size_t length = 0;
+    check(api_, abi::GetStringElementLength(api_, value_, i, &length));
+    std::string text(length, '\0');
+    check(api_, abi::GetStringElement(api_, value_, length, i, text.data()));
+    return text;
+  }
+
+ private:
+  const abi::Api* api_;
+  const abi::Value* value_;
+  const void* data_ = nullptr;
+  Shape shape_;
+  std::size_t size_ = 0;
+  int type_ = 0;
+};
+
+template <typename T>
+using HostInput = Input<T, Memory::kHost>;
+
+// The inputs that follow the others, of one element type; of various ones for Any.
+template <typename T>
+using Inputs = std::vector<Input<T>>;
+
+// A tensor that is written, once its shape is known.
+template <typename T>
+class Output {
+ public:
+  Output(const abi::Api* api, abi::KernelContext* context, std::size_t index)
+      : api_(api), context_(context), index_(index) {}
+
+  // Returns the buffer for a shape; for an optional output that nobody asked for, null.
+  auto allocate(const Shape& shape) {
+    static_assert(!std::is_same_v<T, std::string>, "strings are written one by one: allocate_strings");
+    create(shape);
+    void* data = value_ == nullptr ? nullptr : detail::data_of(api_, value_);
+    if constexpr (std::is_same_v<T, Any>)
+      return data;
+    else
+      return static_cast<T*>(data);
+  }
+
+  // For strings: makes room for them; false where nobody asked for the output.
+  bool allocate_strings(const Shape& shape) {
+    create(shape);
+    return value_ != nullptr;
+  }
+  void set(std::size_t i, const std::string& text) {
+    char* buffer = nullptr;
+    check(api_, abi::GetStringElementBuffer(api_, value_, i, text.size(), &buffer));
+    text.copy(buffer, text.size());
+  }
+
+  abi::Value* value() const { return value_; }  // once it is allocated
+
+ private:
+  void create(const Shape& shape) {
+    if (context_ == nullptr) return;  // the node leaves the output out
+    check(api_, abi::GetOutput(api_, context_, index_, shape.data(), shape.size(), &value_));
+  }
+
+  const abi::Api* api_;
+  abi::KernelContext* context_;
+  std::size_t index_;
+  abi::Value* value_ = nullptr;
+};
+
+// One that a node may leave out.
+template <typename T>
+class OptionalOutput : public Output<T> {
+  using Output<T>::Output;
+};
+
+// The outputs that follow the others.
+template <typename T>
+using Outputs = std::vector<Output<T>>;
+
+}  // namespace ort_ops
