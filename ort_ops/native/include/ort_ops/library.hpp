@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "ort_ops/shapes.hpp"
 #include "ort_ops/status.hpp"
 
 #if defined(_WIN32)
@@ -67,6 +68,7 @@ struct Registration {
   const abi::Api* api;
   int minor_release;
   std::string name;
+  std::vector<ElementTypes> overloads;  // of all structs of this name
   mutable std::mutex mutex{};
   mutable std::string infer_error{};
 
@@ -86,6 +88,7 @@ struct Registration {
 
 struct Entry {
   std::string domain, name;
+  ElementTypes types;
   abi::CustomOp callbacks;
 };
 
@@ -125,10 +128,18 @@ class Library {
     for (const Entry& entry : entries_) {
       abi::CustomOpDomain*& domain = domains[entry.domain];
       if (domain == nullptr) check(api, abi::CreateCustomOpDomain(api, entry.domain.c_str(), &domain));
-      auto* registration = new Registration{entry.callbacks, api, minor_release, entry.name};
+      auto* registration =
+          new Registration{entry.callbacks, api, minor_release, entry.name, overloads_of(entry)};
       check(api, abi::CustomOpDomainAdd(api, domain, &registration->callbacks));
     }
     return domains;
+  }
+
+  std::vector<ElementTypes> overloads_of(const Entry& entry) const {
+    std::vector<ElementTypes> found;
+    for (const Entry& each : entries_)
+      if (each.domain == entry.domain && each.name == entry.name) found.push_back(each.types);
+    return found;
   }
 
   // Where this library is.

@@ -51,6 +51,16 @@ class Node {
     return count;
   }
 
+  // Whether the node has an input there: an optional one may be left out.
+  bool has_input(std::size_t index) const {
+    abi::TypeInfo* type = nullptr;
+    if (index >= input_count() ||
+        !present(api_, abi::KernelInfoGetInputTypeInfo(api_, info_, index, &type)) || type == nullptr)
+      return false;
+    abi::ReleaseTypeInfo(api_, type);
+    return true;
+  }
+
   // Input `index` where the model has it as a constant; it is valid as long as the kernel.
   template <typename T>
   std::optional<Input<T>> constant(std::size_t index) const {

@@ -14,7 +14,7 @@
 //     }
 //     void compute(ort_ops::Input<T> x, ort_ops::Output<T> y) const {
 //       T* to = y.allocate(x.shape());
-//       for (std::size_t i = 0; i < x.size(); ++i) to[i] = factor * x[i];
+//       for (T each : x) *to++ = factor * each;
 //     }
 //   };
 //
@@ -55,6 +55,7 @@
 #include "ort_ops/context.hpp"
 #include "ort_ops/library.hpp"
 #include "ort_ops/node.hpp"
+#include "ort_ops/packed.hpp"
 #include "ort_ops/shapes.hpp"
 #include "ort_ops/tensor.hpp"
 
@@ -265,6 +266,15 @@ struct Callbacks {
   using Signature = typename SignatureOf<Op, decltype(&Op::compute)>::type;
   static constexpr bool kOnCuda = Provider<Op>::value != nullptr;
 
+  static ElementTypes types() {
+    ElementTypes types;
+    for (const Formal& formal : Signature::formals) {
+      if (formal.role == Role::kInput) types.inputs.push_back(formal.type);
+      if (formal.role == Role::kOutput) types.outputs.push_back(formal.type);
+    }
+    return types;
+  }
+
   static abi::CustomOp table() {
     abi::CustomOp to = {};
     to.version = abi::kApiVersion;
@@ -322,9 +332,7 @@ struct Callbacks {
   static abi::Status* infer(const abi::CustomOp* self, abi::ShapeInferContext* context) noexcept {
     const Registration& registration = Registration::of(self);
     try {
-      std::vector<int> types;
-      for (std::size_t i = 0; i < Signature::count(Role::kOutput); ++i) types.push_back(output(i).type);
-      Shapes shapes(registration.api, context, std::move(types));
+      Shapes shapes(registration.api, context, registration.overloads);
       Op::infer(shapes);
     } catch (const std::exception& error) {
       registration.keep_infer_error(error.what());
@@ -338,7 +346,7 @@ struct Callbacks {
 template <typename Op>
 Entry entry_of(const char* library_domain) {
   const char* domain = Domain<Op>::value == nullptr ? library_domain : Domain<Op>::value;
-  return Entry{domain, Op::name, Callbacks<Op>::table()};
+  return Entry{domain, Op::name, Callbacks<Op>::types(), Callbacks<Op>::table()};
 }
 
 }  // namespace ort_ops::detail

@@ -25,10 +25,18 @@ struct Dim {
 };
 using Dims = std::vector<Dim>;
 
+// What a struct declares; 0 is Any.
+struct ElementTypes {
+  std::vector<int> inputs, outputs;
+};
+
 class Shapes {
  public:
-  Shapes(const abi::Api* api, abi::ShapeInferContext* context, std::vector<int> output_types)
-      : api_(api), context_(context), output_types_(std::move(output_types)) {}
+  Shapes(const abi::Api* api, abi::ShapeInferContext* context, const std::vector<ElementTypes>& overloads)
+      : api_(api), context_(context) {
+    for (const ElementTypes& each : overloads)
+      if (output_types_.empty() && fits(each.inputs)) output_types_ = each.outputs;
+  }
 
   std::size_t input_count() const {
     std::size_t count = 0;
@@ -69,7 +77,8 @@ class Shapes {
   }
   float attribute(const char* key, float otherwise) const { return read(key, abi::kFloat, otherwise); }
 
-  // Says what an output is; its element type is the declared one, or `type` where that is Any.
+  // Says what an output is, and its element type where that is Any. Of structs of one name ONNX Runtime asks
+  // the first: what is said has to hold for all of their element types.
   void output(std::size_t index, const Dims& dims, int type = 0) {
     abi::TensorInfo* info = nullptr;
     check(api_, abi::CreateTensorInfo(api_, &info));
@@ -89,6 +98,14 @@ class Shapes {
   }
 
  private:
+  bool fits(const std::vector<int>& inputs) const {
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const int own = type(i);
+      if (own != 0 && inputs[i] != 0 && own != inputs[i]) return false;
+    }
+    return true;
+  }
+
   abi::TensorInfo* input_info(std::size_t index) const {
     abi::TensorInfo* info = nullptr;  // the context's own
     if (index < input_count()) check(api_, abi::ShapeInferGetInputTypeShape(api_, context_, index, &info));

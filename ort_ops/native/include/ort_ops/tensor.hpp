@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -53,45 +54,30 @@ inline void* data_of(const abi::Api* api, const abi::Value* value) {
 
 }  // namespace detail
 
-// A tensor that is read. Only valid during compute, or as long as the kernel for a constant.
+// A tensor that is read. Only valid during compute, or as long as the kernel for a constant. What isn't asked
+// for isn't fetched.
 template <typename T, Memory kMemory = Memory::kDevice>
 class Input {
  public:
-  Input(const abi::Api* api, const abi::Value* value) : api_(api), value_(value) {
-    detail::TypeAndShape own = detail::type_and_shape(api, value);
-    type_ = own.type;
-    shape_ = std::move(own.shape);
-    size_ = count_of(shape_);
-    if constexpr (!std::is_same_v<T, std::string>) data_ = detail::data_of(api, value);
-  }
+  Input(const abi::Api* api, const abi::Value* value) : api_(api), value_(value) {}
 
-  const Shape& shape() const { return shape_; }
-  std::size_t rank() const { return shape_.size(); }
-  std::size_t size() const { return size_; }  // elements
-  int type() const { return type_; }          // ONNX's number: for Any
+  const Shape& shape() const { return own().shape; }
+  std::size_t rank() const { return shape().size(); }
+  std::size_t size() const { return count_of(shape()); }  // elements
+  int type() const { return own().type; }                 // ONNX's number: for Any
   const abi::Value* value() const { return value_; }
 
   // The elements in row-major order; const void* for Any. Not for strings.
   auto data() const {
     static_assert(!std::is_same_v<T, std::string>, "strings are read one by one: input.at(i)");
+    const void* data = detail::data_of(api_, value_);
     if constexpr (std::is_same_v<T, Any>)
-      return static_cast<const void*>(data_);
+      return data;
     else
-      return static_cast<const T*>(data_);
+      return static_cast<const T*>(data);
   }
-  template <typename U = T>
-  const U& operator[](std::size_t i) const {
-    static_assert(kMemory == Memory::kHost || std::is_same_v<T, U>);
-    return data()[i];
-  }
-  template <typename U = T>
-  const U* begin() const {
-    return data();
-  }
-  template <typename U = T>
-  const U* end() const {
-    return data() + size_;
-  }
+  auto begin() const { return data(); }
+  auto end() const { return data() + size(); }
 
   // A string of a tensor of strings.
   std::string at(std::size_t i) const {
@@ -104,12 +90,14 @@ class Input {
   }
 
  private:
+  const detail::TypeAndShape& own() const {
+    if (!own_) own_ = detail::type_and_shape(api_, value_);
+    return *own_;
+  }
+
   const abi::Api* api_;
   const abi::Value* value_;
-  const void* data_ = nullptr;
-  Shape shape_;
-  std::size_t size_ = 0;
-  int type_ = 0;
+  mutable std::optional<detail::TypeAndShape> own_;
 };
 
 template <typename T>

@@ -1,0 +1,181 @@
+// MYLINEAR for ONNX Runtime without Python: Y = X·Wᵀ + B on the CPU and on CUDA.
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <ort_ops/op.hpp>
+#include <type_traits>
+#include <vector>
+
+#include "product.hpp"
+
+namespace mylinear {
+namespace {
+
+using ort_ops::BFloat16;
+using ort_ops::BuiltIn;
+using ort_ops::Context;
+using ort_ops::Dims;
+using ort_ops::element_type;
+using ort_ops::fail;
+using ort_ops::Float16;
+using ort_ops::Input;
+using ort_ops::Node;
+using ort_ops::Output;
+using ort_ops::Shape;
+using ort_ops::Shapes;
+
+// y: x's shape with `out` for the last dimension.
+void infer_shapes(Shapes& shapes) {
+  const auto x = shapes.input(0), weight = shapes.input(1);
+  if (!x || !weight || weight->size() != 2) return;
+  Dims y = *x;
+  y.back() = weight->front();
+  shapes.output(0, y);
+}
+
+// Checks what was given; x may have any leading dimensions.
+Sizes sizes_of(const Shape& x, const Shape& weight, const Shape* bias) {
+  if (weight.size() != 2) fail("MYLINEAR: weight is ", weight, "; expected (out, in)");
+  const std::int64_t out = weight[0], in = weight[1];
+  if (x.empty() || x.back() != in)
+    fail("MYLINEAR: weight is ", weight, " but x is ", x, "; expected x (..., ", in, ")");
+  if (bias != nullptr && (bias->size() != 1 || bias->front() != out))
+    fail("MYLINEAR: weight is ", weight, " but bias is ", *bias, "; expected bias (", out, ",)");
+  std::int64_t rows = 1;
+  for (std::size_t i = 0; i + 1 < x.size(); ++i) rows *= x[i];
+  return {rows, in, out};
+}
+
+template <typename T>
+Sizes sizes_of(const Input<T>& x, const Input<T>& weight, const std::optional<Input<T>>& bias) {
+  return sizes_of(x.shape(), weight.shape(), bias ? &bias->shape() : nullptr);
+}
+
+template <typename T>
+T* allocate(Output<T>& y, const Input<T>& x, const Sizes& sizes) {
+  Shape shape = x.shape();
+  shape.back() = sizes.out;
+  return y.allocate(shape);
+}
+
+// Whether there is nothing to be multiplied; then y is the bias, or zeros.
+template <typename T>
+bool is_trivial(const Sizes& sizes, const T* bias, T* y) {
+  if (sizes.rows != 0 && sizes.in != 0 && sizes.out != 0) return false;
+  for (std::int64_t row = 0; row < sizes.rows; ++row)
+    for (std::int64_t i = 0; i < sizes.out; ++i) *y++ = bias == nullptr ? T() : bias[i];
+  return true;
+}
+
+template <typename From, typename To>
+void convert(const From* from, std::size_t count, To* to) {
+  for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<To>(from[i]);
+}
+
+// A weight or a bias where the model has it as a constant, in the type that the product is computed in.
+template <typename T, typename Wide>
+class Held {
+ public:
+  Held(const Node& node, std::size_t index) : input_(node.constant<T>(index)) {
+    if constexpr (!std::is_same_v<T, Wide>) {
+      if (!input_) return;
+      wide_.resize(input_->size());
+      convert(input_->data(), wide_.size(), wide_.data());
+    }
+  }
+  const Wide* data() const {
+    if (!input_) return nullptr;
+    if constexpr (std::is_same_v<T, Wide>)
+      return input_->data();
+    else
+      return wide_.data();
+  }
+  std::int64_t size(std::size_t axis) const {
+    return input_ && axis < input_->rank() ? input_->shape()[axis] : 0;
+  }
+
+ private:
+  std::optional<Input<T>> input_;
+  std::vector<Wide> wide_;
+};
+
+// Float and double as they are; 16-bit types in float32, in which products and sums of them are exact or
+// nearly so.
+template <typename T>
+struct OnCpu {
+  using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  static constexpr const char* name = "MYLINEAR";
+
+  Held<T, Wide> weight_, bias_;
+  Product<Wide> product_;
+
+  explicit OnCpu(const Node& node)
+      : weight_(node, 1),
+        bias_(node, 2),
+        product_(node, weight_.data(), weight_.size(1), weight_.size(0), bias_.data(),
+                 node.has_input(2)) {}
+
+  static void infer(Shapes& shapes) { infer_shapes(shapes); }
+
+  void compute(const Context& context, Input<T> x, Input<T> weight, std::optional<Input<T>> bias,
+               Output<T> y) const {
+    const Sizes sizes = sizes_of(x, weight, bias);
+    T* to = allocate(y, x, sizes);
+    if (is_trivial(sizes, bias ? bias->data() : nullptr, to)) return;
+    if constexpr (std::is_same_v<T, Wide>) {
+      product_(context, sizes, x.data(), weight.data(), bias ? bias->data() : nullptr, to);
+    } else {
+      const auto wide_x = widened(context, x);
+      const auto wide_y = context.scratch<Wide>(static_cast<std::size_t>(sizes.rows * sizes.out));
+      const auto wide_weight = weight_.data() ? std::nullopt : std::optional(widened(context, weight));
+      const auto wide_bias = bias_.data() || !bias ? std::nullopt : std::optional(widened(context, *bias));
+      product_(context, sizes, wide_x.data(), wide_weight ? wide_weight->data() : weight_.data(),
+               wide_bias ? wide_bias->data() : bias_.data(), wide_y.data());
+      convert(wide_y.data(), wide_y.size(), to);
+    }
+  }
+
+ private:
+  static ort_ops::Scratch<Wide> widened(const Context& context, const Input<T>& input) {
+    auto wide = context.scratch<Wide>(input.size());
+    convert(input.data(), wide.size(), wide.data());
+    return wide;
+  }
+};
+
+// By ONNX Runtime's own Gemm, on its stream.
+template <typename T>
+struct OnCuda {
+  static constexpr const char* name = "MYLINEAR";
+  static constexpr const char* provider = "CUDAExecutionProvider";
+
+  BuiltIn gemm_;
+
+  explicit OnCuda(const Node& node)
+      : gemm_(node, "Gemm", 13, {{"T", element_type<T>}},
+              {{"transA", 0}, {"transB", 1}, {"alpha", 1.0f}, {"beta", 1.0f}}, node.has_input(2) ? 3 : 2,
+              1) {}
+
+  static void infer(Shapes& shapes) { infer_shapes(shapes); }
+
+  void compute(const Context& context, Input<T> x, Input<T> weight, std::optional<Input<T>> bias,
+               Output<T> y) const {
+    const Sizes sizes = sizes_of(x, weight, bias);
+    T* to = allocate(y, x, sizes);
+    if (sizes.rows == 0 || sizes.out == 0) return;
+    const auto from = context.wrap(x.data(), {sizes.rows, sizes.in});
+    const auto result = context.wrap(to, {sizes.rows, sizes.out});
+    if (bias)
+      gemm_(context, {from.value(), weight.value(), bias->value()}, {result.value()});
+    else
+      gemm_(context, {from.value(), weight.value()}, {result.value()});
+  }
+};
+
+}  // namespace
+}  // namespace mylinear
+
+ORT_OPS_LIBRARY("mylinear", mylinear::OnCpu<float>, mylinear::OnCpu<double>,
+                mylinear::OnCpu<ort_ops::Float16>, mylinear::OnCpu<ort_ops::BFloat16>,
+                mylinear::OnCuda<float>, mylinear::OnCuda<double>, mylinear::OnCuda<ort_ops::Float16>,
+                mylinear::OnCuda<ort_ops::BFloat16>)
