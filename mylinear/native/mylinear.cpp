@@ -33,22 +33,17 @@ void infer_shapes(Shapes& shapes) {
   shapes.output(0, y);
 }
 
-// Checks what was given; x may have any leading dimensions.
-Sizes sizes_of(const Shape& x, const Shape& weight, const Shape* bias) {
+// Checks what was given; x may have any leading dimensions, and a bias that isn't there has none.
+Sizes sizes_of(const Shape& x, const Shape& weight, const Shape& bias) {
   if (weight.size() != 2) fail("MYLINEAR: weight is ", weight, "; expected (out, in)");
   const std::int64_t out = weight[0], in = weight[1];
   if (x.empty() || x.back() != in)
     fail("MYLINEAR: weight is ", weight, " but x is ", x, "; expected x (..., ", in, ")");
-  if (bias != nullptr && (bias->size() != 1 || bias->front() != out))
-    fail("MYLINEAR: weight is ", weight, " but bias is ", *bias, "; expected bias (", out, ",)");
+  if (!bias.empty() && (bias.size() != 1 || bias.front() != out))
+    fail("MYLINEAR: weight is ", weight, " but bias is ", bias, "; expected bias (", out, ",)");
   std::int64_t rows = 1;
   for (std::size_t i = 0; i + 1 < x.size(); ++i) rows *= x[i];
   return {rows, in, out};
-}
-
-template <typename T>
-Sizes sizes_of(const Input<T>& x, const Input<T>& weight, const std::optional<Input<T>>& bias) {
-  return sizes_of(x.shape(), weight.shape(), bias ? &bias->shape() : nullptr);
 }
 
 template <typename T>
@@ -77,6 +72,7 @@ template <typename T, typename Wide>
 class Held {
  public:
   Held(const Node& node, std::size_t index) : input_(node.constant<T>(index)) {
+    if (input_) shape_ = input_->shape();
     if constexpr (!std::is_same_v<T, Wide>) {
       if (!input_) return;
       wide_.resize(input_->size());
@@ -90,12 +86,12 @@ class Held {
     else
       return wide_.data();
   }
-  std::int64_t size(std::size_t axis) const {
-    return input_ && axis < input_->rank() ? input_->shape()[axis] : 0;
-  }
+  // Empty where it is no constant.
+  const Shape& shape() const { return shape_; }
 
  private:
   std::optional<Input<T>> input_;
+  Shape shape_;
   std::vector<Wide> wide_;
 };
 
@@ -107,30 +103,38 @@ struct OnCpu {
   static constexpr const char* name = "MYLINEAR";
 
   Held<T, Wide> weight_, bias_;
-  Product<Wide> product_;
+  std::optional<Product<Wide>> product_;
 
-  explicit OnCpu(const Node& node)
-      : weight_(node, 1),
-        bias_(node, 2),
-        product_(node, weight_.data(), weight_.size(1), weight_.size(0), bias_.data(),
-                 node.has_input(2)) {}
+  explicit OnCpu(const Node& node) : weight_(node, 1), bias_(node, 2) {
+    Sizes sizes{0, 0, 0};
+    if (weight_.data() != nullptr)  // what is wrong with constants is said here, once
+      sizes =
+          sizes_of({0, weight_.shape().size() == 2 ? weight_.shape()[1] : 0}, weight_.shape(), bias_.shape());
+    product_.emplace(node, weight_.data(), sizes.in, sizes.out, bias_.data(), node.has_input(2));
+  }
 
   static void infer(Shapes& shapes) { infer_shapes(shapes); }
 
   void compute(const Context& context, Input<T> x, Input<T> weight, std::optional<Input<T>> bias,
                Output<T> y) const {
-    const Sizes sizes = sizes_of(x, weight, bias);
+    const Sizes sizes = sizes_of(x.shape(), weight_.data() ? weight_.shape() : weight.shape(),
+                                 bias_.data() || !bias ? bias_.shape() : bias->shape());
     T* to = allocate(y, x, sizes);
     if (is_trivial(sizes, bias ? bias->data() : nullptr, to)) return;
     if constexpr (std::is_same_v<T, Wide>) {
-      product_(context, sizes, x.data(), weight.data(), bias ? bias->data() : nullptr, to);
+      const bool matrix = x.rank() == 2;
+      Operand<const T> plus;
+      if (bias) plus = {bias_.data() ? bias_.data() : bias->data(), bias->value()};
+      (*product_)(context, sizes, {x.data(), matrix ? x.value() : nullptr},
+                  {weight_.data() ? weight_.data() : weight.data(), weight.value()}, plus,
+                  {to, matrix ? y.value() : nullptr});
     } else {
       const auto wide_x = widened(context, x);
       const auto wide_y = context.scratch<Wide>(static_cast<std::size_t>(sizes.rows * sizes.out));
       const auto wide_weight = weight_.data() ? std::nullopt : std::optional(widened(context, weight));
       const auto wide_bias = bias_.data() || !bias ? std::nullopt : std::optional(widened(context, *bias));
-      product_(context, sizes, wide_x.data(), wide_weight ? wide_weight->data() : weight_.data(),
-               wide_bias ? wide_bias->data() : bias_.data(), wide_y.data());
+      (*product_)(context, sizes, {wide_x.data()}, {wide_weight ? wide_weight->data() : weight_.data()},
+                  {wide_bias ? wide_bias->data() : bias_.data()}, {wide_y.data()});
       convert(wide_y.data(), wide_y.size(), to);
     }
   }
@@ -153,14 +157,14 @@ struct OnCuda {
 
   explicit OnCuda(const Node& node)
       : gemm_(node, "Gemm", 13, {{"T", element_type<T>}},
-              {{"transA", 0}, {"transB", 1}, {"alpha", 1.0f}, {"beta", 1.0f}}, node.has_input(2) ? 3 : 2,
-              1) {}
+              {{"transA", 0}, {"transB", 1}, {"alpha", 1.0f}, {"beta", 1.0f}}, node.has_input(2) ? 3 : 2, 1) {
+  }
 
   static void infer(Shapes& shapes) { infer_shapes(shapes); }
 
   void compute(const Context& context, Input<T> x, Input<T> weight, std::optional<Input<T>> bias,
                Output<T> y) const {
-    const Sizes sizes = sizes_of(x, weight, bias);
+    const Sizes sizes = sizes_of(x.shape(), weight.shape(), bias ? bias->shape() : Shape());
     T* to = allocate(y, x, sizes);
     if (sizes.rows == 0 || sizes.out == 0) return;
     const auto from = context.wrap(x.data(), {sizes.rows, sizes.in});

@@ -4,8 +4,10 @@
 #include <cstring>
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
+#define ALWAYS_INLINE __attribute__((always_inline)) inline
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
 #else
+#define ALWAYS_INLINE inline
 #define FOR_EACH_PROCESSOR
 #endif
 
@@ -20,21 +22,15 @@ using ort_ops::Packed;
 using ort_ops::Shape;
 
 // Sizes found by measuring: benchmarks/results/native_kernels.md.
-constexpr std::int64_t kPackedFrom = 128 * 128;  // elements of a weight: below, a session's run costs more
-constexpr std::int64_t kBlock = 1 << 20;         // elements of a weight that one thread goes through
+constexpr std::int64_t kPackedFrom = 128 * 128;  // elements of a weight: below, calling anything costs more
+constexpr std::int64_t kBlock = 1 << 18;         // elements of a weight that one thread goes through
 constexpr std::int64_t kMostBlocks = 16;
-constexpr std::int64_t kTask = 3 << 19;  // multiplications that are worth a task of their own
-constexpr std::int64_t kMostTasks = 64;
-constexpr std::int64_t kVectorTask = 1 << 17;  // and for one row
+constexpr std::int64_t kRows = 128;  // of x that are worth reading a block for
 
 template <typename T>
 BuiltIn make_gemm(const Node& node, bool has_bias) {
   return BuiltIn(node, "Gemm", 13, {{"T", element_type<T>}},
                  {{"transA", 0}, {"transB", 1}, {"alpha", 1.0f}, {"beta", 1.0f}}, has_bias ? 3 : 2, 1);
-}
-
-std::int64_t tasks_for(std::int64_t work, std::int64_t each, std::int64_t most) {
-  return std::clamp<std::int64_t>(work / each, 1, most);
 }
 
 // The first of `count` things for part `index` of `parts`.
@@ -44,7 +40,7 @@ std::int64_t part(std::int64_t count, std::int64_t index, std::int64_t parts) {
 
 // Four rows of the weight at a time, so that the additions of one need not wait for those of another.
 template <typename T>
-inline void dot_rows(const Sizes& sizes, const T* x, const T* weight, const T* bias, T* y) {
+ALWAYS_INLINE void dot_rows(const Sizes& sizes, const T* x, const T* weight, const T* bias, T* y) {
   const std::int64_t in = sizes.in;
   std::int64_t row = 0;
   for (; row + 4 <= sizes.out; row += 4) {
@@ -89,7 +85,7 @@ Product<T>::Product(const Node& node, const T* weight, std::int64_t in, std::int
     : gemm_(make_gemm<T>(node, has_bias)) {
   const bool constant = weight != nullptr && (bias != nullptr || !has_bias);
   if (!constant || in * out < kPackedFrom) return;
-  const std::int64_t count = tasks_for(in * out, kBlock, kMostBlocks);
+  const std::int64_t count = std::clamp<std::int64_t>(in * out / kBlock, 1, kMostBlocks);
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t first = part(out, i, count), rows = part(out, i + 1, count) - first;
     std::vector<ort_ops::PackedConstant> constants;
@@ -100,45 +96,36 @@ Product<T>::Product(const Node& node, const T* weight, std::int64_t in, std::int
 }
 
 template <typename T>
-void Product<T>::operator()(const Context& context, const Sizes& sizes, const T* x, const T* weight,
-                            const T* bias, T* y) const {
-  if (sizes.rows == 1) {
-    const std::int64_t tasks = tasks_for(sizes.in * sizes.out, kVectorTask, kMostTasks);
-    if (tasks == 1) return times_vector(sizes, x, weight, bias, y);
-    context.parallel_for(static_cast<std::size_t>(tasks), [&](std::size_t task) {
-      const std::int64_t first = part(sizes.out, static_cast<std::int64_t>(task), tasks);
-      const std::int64_t rows = part(sizes.out, static_cast<std::int64_t>(task) + 1, tasks) - first;
-      const T* own_bias = bias == nullptr ? nullptr : bias + first;
-      times_vector({1, sizes.in, rows}, x, weight + first * sizes.in, own_bias, y + first);
-    });
-  } else if (blocks_.empty()) {
+void Product<T>::operator()(const Context& context, const Sizes& sizes, Operand<const T> x,
+                            Operand<const T> weight, Operand<const T> bias, Operand<T> y) const {
+  if (sizes.rows == 1 && sizes.in * sizes.out < kPackedFrom)
+    times_vector(sizes, x.data, weight.data, bias.data, y.data);
+  else if (sizes.rows == 1 || blocks_.empty())
     by_one_operator(context, sizes, x, weight, bias, y);
-  } else {
-    by_blocks(context, sizes, x, y);
-  }
+  else
+    by_blocks(context, sizes, x.data, y.data);
 }
 
 // Blocks of the weight times chunks of x's rows, in ONNX Runtime's own threads.
 template <typename T>
 void Product<T>::by_blocks(const Context& context, const Sizes& sizes, const T* x, T* y) const {
   const auto blocks = static_cast<std::int64_t>(blocks_.size());
-  const std::int64_t work = sizes.rows * sizes.in * sizes.out;
-  const std::int64_t chunks =
-      std::min(sizes.rows, std::max<std::int64_t>(tasks_for(work, kTask, kMostTasks) / blocks, 1));
+  const std::int64_t chunks = std::max<std::int64_t>(sizes.rows / kRows, 1);
   const auto run = [&](std::size_t task) {
+    const Context own(context);  // its memory is not for several threads at once
     const Block& block = blocks_[task % blocks_.size()];
     const auto chunk = static_cast<std::int64_t>(task / blocks_.size());
     const std::int64_t first = part(sizes.rows, chunk, chunks);
     const std::int64_t rows = part(sizes.rows, chunk + 1, chunks) - first;
-    const auto from = context.wrap(x + first * sizes.in, {rows, sizes.in});
+    const auto from = own.wrap(x + first * sizes.in, {rows, sizes.in});
     T* to = y + first * sizes.out + block.first;
     if (blocks == 1) {
-      const auto whole = context.wrap(to, {rows, block.count});
+      const auto whole = own.wrap(to, {rows, block.count});
       return block.packed(from.value(), whole.value());
     }
     // A block's columns of y don't lie together.
-    const auto columns = context.template scratch<T>(static_cast<std::size_t>(rows * block.count));
-    const auto whole = context.wrap(columns.data(), {rows, block.count});
+    const auto columns = own.template scratch<T>(static_cast<std::size_t>(rows * block.count));
+    const auto whole = own.wrap(columns.data(), {rows, block.count});
     block.packed(from.value(), whole.value());
     for (std::int64_t row = 0; row < rows; ++row)
       std::memcpy(to + row * sizes.out, columns.data() + row * block.count,
@@ -150,14 +137,21 @@ void Product<T>::by_blocks(const Context& context, const Sizes& sizes, const T* 
 }
 
 template <typename T>
-void Product<T>::by_one_operator(const Context& context, const Sizes& sizes, const T* x, const T* weight,
-                                 const T* bias, T* y) const {
-  const auto from = context.wrap(x, {sizes.rows, sizes.in});
-  const auto by = context.wrap(weight, {sizes.out, sizes.in});
-  const auto to = context.wrap(y, {sizes.rows, sizes.out});
-  if (bias == nullptr) return gemm_(context, {from.value(), by.value()}, {to.value()});
-  const auto plus = context.wrap(bias, {sizes.out});
-  gemm_(context, {from.value(), by.value(), plus.value()}, {to.value()});
+void Product<T>::by_one_operator(const Context& context, const Sizes& sizes, Operand<const T> x,
+                                 Operand<const T> weight, Operand<const T> bias, Operand<T> y) const {
+  std::vector<ort_ops::Wrapped> made;
+  made.reserve(4);
+  const auto value_of = [&](auto operand, const Shape& shape) {
+    if (operand.value != nullptr || operand.data == nullptr)
+      return const_cast<ort_ops::abi::Value*>(operand.value);
+    made.push_back(context.wrap(operand.data, shape));
+    return made.back().value();
+  };
+  const auto* from = value_of(x, {sizes.rows, sizes.in});
+  const auto* by = value_of(weight, {sizes.out, sizes.in});
+  auto* to = value_of(y, {sizes.rows, sizes.out});
+  if (bias.data == nullptr) return gemm_(context, {from, by}, {to});
+  gemm_(context, {from, by, value_of(bias, {sizes.out})}, {to});
 }
 
 template class Product<float>;

@@ -14,6 +14,13 @@ struct Sizes {
   std::int64_t rows, in, out;
 };
 
+// A matrix in row-major order, or a bias; `value` is the tensor of just this shape, where there is one.
+template <typename T>
+struct Operand {
+  T* data = nullptr;
+  const ort_ops::abi::Value* value = nullptr;
+};
+
 // In T, which is float or double. A weight that the model has as a constant is packed when the kernel is
 // made, as ONNX Runtime does for a node of its own: with weights as they lie in memory batches of 2 to 32
 // take up to 2.6 times as long (benchmarks/results/native_kernels.md).
@@ -24,9 +31,9 @@ class Product {
   Product(const ort_ops::Node& node, const T* weight, std::int64_t in, std::int64_t out, const T* bias,
           bool has_bias);
 
-  // x, weight, bias, y in row-major order; bias may be null.
-  void operator()(const ort_ops::Context& context, const Sizes& sizes, const T* x, const T* weight,
-                  const T* bias, T* y) const;
+  // bias may be null, as at the making.
+  void operator()(const ort_ops::Context& context, const Sizes& sizes, Operand<const T> x,
+                  Operand<const T> weight, Operand<const T> bias, Operand<T> y) const;
 
  private:
   // Some of the weight's rows, packed: columns `first` to `first + count` of y.
@@ -36,14 +43,14 @@ class Product {
   };
 
   void by_blocks(const ort_ops::Context& context, const Sizes& sizes, const T* x, T* y) const;
-  void by_one_operator(const ort_ops::Context& context, const Sizes& sizes, const T* x, const T* weight,
-                       const T* bias, T* y) const;
+  void by_one_operator(const ort_ops::Context& context, const Sizes& sizes, Operand<const T> x,
+                       Operand<const T> weight, Operand<const T> bias, Operand<T> y) const;
 
   ort_ops::BuiltIn gemm_;
   std::vector<Block> blocks_;  // none where the weight is no constant, or small
 };
 
-// y = W·x + b for one row.
+// y = W·x + b for one row, and a weight that stays in the processor's cache.
 void times_vector(const Sizes& sizes, const float* x, const float* weight, const float* bias, float* y);
 void times_vector(const Sizes& sizes, const double* x, const double* weight, const double* bias, double* y);
 

@@ -83,6 +83,10 @@ class Context {
   Context(const abi::Api* api, abi::KernelContext* context, bool on_cuda)
       : api_(api), context_(context), on_cuda_(on_cuda) {}
 
+  // Another for the same run: for one of several threads.
+  Context(const Context& other) : Context(other.api_, other.context_, other.on_cuda_) {}
+  Context& operator=(const Context&) = delete;
+
   // The CUDA stream (cudaStream_t) on which everything has to be launched; null on the CPU.
   void* stream() const {
     void* stream = nullptr;
@@ -90,11 +94,12 @@ class Context {
     return stream;
   }
 
-  // Memory of the provider's device for `count` elements, until the Scratch ends.
+  // Memory of the provider's device for `count` elements, until the Scratch ends. To be asked for in the
+  // thread that compute runs in, as wrap is.
   template <typename T>
   Scratch<T> scratch(std::size_t count) const {
     abi::Allocator* allocator = nullptr;
-    check(api_, abi::GetContextAllocator(api_, context_, memory().get(), &allocator));
+    check(api_, abi::GetContextAllocator(api_, context_, memory(), &allocator));
     return Scratch<T>(api_, allocator, count);
   }
 
@@ -103,9 +108,8 @@ class Context {
   Wrapped wrap(T* data, const Shape& shape) const {
     abi::Value* value = nullptr;
     auto* bytes = const_cast<std::remove_const_t<T>*>(data);
-    check(api_,
-          abi::CreateTensorWithData(api_, memory().get(), bytes, count_of(shape) * sizeof(T), shape.data(),
-                                    shape.size(), element_type<std::remove_const_t<T>>, &value));
+    check(api_, abi::CreateTensorWithData(api_, memory(), bytes, count_of(shape) * sizeof(T), shape.data(),
+                                          shape.size(), element_type<std::remove_const_t<T>>, &value));
     return Wrapped(api_, value);
   }
 
@@ -136,9 +140,10 @@ class Context {
   abi::KernelContext* context() const { return context_; }
 
  private:
-  detail::MemoryInfo memory() const {
-    if (!on_cuda_) return detail::memory_info(api_, "Cpu", 0);
-    return detail::memory_info(api_, "Cuda", device());
+  const abi::MemoryInfo* memory() const {
+    if (!memory_)
+      memory_ = on_cuda_ ? detail::memory_info(api_, "Cuda", device()) : detail::memory_info(api_, "Cpu", 0);
+    return memory_.get();
   }
 
   // The number of the GPU that the first input on one is on.
@@ -161,6 +166,7 @@ class Context {
   const abi::Api* api_;
   abi::KernelContext* context_;
   bool on_cuda_;
+  mutable detail::MemoryInfo memory_{nullptr, {nullptr}};
 };
 
 // An operator of ONNX Runtime's own, on the provider of the node that it is made for.
