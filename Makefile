@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Interpreters for test-pythons; without any, python3.12 to python3.14 where the PATH has them.
 PYTHONS ?=
 JS := build/js
-NATIVE := $(shell find ort_ops/native -name '*.cpp' -o -name '*.hpp')
+NATIVE := $(shell find ort_ops/native mylinear/native examples -name '*.cpp' -o -name '*.hpp')
 
 .PHONY: setup demo test lint format bench soak clean
 .PHONY: test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js

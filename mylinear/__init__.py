@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .function import LinearF
+    from .library import get_library_path
     from .module import MyLinear, replace_linear
 
-__all__ = ["LinearF", "MyLinear", "replace_linear"]
+__all__ = ["LinearF", "MyLinear", "get_library_path", "replace_linear"]
 
-_HOME = {"LinearF": "function", "MyLinear": "module", "replace_linear": "module"}
+_HOME = {
+    "LinearF": "function",
+    "MyLinear": "module",
+    "get_library_path": "library",
+    "replace_linear": "module",
+}
 _SUBMODULES = frozenset(
     {
-        *("checkpoint", "cli", "data", "errors", "export", "function", "kernels"),
+        *("checkpoint", "cli", "data", "errors", "export", "function", "kernels", "library"),
         *("modelfile", "module", "plot", "training", "verify"),
     }
 )

@@ -12,18 +12,38 @@ from .runtime import require_gil, require_one_runtime
 
 require_one_runtime()
 
+from .libraries import get_cmake_dir, get_include  # noqa: E402  # only once there is a runtime to load
 from .registry import onnx_op  # noqa: E402  # only once there is a runtime to load
 from .schema import TensorType  # noqa: E402
 from .session import InferenceSession, NodeRun, get_library_path, register  # noqa: E402
 
 require_gil()  # now that the bridge is loaded
 
-__all__ = ["InferenceSession", "NodeRun", "TensorType", "get_library_path", "onnx_op", "register"]
+__all__ = [
+    "InferenceSession",
+    "NodeRun",
+    "TensorType",
+    "get_cmake_dir",
+    "get_include",
+    "get_library_path",
+    "onnx_op",
+    "register",
+]
 
 _SUBMODULES = frozenset(
     {
         *("arrays", "asynchronous", "builtin", "cli", "compat", "dtypes", "errors", "export", "failures"),
-        *("functions", "inference", "inspection", "kernel", "model", "packing", "parity", "providers"),
+        *(
+            "functions",
+            "inference",
+            "inspection",
+            "kernel",
+            "libraries",
+            "model",
+            "packing",
+            "parity",
+            "providers",
+        ),
         *("registry", "runtime", "schema", "selection", "session", "values"),
     }
 )

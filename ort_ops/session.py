@@ -13,6 +13,7 @@ from .asynchronous import ErrorText, answering, outlive
 from .errors import KernelError, ProviderError, RegistrationError
 from .failures import error_of
 from .functions import function_ops
+from .libraries import Library, libraries_in
 from .model import Node, read_model
 from .providers import session_providers
 from .registry import CPU, Op
@@ -49,8 +50,9 @@ class NodeRun:
     """Who runs one custom node of a session.
 
     ``runner`` is ``"kernel"``, ``"function body"``, or ``"library"`` for an operator that something else
-    registered; ``kernel`` names the function; ``provider`` is the execution provider, several joined by
-    ``+`` where the nodes of a body are on several; ``reason`` says why no kernel of ours runs it.
+    registered; ``kernel`` names the function, or the library's file; ``provider`` is the execution provider,
+    several joined by ``+`` where the nodes of a body are on several; ``reason`` says why no kernel of ours
+    runs it.
     """
 
     node: str
@@ -103,6 +105,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         others, refused = function_ops(self._model, functions, trust)
         plan = plan_for(self._model, names, prefer, ops, others)
         plan = Plan(plan.overloads, {**refused, **plan.reasons})
+        self._libraries = libraries_in(sess_options, self._model.opsets)
+        plan = _without_those_of(self._libraries, plan, asked=ops is not None)
         arguments = (providers, provider_options, disabled_optimizers)
         try:
             self._create(path_or_bytes, sess_options, plan, arguments)
@@ -265,6 +269,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             where, names = ("+".join(sorted(set(column))) for column in zip(*made, strict=True))
             return NodeRun(node.name, op, "kernel", where, names)
         reason = self._plan.reasons.get(node.op, "")
+        library = self._libraries.get(node.domain)
+        if library is not None and node.op_type in library.operators:
+            return NodeRun(node.name, op, "library", "+".join(self._assigned()), library.path, reason)
         if node.op in self._model.functions:
             reason = reason or "no kernel is registered for it"
             return NodeRun(node.name, op, "function body", "+".join(self._assigned()), reason=reason)
@@ -279,6 +286,25 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         return sorted({part.ep_name for part in self.get_provider_graph_assignment_info()})
 
 
+def _without_those_of(libraries: Mapping[str, Library], plan: Plan, *, asked: bool) -> Plan:
+    """Leave the domains of libraries to them; a kernel in one that was ``asked`` for can't be had."""
+    kept, reasons = [], dict(plan.reasons)
+    for (domain, name), overload in plan.overloads:
+        library = libraries.get(domain)
+        if library is None:
+            kept.append(((domain, name), overload))
+            continue
+        both = f"domain {domain!r} is taken by {library.path}"
+        if asked:
+            raise RegistrationError(
+                f"{domain}::{name} was asked for as the Python kernel {overload.op.kernel.where}, but "
+                f"{both}, and ONNX Runtime takes a domain from one library: leave it out of ops= for the "
+                "library's, or don't register the library for Python's"
+            )
+        reasons[domain, name] = both
+    return Plan(tuple(kept), reasons)
+
+
 def _add_reasons(error: Exception, reasons: Mapping[tuple[str, str], str]) -> None:
     """Say with an error of ONNX Runtime's why no kernel of ours was there."""
     for (domain, name), reason in reasons.items():
@@ -291,6 +317,8 @@ def _raise_kernel_error(error: Exception) -> NoReturn:
     text = str(error)
     failure = error_of(text)
     if failure is None:
+        if "takes a domain from one library" in text:
+            raise RegistrationError(f"{text}; ops=[...] limits what ort_ops registers") from error
         if "already set in registry" in text:
             extensions = "onnxruntime_extensions" in sys.modules
             raise RegistrationError(

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -111,8 +112,11 @@ class Library {
     return guarded(api, [&] {
       const std::lock_guard<std::mutex> lock(mutex_);
       for (const auto& [name, domain] : domains_for(api, minor_of(base->GetVersionString())))
-        if (claim_domain(api, options, name, path()))
+        if (claim_domain(api, options, name, path())) {
+          const std::string key = "ort_ops.operators." + name;
+          check(api, abi::AddConfigEntry(api, options, key.c_str(), operators_of(name).c_str()));
           check(api, abi::AddCustomOpDomain(api, options, domain));
+        }
     });
   }
 
@@ -133,6 +137,15 @@ class Library {
       check(api, abi::CustomOpDomainAdd(api, domain, &registration->callbacks));
     }
     return domains;
+  }
+
+  std::string operators_of(const std::string& domain) const {
+    std::set<std::string> names;
+    for (const Entry& entry : entries_)
+      if (entry.domain == domain) names.insert(entry.name);
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
+    return text;
   }
 
   std::vector<ElementTypes> overloads_of(const Entry& entry) const {
