@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-import mylinear
-
 __all__ = ["get_library_path"]
 
 _NAMES = {"win32": "mylinear_ort.dll", "darwin": "libmylinear_ort.dylib"}
@@ -20,7 +18,8 @@ def get_library_path() -> str:
     Raises FileNotFoundError where the package was installed without it.
     """
     name = _NAMES.get(sys.platform, "libmylinear_ort.so")
-    for folder in mylinear.__path__:  # two where the package is installed to be edited
+    folders = sys.modules[__package__].__path__  # two where the package is installed to be edited
+    for folder in folders:
         if Path(folder, name).is_file():
             return str(Path(folder, name))
-    raise FileNotFoundError(f"{name} is missing in {', '.join(mylinear.__path__)}; install the package anew")
+    raise FileNotFoundError(f"{name} is missing in {', '.join(folders)}; install the package anew")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .shapes import LINEAR_SHAPES
+
 
 @dataclass(frozen=True)
 class LinearCase:
@@ -23,19 +25,7 @@ class LinearCase:
         return [tensor.to(dtype).requires_grad_(grad) for tensor in drawn]
 
 
-LINEAR_CASES = (
-    LinearCase("ordinary", (8,), 16, 4),
-    LinearCase("odd", (7,), 5, 3),
-    LinearCase("one_of_each", (1,), 1, 1),
-    LinearCase("rank_1", (), 5, 3),
-    LinearCase("rank_3", (2, 3), 5, 7),
-    LinearCase("rank_4", (2, 1, 3), 4, 5),
-    LinearCase("empty_batch", (0,), 5, 3),
-    LinearCase("empty_batch_rank_3", (2, 0), 5, 3),
-    LinearCase("no_features", (3,), 0, 2),
-    LinearCase("no_outputs", (3,), 2, 0),
-    LinearCase("no_outputs_rank_3", (2, 3), 2, 0),
-)
+LINEAR_CASES = tuple(LinearCase(*shape) for shape in LINEAR_SHAPES)
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

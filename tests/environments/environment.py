@@ -15,7 +15,17 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "environments"
-PACKAGES = ("hypothesis", "ml_dtypes", "numpy", "onnx", "onnxruntime", "pytest", "pytest-xdist")
+PACKAGES = (
+    "cmake",
+    "hypothesis",
+    "ml_dtypes",
+    "ninja",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "pytest",
+    "pytest-xdist",
+)
 DECLARED = re.compile(r"[\w-]+")
 
 
@@ -85,13 +95,14 @@ def run_tests(
     python: Path,
     wheel: Path,
     environ: Mapping[str, str] | None = None,
-    tests: Sequence[str] = ("tests/ort_ops",),
+    tests: Sequence[str] = ("tests/ort_ops", "tests/mylinear/test_library.py"),
 ) -> Outcome:
-    """Install a wheel and run tests against it, those of ort_ops; what needs torch skips itself without."""
+    """Install a wheel and run tests against it, those of ort_ops and of the library; torch need not be there."""
     pip(python, "install", "--no-deps", "--force-reinstall", wheel)
     folder = BUILD / name / "tests"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for each in ("tests", "examples"):
+        shutil.copytree(ROOT / each, folder / each, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     report = folder / "report.xml"
     command = [

@@ -30,16 +30,17 @@ def environ() -> dict[str, str]:
         "LD_PRELOAD": " ".join(library(name) for name in ("libasan.so", "libstdc++.so.6")),
         "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:log_path={log}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={log}",
+        "CXXFLAGS": "-fsanitize=address,undefined -g",  # of the libraries that tests build
         "PYTHONMALLOC": "malloc",  # so that each object of Python's is an allocation that is watched
     }
 
 
 def is_sanitized(wheel: Path) -> bool:
-    """Return whether the bridge in a wheel calls the sanitizers: only then do the tests show anything."""
+    """Return whether the libraries in a wheel call the sanitizers: only then do the tests show anything."""
     with zipfile.ZipFile(wheel) as archive:
-        (bridge,) = (name for name in archive.namelist() if name.endswith(".so"))
-        code = archive.read(bridge)
-    return b"__asan_report_load" in code and b"__ubsan_handle" in code
+        codes = [archive.read(name) for name in archive.namelist() if name.endswith(".so")]
+    calls = (b"__asan_report_load", b"__ubsan_handle")
+    return len(codes) == 2 and all(call in code for code in codes for call in calls)
 
 
 def take_reports() -> list[str]:
