@@ -97,7 +97,7 @@ def run_tests(
     environ: Mapping[str, str] | None = None,
     tests: Sequence[str] = ("tests/ort_ops", "tests/mylinear/test_library.py"),
 ) -> Outcome:
-    """Install a wheel and run tests against it, those of ort_ops and of the library; torch need not be there."""
+    """Install a wheel and run tests against it: those of ort_ops and of the library, which need no torch."""
     pip(python, "install", "--no-deps", "--force-reinstall", wheel)
     folder = BUILD / name / "tests"
     shutil.rmtree(folder, ignore_errors=True)

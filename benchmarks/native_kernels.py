@@ -1,0 +1,132 @@
+"""What does MYLINEAR cost from C++, and from its function body? Run: python -m benchmarks.native_kernels."""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+import mylinear
+import ort_ops
+from benchmarks.report import Timing, alternate, environment, summarise, write
+
+QUESTION = "What does MYLINEAR cost from the C++ library, and from its function body?"
+NOTE = (
+    "Sessions on the CPU provider with 1 or 2 intra-op threads, of which none spins; weights (width, width) and "
+    "bias are constants. Each cell is a ratio of medians over 15 alternating rounds, and in brackets the first "
+    "and third quartile of the rounds' own ratios: to a session with the built-in Gemm, which has its weights "
+    "packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to NumPy's conversion to "
+    "float32, product with a bias, and conversion back."
+)
+COLUMNS = ("type", "width", "threads", "batch", "Gemm or NumPy, µs", "function body", "library")
+WIDTHS = (64, 256, 1024, 4096)
+BATCHES = (1, 2, 8, 32, 128, 512)
+_ROUNDS, _SECONDS = 15, 0.02
+
+
+def model(op: str, dtype: Any, width: int) -> bytes:
+    """Return one node with constant weights: Gemm, MYLINEAR, or MYLINEAR with its function body."""
+    rng = np.random.default_rng(0)
+    weight = (rng.standard_normal((width, width)) / width**0.5).astype(dtype)
+    bias = rng.standard_normal(width).astype(dtype)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    names = ["x", "weight", "bias"]
+    if op == "Gemm":
+        node = helper.make_node("Gemm", names, ["y"], transB=1)
+    else:
+        node = helper.make_node("MYLINEAR", names, ["y"], domain="mylinear")
+    x = helper.make_tensor_value_info("x", kind, ["batch", width])
+    y = helper.make_tensor_value_info("y", kind, ["batch", width])
+    weights = [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")]
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("mylinear", 1)]
+    body = helper.make_node("Gemm", names, ["y"], transB=1)
+    functions = [helper.make_function("mylinear", "MYLINEAR", names, ["y"], [body], imports[:1])]
+    graph = helper.make_graph([node], "g", [x], [y], weights)
+    made = helper.make_model(
+        graph, opset_imports=imports, ir_version=8, functions=functions if op == "body" else []
+    )
+    return bytes(made.SerializeToString())
+
+
+def session(op: str, dtype: Any, width: int, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if op == "library":
+        options.register_custom_ops_library(mylinear.get_library_path())
+    return ort_ops.InferenceSession(model(op, dtype, width), options, ops=[])
+
+
+def by_numpy(dtype: Any, width: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Return what converts, multiplies in float32 and converts back, the weight included, as a kernel would."""
+    proto = onnx.load_from_string(model("library", dtype, width))
+    weight, bias = (numpy_helper.to_array(each).astype(dtype) for each in proto.graph.initializer)
+
+    def run(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        y = x.astype(np.float32) @ weight.astype(np.float32).T
+        y += bias
+        return y.astype(dtype)
+
+    return run
+
+
+def calls_for(dtype: Any, width: int, threads: int) -> dict[str, Callable[[np.ndarray[Any, Any]], Any]]:
+    """Return what is timed by name, first what it is compared with."""
+    half = np.dtype(dtype).itemsize == 2
+    ops = ["library"] if half else ["Gemm", "body", "library"]
+    sessions = {op: session(op, dtype, width, threads) for op in ops}
+
+    def runner(made: onnxruntime.InferenceSession) -> Callable[[np.ndarray[Any, Any]], Any]:
+        return lambda x: made.run(None, {"x": x})
+
+    calls = {op: runner(made) for op, made in sessions.items()}
+    return {"NumPy": by_numpy(dtype, width), **calls} if half else calls
+
+
+def ratio(seconds: dict[str, list[float]], name: str, base: str) -> tuple[str, float]:
+    """Return the ratio of medians with the quartiles of the rounds' ratios, and the ratio alone."""
+    if name not in seconds:
+        return "no such Gemm", float("nan")
+    each = np.array(seconds[name]) / np.array(seconds[base])
+    low, high = np.percentile(each, [25, 75])
+    value = float(np.median(seconds[name]) / np.median(seconds[base]))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})", value
+
+
+def main() -> None:
+    rows, raw = [], []
+    for dtype, threads in itertools.product((np.float32, np.float64, np.float16, ml_dtypes.bfloat16), (1, 2)):
+        for width in WIDTHS:
+            calls = calls_for(dtype, width, threads)
+            for batch in BATCHES:
+                if width * width * batch > 1 << 31:  # seconds each, and no other than the one before
+                    continue
+                x = np.random.default_rng(1).standard_normal((batch, width)).astype(dtype)
+                bound = {name: functools.partial(call, x) for name, call in calls.items()}
+                seconds = alternate(bound, threads=threads, rounds=_ROUNDS, round_seconds=_SECONDS)
+                base = next(iter(calls))
+                timing: Timing = summarise(seconds[base])
+                cells = {name: ratio(seconds, name, base) for name in ("body", "library")}
+                head = (np.dtype(dtype).name, str(width), str(threads), str(batch))
+                rows.append((*head, f"{base} {timing.text}", *(cell[0] for cell in cells.values())))
+                raw.append(
+                    {
+                        **dict(zip(("type", "width", "threads", "batch"), head, strict=True)),
+                        "base": base,
+                        "base_us": timing.median_us,
+                        **{name: cell[1] for name, cell in cells.items()},
+                    }
+                )
+                print(rows[-1], flush=True)
+            del calls
+    packages = ("numpy", "ml_dtypes", "onnx", "onnxruntime")
+    print(write("native_kernels", QUESTION, NOTE, COLUMNS, rows, raw, environment(packages)))
+
+
+if __name__ == "__main__":
+    main()
