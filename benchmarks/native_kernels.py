@@ -17,13 +17,18 @@ from benchmarks.report import Timing, alternate, environment, summarise, write
 
 QUESTION = "What does MYLINEAR cost from the C++ library, and from its function body?"
 NOTE = (
-    "Sessions on the CPU provider with 1 or 2 intra-op threads, of which none spins; weights (width, width) and "
-    "bias are constants. Each cell is a ratio of medians over 15 alternating rounds, and in brackets the first "
-    "and third quartile of the rounds' own ratios: to a session with the built-in Gemm, which has its weights "
-    "packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to NumPy's conversion to "
-    "float32, product with a bias, and conversion back."
+    "Sessions on the CPU provider with 1 or 2 intra-op threads, of which none spins; weights (width, width) "
+    "and bias are constants. Each cell is a ratio of medians over 15 alternating rounds, and in brackets the "
+    "first and third quartile of the rounds' own ratios: to a session with the built-in Gemm, which has its "
+    "weights packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to NumPy's "
+    "conversion of x to float32, product with a weight that was converted before, and conversion back (two "
+    "threads, as its BLAS has)."
 )
 COLUMNS = ("type", "width", "threads", "batch", "Gemm or NumPy, µs", "function body", "library")
+CASES = (
+    *itertools.product((np.float32, np.float64), (1, 2)),
+    *itertools.product((np.float16, ml_dtypes.bfloat16), (2,)),
+)
 WIDTHS = (64, 256, 1024, 4096)
 BATCHES = (1, 2, 8, 32, 128, 512)
 _ROUNDS, _SECONDS = 15, 0.02
@@ -63,12 +68,13 @@ def session(op: str, dtype: Any, width: int, threads: int) -> onnxruntime.Infere
 
 
 def by_numpy(dtype: Any, width: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Return what converts, multiplies in float32 and converts back, the weight included, as a kernel would."""
+    """Return what converts x, multiplies by a weight that was converted before, and converts back."""
     proto = onnx.load_from_string(model("library", dtype, width))
-    weight, bias = (numpy_helper.to_array(each).astype(dtype) for each in proto.graph.initializer)
+    weight, bias = (numpy_helper.to_array(each).astype(np.float32) for each in proto.graph.initializer)
+    turned = weight.T
 
     def run(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        y = x.astype(np.float32) @ weight.astype(np.float32).T
+        y = x.astype(np.float32) @ turned
         y += bias
         return y.astype(dtype)
 
