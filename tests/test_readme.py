@@ -27,13 +27,19 @@ def masked(text):
 
 
 def test_there_are_programs_to_run():
-    assert len(PROGRAMS) == README.count("```python") == 5
+    assert len(PROGRAMS) == README.count("```python") == 6
 
 
 @pytest.mark.parametrize(("program", "output"), PROGRAMS, ids=range(len(PROGRAMS)))
 def test_a_program_prints_what_the_readme_shows(program, output, tmp_path):
     (tmp_path / "program.py").write_text(program)
     assert run([sys.executable, "program.py"], tmp_path) == output
+
+
+def test_the_operator_in_cpp_is_the_example() -> None:
+    (shown,) = re.findall(r"```cpp\n// (.*?)\n(.*?)```", README, re.DOTALL)
+    example = (Path(__file__).parent.parent / shown[0]).read_text()
+    assert example.partition("\n")[2] == shown[1]
 
 
 def test_the_demo_prints_what_the_readme_shows(tmp_path):

@@ -32,7 +32,8 @@ class ExportSide:
     """Judges the outputs of a file.
 
     ``changed`` says which weights in it are not the model's, ``notes`` which operations of the model are not
-    in float64; ``plant``, whether faults are planted in the first sample to see how small they may be.
+    in float64; ``plant``, whether faults are planted, in the first sample that has something of an output, to
+    see how small they may be.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class ExportSide:
         self._notes = notes or {}
         self._file = file
         self._changed = [str(each) for each in changed]
-        self._plants = plant
+        self._to_plant = set(file.outputs) if plant else set()
 
     def judge(self, sample: Sample, number: int) -> list[Row]:
         """Return a row for each output."""
@@ -71,8 +72,9 @@ class ExportSide:
                 rows.append(self._row(name, place, sample, number, wrong, reason))
                 continue
             row = self._compare_all(name, place, sample, number, readings)
-            if self._plants and number == 0:
+            if name in self._to_plant and row.elements:
                 row = self._with_fault(row, place, sample, readings)
+                self._to_plant.discard(name)
             rows.append(row)
         return rows
 
