@@ -32,19 +32,9 @@ __all__ = [
 
 _SUBMODULES = frozenset(
     {
-        *("arrays", "asynchronous", "builtin", "cli", "compat", "dtypes", "errors", "export", "failures"),
-        *(
-            "functions",
-            "inference",
-            "inspection",
-            "kernel",
-            "libraries",
-            "model",
-            "packing",
-            "parity",
-            "providers",
-        ),
-        *("registry", "runtime", "schema", "selection", "session", "values"),
+        *("arrays", "asynchronous", "builtin", "cli", "compat", "deploy", "dtypes", "errors", "export"),
+        *("failures", "functions", "inference", "inspection", "kernel", "libraries", "model", "packing"),
+        *("parity", "providers", "registry", "runtime", "schema", "selection", "session", "values", "wire"),
     }
 )
 

@@ -12,7 +12,8 @@
     ├── KernelError            (RuntimeError)  a kernel failed while a session ran; __cause__ is its exception
     │   └── ResultError                        it returned, but not what the operator promises
     ├── ExportError            (RuntimeError)  a model could not be exported faithfully
-    └── ParityError            (RuntimeError)  a comparison that can't be made
+    ├── ParityError            (RuntimeError)  a comparison that can't be made
+    └── BundleError            (RuntimeError)  a bundle that is altered, or can't be made
 """
 
 
@@ -58,3 +59,7 @@ class ExportError(OrtOpsError, RuntimeError):
 
 class ParityError(OrtOpsError, RuntimeError):
     """A comparison was asked for that can't be made."""
+
+
+class BundleError(OrtOpsError, RuntimeError):
+    """A bundle is not what its manifest says, or can't be made."""

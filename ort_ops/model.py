@@ -13,12 +13,9 @@ from dataclasses import dataclass
 
 from .errors import ModelError
 from .schema import Dim
+from .wire import Buffer, fields, number, text
 
-__all__ = ["Model", "Node", "Value", "read_model"]
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-Buffer = bytes | mmap.mmap
+__all__ = ["Model", "Node", "Value", "read_model", "weight_files"]
 
 # The fields of TypeProto that say what a value is.
 _KINDS = {1: "tensor", 4: "sequence", 5: "map", 8: "sparse_tensor", 9: "optional"}
@@ -99,6 +96,48 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Model:
             return _read(mapped, os.fspath(source))
 
 
+def weight_files(path: str | os.PathLike[str]) -> frozenset[str]:
+    """Return where a model's file says that weights are besides: paths from its own folder, as they stand.
+
+    Raises ModelError where it is no ONNX model.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        try:
+            return frozenset(_locations(mapped, slice(0, len(mapped)), "model"))
+        except (IndexError, ValueError, RecursionError) as error:
+            raise ModelError(f"{os.fspath(path)}: not an ONNX model ({error})") from error
+
+
+# Which fields of a message hold which messages, on the way to tensors.
+_INSIDE = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse",
+        23: "sparse",
+    },
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+
+
+def _locations(buffer: Buffer, span: slice, kind: str) -> Iterator[str]:
+    for field, value in fields(buffer, span.start, span.stop):
+        if not isinstance(value, slice):
+            continue
+        if kind == "tensor" and field == 13:  # external_data
+            entry = dict(fields(buffer, value.start, value.stop))
+            if text(buffer, entry.get(1)) == "location":
+                yield text(buffer, entry.get(2))
+        elif field in _INSIDE.get(kind, {}):
+            yield from _locations(buffer, value, _INSIDE[kind][field])
+
+
 def _read(buffer: Buffer, what: str) -> Model:
     try:
         return _model(buffer)
@@ -112,15 +151,15 @@ def _model(buffer: Buffer) -> Model:
     bodies: set[tuple[str, str, str]] = set()
     graphs: list[slice] = []
     ir_version = 0
-    for field, value in _fields(buffer, 0, len(buffer)):
+    for field, value in fields(buffer, 0, len(buffer)):
         if field == 1:
-            ir_version = _number(value)
+            ir_version = number(value)
         elif field == 7 and isinstance(value, slice):  # graph
             graphs.append(value)
             nodes += _graph(buffer, value, {}, None)
         elif field == 8 and isinstance(value, slice):  # opset_import
-            opset = dict(_fields(buffer, value.start, value.stop))
-            opsets[_domain(_text(buffer, opset.get(1)))] = _number(opset.get(2))
+            opset = dict(fields(buffer, value.start, value.stop))
+            opsets[_domain(text(buffer, opset.get(1)))] = number(opset.get(2))
         elif field == 25 and isinstance(value, slice):  # functions
             body, inside = _function(buffer, value)
             bodies.add(body)
@@ -133,10 +172,10 @@ def _model(buffer: Buffer) -> Model:
 
 def _tensors(buffer: Buffer, graph: slice) -> tuple[tuple[Value, ...], tuple[Value, ...], frozenset[int]]:
     """Return the inputs and outputs of the model's graph, and the element types that it states."""
-    fields = [(f, v) for f, v in _fields(buffer, graph.start, graph.stop) if isinstance(v, slice)]
-    weights = [_tensor(buffer, value) for field, value in fields if field == 5]
+    parts = [(f, v) for f, v in fields(buffer, graph.start, graph.stop) if isinstance(v, slice)]
+    weights = [_tensor(buffer, value) for field, value in parts if field == 5]
     inputs, outputs, between = (
-        tuple(_value_info(buffer, value) for field, value in fields if field == wanted)
+        tuple(_value_info(buffer, value) for field, value in parts if field == wanted)
         for wanted in (11, 12, 13)
     )
     types = {value.element_type for value in (*inputs, *outputs, *between)} | {kind for _, kind in weights}
@@ -146,24 +185,24 @@ def _tensors(buffer: Buffer, graph: slice) -> tuple[tuple[Value, ...], tuple[Val
 
 
 def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str, str], list[Node]]:
-    fields = list(_fields(buffer, span.start, span.stop))
-    single = dict(fields)
-    op = (_domain(_text(buffer, single.get(10))), _text(buffer, single.get(1)))
+    parts = list(fields(buffer, span.start, span.stop))
+    single = dict(parts)
+    op = (_domain(text(buffer, single.get(10))), text(buffer, single.get(1)))
     inside = [
         node
-        for field, value in fields
+        for field, value in parts
         if field == 7 and isinstance(value, slice)
         for node in _node(buffer, value, {}, op)
     ]
-    return (*op, _text(buffer, single.get(13))), inside
+    return (*op, text(buffer, single.get(13))), inside
 
 
 def _graph(
     buffer: Buffer, span: slice, outer: Mapping[str, int], in_function: tuple[str, str] | None
 ) -> Iterator[Node]:
-    fields = list(_fields(buffer, span.start, span.stop))
+    parts = list(fields(buffer, span.start, span.stop))
     types = dict(outer)
-    for field, value in fields:
+    for field, value in parts:
         if not isinstance(value, slice):
             continue
         if field in (11, 12, 13):  # input, output, value_info
@@ -173,7 +212,7 @@ def _graph(
         elif field == 5:  # initializer
             name, element_type = _tensor(buffer, value)
             types[name] = element_type
-    for field, value in fields:
+    for field, value in parts:
         if field == 1 and isinstance(value, slice):
             yield from _node(buffer, value, types, in_function)
 
@@ -185,24 +224,24 @@ def _node(
     inputs: list[int | None] = []
     graphs: list[slice] = []
     metadata: dict[str, str] = {}
-    for field, value in _fields(buffer, span.start, span.stop):
+    for field, value in fields(buffer, span.start, span.stop):
         if field == 1:
-            text = _text(buffer, value)
-            inputs.append(types.get(text) if text else 0)
+            given = text(buffer, value)
+            inputs.append(types.get(given) if given else 0)
         elif field == 3:
-            name = _text(buffer, value)
+            name = text(buffer, value)
         elif field == 4:
-            op_type = _text(buffer, value)
+            op_type = text(buffer, value)
         elif field == 7:
-            domain = _text(buffer, value)
+            domain = text(buffer, value)
         elif field == 8:
-            overload = _text(buffer, value)
+            overload = text(buffer, value)
         elif field == 5 and isinstance(value, slice):
-            attribute = _fields(buffer, value.start, value.stop)
+            attribute = fields(buffer, value.start, value.stop)
             graphs += [v for f, v in attribute if f in (6, 11) and isinstance(v, slice)]
         elif field == 9 and isinstance(value, slice):  # metadata_props
-            entry = dict(_fields(buffer, value.start, value.stop))
-            metadata[_text(buffer, entry.get(1))] = _text(buffer, entry.get(2))
+            entry = dict(fields(buffer, value.start, value.stop))
+            metadata[text(buffer, entry.get(1))] = text(buffer, entry.get(2))
     yield Node(name, _domain(domain), op_type, tuple(inputs), in_function, overload, metadata)
     for graph in graphs:
         yield from _graph(buffer, graph, types, in_function)
@@ -210,16 +249,16 @@ def _node(
 
 def _value_info(buffer: Buffer, span: slice) -> Value:
     """Return what a ValueInfoProto says."""
-    info = dict(_fields(buffer, span.start, span.stop))
-    name, of_type = _text(buffer, info.get(1)), info.get(2)
+    info = dict(fields(buffer, span.start, span.stop))
+    name, of_type = text(buffer, info.get(1)), info.get(2)
     if not isinstance(of_type, slice):
         return Value(name)
-    for field, value in _fields(buffer, of_type.start, of_type.stop):
+    for field, value in fields(buffer, of_type.start, of_type.stop):
         if field in _KINDS and isinstance(value, slice):
             if field != 1:
                 return Value(name, _KINDS[field])
-            tensor = dict(_fields(buffer, value.start, value.stop))
-            return Value(name, _KINDS[field], _number(tensor.get(1, 0)), _shape(buffer, tensor.get(2)))
+            tensor = dict(fields(buffer, value.start, value.stop))
+            return Value(name, _KINDS[field], number(tensor.get(1, 0)), _shape(buffer, tensor.get(2)))
     return Value(name)
 
 
@@ -228,64 +267,20 @@ def _shape(buffer: Buffer, shape: int | slice | None) -> tuple[Dim, ...] | None:
     if not isinstance(shape, slice):
         return None
     dims: list[Dim] = []
-    for field, value in _fields(buffer, shape.start, shape.stop):
+    for field, value in fields(buffer, shape.start, shape.stop):
         if field == 1 and isinstance(value, slice):
-            dim = dict(_fields(buffer, value.start, value.stop))
-            size = _number(dim[1]) if 1 in dim else -1
+            dim = dict(fields(buffer, value.start, value.stop))
+            size = number(dim[1]) if 1 in dim else -1
             # A negative size (two's complement in 64 bits) is none.
-            dims.append(size if 0 <= size < 1 << 63 else _text(buffer, dim.get(2)) or None)
+            dims.append(size if 0 <= size < 1 << 63 else text(buffer, dim.get(2)) or None)
     return tuple(dims)
 
 
 def _tensor(buffer: Buffer, span: slice) -> tuple[str, int]:
     """Return a TensorProto's name and element type, its data stepped over."""
-    tensor = dict(_fields(buffer, span.start, span.stop))
-    return _text(buffer, tensor.get(8)), _number(tensor.get(2, 0))
+    tensor = dict(fields(buffer, span.start, span.stop))
+    return text(buffer, tensor.get(8)), number(tensor.get(2, 0))
 
 
 def _domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
-
-
-def _text(buffer: Buffer, value: int | slice | None) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, slice):
-        raise ValueError("a number where a text belongs")
-    return bytes(buffer[value]).decode()
-
-
-def _number(value: int | slice | None) -> int:
-    if not isinstance(value, int):
-        raise ValueError("a text where a number belongs")
-    return value
-
-
-def _fields(buffer: Buffer, start: int, stop: int) -> Iterator[tuple[int, int | slice]]:
-    """Give each field of a message: its number and its value, a slice of the buffer for bytes."""
-    at = start
-    while at < stop:
-        key, at = _varint(buffer, at, stop)
-        wire = key & 7
-        if wire == _VARINT:
-            value, at = _varint(buffer, at, stop)
-            yield key >> 3, value
-            continue
-        length = {_FIXED64: 8, _FIXED32: 4}.get(wire)
-        if wire == _BYTES:
-            length, at = _varint(buffer, at, stop)
-        if length is None or at + length > stop:
-            raise ValueError(f"byte {at}: no field of a protocol buffer")
-        yield key >> 3, slice(at, at + length)
-        at += length
-
-
-def _varint(buffer: Buffer, at: int, stop: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < stop and shift < 70:
-        byte = buffer[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-    raise ValueError(f"byte {at}: a number that does not end")

@@ -9,6 +9,7 @@ import typer
 
 from ort_ops.errors import OrtOpsError
 
+from .bundle import bundle
 from .check import check
 from .inspect import inspect
 from .locate import locate
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # a bug shows Python's own traceback
 )
-for command in (check, locate, record, replay, inspect):
+for command in (check, locate, record, replay, bundle, inspect):
     app.command()(command)
 
 

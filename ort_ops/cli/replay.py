@@ -5,27 +5,38 @@ from typing import Annotated
 
 import typer
 
-from ort_ops import parity
+from ort_ops import deploy, parity
 
 from .arguments import import_modules
-from .options import AllowReducedPrecision, File, Json, Kernels, Libraries, Providers
+from .console import say
+from .options import AllowReducedPrecision, Json, Kernels, Libraries, Providers
 from .report import print_report
 
 __all__ = ["replay"]
 
 
 def replay(
-    golden: Annotated[Path, typer.Argument(help="What ort-ops record wrote.")],
-    file: File,
+    golden: Annotated[Path, typer.Argument(help="What ort-ops record wrote, or a bundle's folder.")],
+    file: Annotated[Path | None, typer.Argument(help="The ONNX file; a bundle has its own.")] = None,
     provider: Providers = None,
     library: Libraries = None,
     kernels: Kernels = None,
     allow_reduced_precision: AllowReducedPrecision = False,
     json_file: Json = None,
 ) -> int:
-    """Check a deployment against golden answers, by NumPy and onnxruntime alone."""
+    """Check a deployment against golden answers, by NumPy and onnxruntime alone; a bundle's files first."""
+    if golden.is_dir() and (file is not None or library):
+        raise typer.BadParameter("a bundle has its own file and libraries; give the folder alone")
+    if not golden.is_dir() and file is None:
+        raise typer.BadParameter("give the ONNX file, too, or the folder of a bundle alone")
+    bundle = deploy.open_bundle(golden) if golden.is_dir() else None
     import_modules(kernels or ())
-    report = parity.replay(golden, file, provider or ["cpu"], libraries=library or ())
+    providers = provider or ["cpu"]
+    if bundle is not None:
+        say(f"{golden}: {len(bundle.manifest.files)} files are what the manifest says")
+        report = bundle.replay(providers)
+    else:
+        report = parity.replay(golden, file or Path(), providers, libraries=library or ())
     print_report(report)
     if json_file is not None:
         json_file.write_text(report.to_json() + "\n")

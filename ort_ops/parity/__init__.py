@@ -16,6 +16,7 @@ from .verdict import ExitCode, Verdict, exit_code
 
 if TYPE_CHECKING:
     from .checking import check
+    from .golden import digest, read_recorded
     from .locating import Located, locate
     from .recording import record
     from .replaying import replay
@@ -27,6 +28,8 @@ _LAZY = {
     "LEVELS": "runs",
     "Located": "locating",
     "NodeRow": "walks",
+    "digest": "golden",
+    "read_recorded": "golden",
     "record": "recording",
     "replay": "replaying",
     "check": "checking",
@@ -48,9 +51,11 @@ __all__ = [
     "arithmetic_of",
     "check",
     "compare",
+    "digest",
     "dot_error",
     "exit_code",
     "locate",
+    "read_recorded",
     "record",
     "replay",
     "to_junit",

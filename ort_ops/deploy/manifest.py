@@ -1,0 +1,97 @@
+"""What a bundle says of itself: ``manifest.json``."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ort_ops.errors import BundleError
+
+__all__ = ["FORMAT", "MANIFEST", "Manifest", "Needs", "read_manifest"]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What runs the nodes of one operator that isn't ONNX Runtime's own.
+
+    by: ``"function body"``, the path of a library in the bundle, or ``"Python kernel"``, which a program that
+        opens the bundle has to register.
+    """
+
+    op: str
+    nodes: int
+    by: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle's content; every path is from the bundle's folder, with ``/`` between its parts.
+
+    model, libraries, golden: what a session is made of, and what it is checked against; golden is None where
+        there are no answers.
+    files: SHA-256 by path, of all that is in the bundle but for the manifest itself.
+    needs: who runs the operators that aren't ONNX Runtime's own. ir_version, opsets: what the model asks for.
+    versions: of what the bundle was made with.
+    """
+
+    format: int
+    model: str
+    libraries: Sequence[str]
+    golden: str | None
+    files: Mapping[str, str]
+    needs: Sequence[Needs]
+    ir_version: int
+    opsets: Mapping[str, int]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """Return the content of ``manifest.json``."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest.
+
+    Raises BundleError where there is none, where it isn't one, and where a path in it leads out of the folder
+    or to a file that it has no SHA-256 for.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise BundleError(f"{path} is of format {found}; expected {FORMAT}")
+        manifest = Manifest(**{**content, "needs": [Needs(**each) for each in content["needs"]]})
+        _check_types(manifest)
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is no bundle: {MANIFEST} is missing") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} is no manifest of a bundle: {error}") from error
+    for name in manifest.files:
+        _refuse_outside(name)
+    loaded = [manifest.model, *manifest.libraries, *([manifest.golden] if manifest.golden else [])]
+    for name in loaded:
+        if name not in manifest.files:
+            raise BundleError(f"{path} names {name!r}, and no SHA-256 of it")
+    return manifest
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise TypeError where the manifest holds something else than texts where they belong."""
+    texts: list[Any] = [manifest.model, *manifest.libraries, *manifest.files, *manifest.files.values()]
+    if manifest.golden is not None:
+        texts.append(manifest.golden)
+    for each in texts:
+        if not isinstance(each, str):
+            raise TypeError(f"{each!r} where a text belongs")
+
+
+def _refuse_outside(name: str) -> None:
+    path = PurePosixPath(name)
+    parts = name.split("/")
+    if path.is_absolute() or "\\" in name or ":" in parts[0] or not name or {"", ".", ".."} & set(parts):
+        raise BundleError(f"the manifest names {name!r}, which is no plain path inside of the bundle")

@@ -1,0 +1,56 @@
+"""Protocol buffers, of which ONNX files are made: the fields of messages, as they lie in memory."""
+
+import mmap
+from collections.abc import Iterator
+
+__all__ = ["Buffer", "fields", "number", "text"]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+Buffer = bytes | mmap.mmap
+
+
+def text(buffer: Buffer, value: int | slice | None) -> str:
+    """Return a field that is a text; raises ValueError for one that isn't."""
+    if value is None:
+        return ""
+    if not isinstance(value, slice):
+        raise ValueError("a number where a text belongs")
+    return bytes(buffer[value]).decode()
+
+
+def number(value: int | slice | None) -> int:
+    """Return a field that is a number; raises ValueError for one that isn't."""
+    if not isinstance(value, int):
+        raise ValueError("a text where a number belongs")
+    return value
+
+
+def fields(buffer: Buffer, start: int, stop: int) -> Iterator[tuple[int, int | slice]]:
+    """Give each field of a message: its number and its value, a slice of the buffer for bytes."""
+    at = start
+    while at < stop:
+        key, at = _varint(buffer, at, stop)
+        wire = key & 7
+        if wire == _VARINT:
+            value, at = _varint(buffer, at, stop)
+            yield key >> 3, value
+            continue
+        length = {_FIXED64: 8, _FIXED32: 4}.get(wire)
+        if wire == _BYTES:
+            length, at = _varint(buffer, at, stop)
+        if length is None or at + length > stop:
+            raise ValueError(f"byte {at}: no field of a protocol buffer")
+        yield key >> 3, slice(at, at + length)
+        at += length
+
+
+def _varint(buffer: Buffer, at: int, stop: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < stop and shift < 70:
+        byte = buffer[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+    raise ValueError(f"byte {at}: a number that does not end")
