@@ -20,9 +20,9 @@ NOTE = (
     "Sessions on the CPU provider with 1 or 2 intra-op threads, of which none spins; weights (width, width) "
     "and bias are constants. Each cell is a ratio of medians over 15 alternating rounds, and in brackets the "
     "first and third quartile of the rounds' own ratios: to a session with the built-in Gemm, which has its "
-    "weights packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to NumPy's "
-    "conversion of x to float32, product with a weight that was converted before, and conversion back (two "
-    "threads, as its BLAS has)."
+    "weights packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to one with a "
+    "Python kernel in which NumPy converts x to float32, multiplies by a weight that was converted before, "
+    "and converts back (two threads, as its BLAS has)."
 )
 COLUMNS = ("type", "width", "threads", "batch", "Gemm or NumPy, µs", "function body", "library")
 CASES = (
@@ -58,40 +58,52 @@ def model(op: str, dtype: Any, width: int) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def session(op: str, dtype: Any, width: int, threads: int) -> onnxruntime.InferenceSession:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def session(op: str, dtype: Any, width: int, threads: int) -> onnxruntime.InferenceSession:
+    options = session_options(threads)
     if op == "library":
         options.register_custom_ops_library(mylinear.get_library_path())
     return ort_ops.InferenceSession(model(op, dtype, width), options, ops=[])
 
 
-def by_numpy(dtype: Any, width: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Return what converts x, multiplies by a weight that was converted before, and converts back."""
+def by_numpy(dtype: Any, width: int, threads: int) -> onnxruntime.InferenceSession:
+    """Return a session of a Python kernel that converts x, multiplies, and converts back.
+
+    Its weight was converted before.
+    """
     proto = onnx.load_from_string(model("library", dtype, width))
     weight, bias = (numpy_helper.to_array(each).astype(np.float32) for each in proto.graph.initializer)
-    turned = weight.T
+    name = f"LINEAR_{np.dtype(dtype).name}_{width}_{threads}"
 
-    def run(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        y = x.astype(np.float32) @ turned
+    @ort_ops.onnx_op(f"bench::{name}")
+    def linear(x):  # type: ignore[no-untyped-def] # of any type
+        y = x.astype(np.float32) @ weight.T
         y += bias
-        return y.astype(dtype)
+        return y.astype(x.dtype)
 
-    return run
+    del proto.graph.initializer[:]
+    proto.graph.node[0].CopyFrom(helper.make_node(name, ["x"], ["y"], domain="bench"))
+    proto.opset_import.append(helper.make_opsetid("bench", 1))
+    return ort_ops.InferenceSession(proto.SerializeToString(), session_options(threads))
 
 
 def calls_for(dtype: Any, width: int, threads: int) -> dict[str, Callable[[np.ndarray[Any, Any]], Any]]:
     """Return what is timed by name, first what it is compared with."""
     half = np.dtype(dtype).itemsize == 2
     ops = ["library"] if half else ["Gemm", "body", "library"]
-    sessions = {op: session(op, dtype, width, threads) for op in ops}
+    sessions = {"NumPy": by_numpy(dtype, width, threads)} if half else {}
+    sessions |= {op: session(op, dtype, width, threads) for op in ops}
 
     def runner(made: onnxruntime.InferenceSession) -> Callable[[np.ndarray[Any, Any]], Any]:
         return lambda x: made.run(None, {"x": x})
 
-    calls = {op: runner(made) for op, made in sessions.items()}
-    return {"NumPy": by_numpy(dtype, width), **calls} if half else calls
+    return {op: runner(made) for op, made in sessions.items()}
 
 
 def ratio(seconds: dict[str, list[float]], name: str, base: str) -> tuple[str, float]:
@@ -106,7 +118,7 @@ def ratio(seconds: dict[str, list[float]], name: str, base: str) -> tuple[str, f
 
 def main() -> None:
     rows, raw = [], []
-    for dtype, threads in itertools.product((np.float32, np.float64, np.float16, ml_dtypes.bfloat16), (1, 2)):
+    for dtype, threads in CASES:
         for width in WIDTHS:
             calls = calls_for(dtype, width, threads)
             for batch in BATCHES:

@@ -62,11 +62,6 @@ bool is_trivial(const Sizes& sizes, const T* bias, T* y) {
   return true;
 }
 
-template <typename From, typename To>
-void convert(const From* from, std::size_t count, To* to) {
-  for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<To>(from[i]);
-}
-
 // A weight or a bias where the model has it as a constant, in the type that the product is computed in.
 template <typename T, typename Wide>
 class Held {
@@ -135,14 +130,14 @@ struct OnCpu {
       const auto wide_bias = bias_.data() || !bias ? std::nullopt : std::optional(widened(context, *bias));
       (*product_)(context, sizes, {wide_x.data()}, {wide_weight ? wide_weight->data() : weight_.data()},
                   {wide_bias ? wide_bias->data() : bias_.data()}, {wide_y.data()});
-      convert(wide_y.data(), wide_y.size(), to);
+      convert(context, wide_y.data(), wide_y.size(), to);
     }
   }
 
  private:
   static ort_ops::Scratch<Wide> widened(const Context& context, const Input<T>& input) {
     auto wide = context.scratch<Wide>(input.size());
-    convert(input.data(), wide.size(), wide.data());
+    convert(context, input.data(), wide.size(), wide.data());
     return wide;
   }
 };

@@ -79,6 +79,16 @@ FOR_EACH_PROCESSOR void times_vector(const Sizes& sizes, const double* x, const 
   dot_rows(sizes, x, weight, bias, y);
 }
 
+#define CONVERT(From, To)                                                                         \
+  FOR_EACH_PROCESSOR void convert(const From* from, std::size_t count, To* to) {                  \
+    for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<To>(static_cast<float>(from[i])); \
+  }
+CONVERT(ort_ops::Float16, float)
+CONVERT(ort_ops::BFloat16, float)
+CONVERT(float, ort_ops::Float16)
+CONVERT(float, ort_ops::BFloat16)
+#undef CONVERT
+
 template <typename T>
 Product<T>::Product(const Node& node, const T* weight, std::int64_t in, std::int64_t out, const T* bias,
                     bool has_bias)

@@ -54,4 +54,22 @@ class Product {
 void times_vector(const Sizes& sizes, const float* x, const float* weight, const float* bias, float* y);
 void times_vector(const Sizes& sizes, const double* x, const double* weight, const double* bias, double* y);
 
+// Copies in another precision, rounded to the nearest.
+void convert(const ort_ops::Float16* from, std::size_t count, float* to);
+void convert(const ort_ops::BFloat16* from, std::size_t count, float* to);
+void convert(const float* from, std::size_t count, ort_ops::Float16* to);
+void convert(const float* from, std::size_t count, ort_ops::BFloat16* to);
+
+// The same in ONNX Runtime's threads, where there is enough of it.
+template <typename From, typename To>
+void convert(const ort_ops::Context& context, const From* from, std::size_t count, To* to) {
+  constexpr std::size_t kTask = 1 << 15;
+  const std::size_t tasks = count / kTask;
+  if (tasks < 2) return convert(from, count, to);
+  context.parallel_for(tasks, [&](std::size_t task) {
+    const std::size_t first = task * kTask, last = task + 1 == tasks ? count : first + kTask;
+    convert(from + first, last - first, to + first);
+  });
+}
+
 }  // namespace mylinear
