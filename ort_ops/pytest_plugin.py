@@ -14,7 +14,6 @@ anew and shows what changed. What was found of each output is in the JUnit XML.
 """
 
 import datetime
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ort_ops import parity as comparison
+from ort_ops.errors import ProviderError
+from ort_ops.providers import parse_provider, session_providers
 
 __all__ = ["Accepted", "Parity"]
 
@@ -53,11 +56,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def parity(request: pytest.FixtureRequest, record_property: Any) -> "Parity":
     """Compare models with their files, and runs on one provider with the files."""
     provider: str = request.param
-    providers = importlib.import_module("ort_ops.providers")
-    errors = importlib.import_module("ort_ops.errors")
     try:
-        providers.session_providers([providers.parse_provider(provider)])
-    except errors.ProviderError as error:
+        session_providers([parse_provider(provider)])
+    except ProviderError as error:
         required = request.config.getoption("--parity-require")
         if provider in required or provider.partition(":")[0] in required:
             pytest.fail(f"--parity-require {provider}: {error}", pytrace=False)
@@ -85,7 +86,6 @@ class Parity:
     def __init__(self, provider: str, folder: Path, update: bool, record_property: Any) -> None:
         self.provider = provider
         self._folder, self._update, self._record_property = folder, update, record_property
-        self._parity = importlib.import_module("ort_ops.parity")
 
     def check(
         self,
@@ -101,7 +101,7 @@ class Parity:
         The other arguments are those of ``ort_ops.parity.check``. ``accept`` has known deviations by the
         output's name. Returns the report.
         """
-        report = self._parity.check(model, file, inputs, [self.provider], **options)
+        report = comparison.check(model, file, inputs, [self.provider], **options)
         self._judge(report, accept or {})
         return report
 
@@ -128,16 +128,15 @@ class Parity:
         elif not golden.is_file():
             pytest.fail(f"{golden} is missing; --parity-update writes it", pytrace=False)
         libraries = {key: options[key] for key in ("libraries", "prefer") if key in options}
-        report = self._parity.replay(golden, file, [self.provider], **libraries)
+        report = comparison.replay(golden, file, [self.provider], **libraries)
         self._judge(report, accept or {})
         return report
 
     def _record(self, golden: Path, model: Any, file: Any, inputs: Any, options: Mapping[str, Any]) -> None:
-        read = importlib.import_module("ort_ops.parity.golden").read_recorded
-        before = read(golden) if golden.is_file() else None
+        before = comparison.read_recorded(golden) if golden.is_file() else None
         golden.parent.mkdir(parents=True, exist_ok=True)
-        self._parity.record(model, file, golden, inputs, **options)
-        changes = ["new"] if before is None else before.changes(read(golden))
+        comparison.record(model, file, golden, inputs, **options)
+        changes = ["new"] if before is None else before.changes(comparison.read_recorded(golden))
         for change in changes:
             print(f"{golden.name}: {change}")
 

@@ -10,9 +10,7 @@ struct Softshrink {
     if (limit < 0) ort_ops::fail("Softshrink: lambd is ", limit, "; expected 0 or more");
   }
 
-  static void infer(ort_ops::Shapes& shapes) {
-    if (auto x = shapes.input(0)) shapes.output(0, *x);
-  }
+  static void infer(ort_ops::Shapes& shapes) { shapes.output(0, shapes.input(0)); }
 
   void compute(ort_ops::Input<T> x, ort_ops::Output<T> y) const {
     T* to = y.allocate(x.shape());

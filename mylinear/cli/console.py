@@ -1,21 +1,13 @@
 """What the commands print: progress on a terminal, plain lines elsewhere, and the table of a comparison."""
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ort_ops.cli.console import console, say
+
 __all__ = ["console", "say", "training_progress"]
-
-# A pipe has no width; 100 columns hold the table.
-console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
-
-
-def say(text: str) -> None:
-    """Print a line as it is: no markup, and a terminal wraps it, not we."""
-    console.print(text, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

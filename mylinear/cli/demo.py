@@ -48,7 +48,8 @@ def demo(
     if task == "digits":
         _compare_accuracy(chosen, model, path)
     names = ", ".join(str(out / name) for name in ("linear.onnx", "loss.png", "parity.json"))
-    say(f"\nwrote {names}")
+    say()
+    say(f"wrote {names}")
     return int(report.exit_code)
 
 

@@ -1,100 +1,91 @@
 // A node's attributes as Python values: read once, when the kernel is made.
 #include <algorithm>
-#include <cstring>
 #include <memory>
 
 #include "kernel.hpp"
+#include "ort_ops/node.hpp"
 
 namespace ort_ops {
 namespace {
 
 using abi::Api;
 
-template <typename T, typename Slot>
-nb::object read_numbers(const Api* api, const abi::KernelInfo* info, const char* name, const Slot& slot) {
-  std::size_t size = 0;
-  if (!present(api, slot(api, info, name, nullptr, &size))) return nb::none();
-  std::vector<T> values(size);
-  if (size) check(api, slot(api, info, name, values.data(), &size));
+template <typename T>
+nb::object to_python(const std::optional<T>& value) {
+  return value ? nb::cast(*value) : nb::none();
+}
+
+template <typename T>
+nb::object to_list(const std::optional<std::vector<T>>& values) {
+  if (!values) return nb::none();
   nb::list list;
-  for (T value : values) list.append(value);
+  for (T value : *values) list.append(value);
   return list;
 }
 
-nb::object read_bools(const Api* api, const abi::KernelInfo* info, const char* name) {
-  const nb::object integers = read_numbers<std::int64_t>(api, info, name, abi::GetAttributeInts);
-  if (integers.is_none()) return integers;
+nb::object read_bools(const Node& node, const char* name) {
+  const auto integers = node.find<std::vector<std::int64_t>>(name);
+  if (!integers) return nb::none();
   nb::list list;
-  for (nb::handle integer : integers) list.append(nb::cast<std::int64_t>(integer) != 0);
+  for (std::int64_t integer : *integers) list.append(integer != 0);
   return list;
 }
 
 // Bytes that are no UTF-8 become lone surrogates, as in os.fsdecode.
-nb::object decode(const char* text, std::size_t size) {
+nb::object decode(const std::string& text) {
   nb::object decoded =
-      nb::steal(PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(size), "surrogateescape"));
+      nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "surrogateescape"));
   if (!decoded.is_valid()) throw nb::python_error();
   return decoded;
 }
 
-nb::object read_text(const Api* api, const abi::KernelInfo* info, const char* name, bool as_bytes) {
-  std::size_t size = 0;
-  if (!present(api, abi::GetAttributeString(api, info, name, nullptr, &size)) && size == 0) return nb::none();
-  const std::string text = read_string(
-      api, [&](char* out, std::size_t* n) { return abi::GetAttributeString(api, info, name, out, n); });
-  return as_bytes ? nb::object(nb::bytes(text.data(), text.size())) : decode(text.data(), text.size());
+nb::object read_text(const Node& node, const char* name, bool as_bytes) {
+  const auto text = node.find<std::string>(name);
+  if (!text) return nb::none();
+  return as_bytes ? nb::object(nb::bytes(text->data(), text->size())) : decode(*text);
 }
 
-nb::object read_texts(const Api* api, const abi::KernelInfo* info, const char* name) {
-  abi::Allocator* allocator = nullptr;
-  char** texts = nullptr;
-  std::size_t size = 0;
-  check(api, abi::GetDefaultAllocator(api, &allocator));
-  if (!present(api, abi::GetAttributeStrings(api, info, name, allocator, &texts, &size))) return nb::none();
+nb::object read_texts(const Node& node, const char* name) {
+  const auto texts = node.find<std::vector<std::string>>(name);
+  if (!texts) return nb::none();
   nb::list list;
-  for (std::size_t i = 0; i < size; ++i) {
-    list.append(decode(texts[i], std::strlen(texts[i])));
-    present(api, abi::AllocatorFree(api, allocator, texts[i]));
-  }
-  if (texts != nullptr) present(api, abi::AllocatorFree(api, allocator, texts));
+  for (const std::string& text : *texts) list.append(decode(text));
   return list;
 }
 
-nb::object read_tensor(const Api* api, const abi::KernelInfo* info, const char* name) {
+nb::object read_tensor(const Node& node, const char* name) {
+  const Api* api = node.api();
   abi::Allocator* allocator = nullptr;
   abi::Value* value = nullptr;
   check(api, abi::GetDefaultAllocator(api, &allocator));
-  if (!present(api, abi::GetAttributeTensor(api, info, name, allocator, &value))) return nb::none();
+  if (!present(api, abi::GetAttributeTensor(api, node.info(), name, allocator, &value))) return nb::none();
   auto release = [api](abi::Value* tensor) { abi::ReleaseValue(api, tensor); };
   const std::unique_ptr<abi::Value, decltype(release)> owned(value, release);
   return numpy_copy(api, owned.get());
 }
 
 // The attribute as the node has it, or none.
-nb::object read_attribute(const Api* api, const abi::KernelInfo* info, const Attribute& attribute) {
+nb::object read_attribute(const Node& node, const Attribute& attribute) {
   const char* name = attribute.name.c_str();
-  std::int64_t integer = 0;
-  float number = 0;
   switch (attribute.type) {
     case abi::kInt:
-      return present(api, abi::GetAttributeInt(api, info, name, &integer)) ? nb::cast(integer) : nb::none();
+      return to_python(node.find<std::int64_t>(name));
     case abi::kBool:
-      return present(api, abi::GetAttributeInt(api, info, name, &integer)) ? nb::cast(integer != 0)
-                                                                           : nb::none();
+      return to_python(node.find<bool>(name));
     case abi::kFloat:
-      return present(api, abi::GetAttributeFloat(api, info, name, &number)) ? nb::cast(number) : nb::none();
+      return to_python(node.find<float>(name));
     case abi::kInts:
-      return read_numbers<std::int64_t>(api, info, name, abi::GetAttributeInts);
+      return to_list(node.find<std::vector<std::int64_t>>(name));
     case abi::kBools:
-      return read_bools(api, info, name);
+      return read_bools(node, name);
     case abi::kFloats:
-      return read_numbers<float>(api, info, name, abi::GetAttributeFloats);
+      return to_list(node.find<std::vector<float>>(name));
     case abi::kStrings:
-      return read_texts(api, info, name);
+      return read_texts(node, name);
     case abi::kTensor:
-      return read_tensor(api, info, name);
+      return read_tensor(node, name);
     default:
-      return read_text(api, info, name, attribute.type == abi::kBytes);
+      return read_text(node, name, attribute.type == abi::kBytes);
   }
 }
 
@@ -117,11 +108,11 @@ int stored_as(int type) {
 }
 
 // ONNX Runtime shows an attribute of another type as an absent one, or as an empty list.
-bool in_another_type(const Api* api, const abi::KernelInfo* info, const Attribute& attribute) {
+bool in_another_type(const Node& node, const Attribute& attribute) {
   constexpr int kTypes[] = {abi::kInt, abi::kFloat, abi::kInts, abi::kFloats, abi::kString};
   return std::any_of(std::begin(kTypes), std::end(kTypes), [&](int type) {
     if (type == stored_as(attribute.type)) return false;
-    const nb::object value = read_attribute(api, info, {attribute.name, type, false});
+    const nb::object value = read_attribute(node, {attribute.name, type, false});
     return !value.is_none() && !is_empty_list(value);
   });
 }
@@ -129,6 +120,7 @@ bool in_another_type(const Api* api, const abi::KernelInfo* info, const Attribut
 }  // namespace
 
 void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_release) {
+  const Node node(kernel.api, info, minor_release);
   nb::list names;
   for (const Attribute& attribute : kernel.op->attributes) {
     if (attribute.type == abi::kStrings && minor_release < 25)
@@ -136,8 +128,8 @@ void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_rele
           kernel.op->name + ": attribute \"" + attribute.name +
           "\" is a list of strings, which an operator can read from ONNX Runtime 1.25 on; this is 1." +
           std::to_string(minor_release));
-    nb::object value = read_attribute(kernel.api, info, attribute);
-    if ((value.is_none() || is_empty_list(value)) && in_another_type(kernel.api, info, attribute))
+    nb::object value = read_attribute(node, attribute);
+    if ((value.is_none() || is_empty_list(value)) && in_another_type(node, attribute))
       throw Error(kernel.op->name + " node \"" + kernel.node + "\" has attribute \"" + attribute.name +
                   "\" in another type than " + kernel.op->kernel_name +
                   " declares; expected what the kernel's signature says");

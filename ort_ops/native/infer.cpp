@@ -1,5 +1,6 @@
 // Output types and shapes while a session is made: asks the kernel's `infer` function.
 #include "kernel.hpp"
+#include "ort_ops/shapes.hpp"
 
 namespace ort_ops {
 namespace {
@@ -8,68 +9,37 @@ using abi::Api;
 
 // (element type, dims): a dim is an int, a str, or None where it is unknown; dims is None where there are
 // none, since ONNX Runtime shows a scalar and an unknown rank alike.
-nb::object to_python(const Api* api, const abi::TensorInfo* info) {
-  if (info == nullptr) return nb::make_tuple(0, nb::none());  // an absent input
-  int type = 0;
-  std::size_t rank = 0;
-  check(api, abi::GetTensorElementType(api, info, &type));
-  check(api, abi::GetDimensionsCount(api, info, &rank));
-  if (rank == 0) return nb::make_tuple(type, nb::none());
-  std::vector<std::int64_t> sizes(rank);
-  std::vector<const char*> names(rank, nullptr);
-  check(api, abi::GetDimensions(api, info, sizes.data(), rank));
-  check(api, abi::GetSymbolicDimensions(api, info, names.data(), rank));
-  nb::list dims;
-  for (std::size_t i = 0; i < rank; ++i) {
-    if (sizes[i] >= 0)
-      dims.append(sizes[i]);
-    else if (names[i] != nullptr && names[i][0] != '\0')
-      dims.append(nb::str(names[i]));
+nb::object to_python(int type, const std::optional<Dims>& dims) {
+  if (!dims) return nb::make_tuple(type, nb::none());
+  nb::list each;
+  for (const Dim& dim : *dims) {
+    if (dim.known())
+      each.append(dim.size);
+    else if (!dim.symbol.empty())
+      each.append(nb::str(dim.symbol.c_str()));
     else
-      dims.append(nb::none());
+      each.append(nb::none());
   }
-  return nb::make_tuple(type, nb::tuple(dims));
+  return nb::make_tuple(type, nb::tuple(each));
 }
 
-nb::list read_inputs(const Api* api, abi::ShapeInferContext* context) {
-  std::size_t count = 0;
-  check(api, abi::ShapeInferGetInputCount(api, context, &count));
+nb::list read_inputs(const Shapes& shapes) {
   nb::list inputs;
-  for (std::size_t i = 0; i < count; ++i) {
-    abi::TensorInfo* info = nullptr;
-    check(api, abi::ShapeInferGetInputTypeShape(api, context, i, &info));
-    inputs.append(to_python(api, info));  // owned by the context
-  }
+  for (std::size_t i = 0; i < shapes.input_count(); ++i)
+    inputs.append(to_python(shapes.type(i), shapes.input(i)));
   return inputs;
 }
 
-void set_dims(const Api* api, abi::TensorInfo* info, nb::handle dims) {
-  std::vector<std::int64_t> sizes;
-  std::vector<std::string> names;
+std::optional<Dims> from_python(nb::handle dims) {
+  if (dims.is_none()) return std::nullopt;
+  Dims found;
   for (nb::handle dim : dims) {
-    const bool number = PyLong_Check(dim.ptr());
-    sizes.push_back(number ? nb::cast<std::int64_t>(dim) : -1);
-    names.push_back(nb::isinstance<nb::str>(dim) ? nb::cast<std::string>(dim) : "");
+    if (PyLong_Check(dim.ptr()))
+      found.emplace_back(nb::cast<std::int64_t>(dim));
+    else
+      found.emplace_back(nb::isinstance<nb::str>(dim) ? nb::cast<std::string>(dim) : std::string());
   }
-  std::vector<const char*> pointers;
-  for (const std::string& name : names) pointers.push_back(name.c_str());
-  check(api, abi::SetDimensions(api, info, sizes.data(), sizes.size()));
-  check(api, abi::SetSymbolicDimensions(api, info, pointers.data(), pointers.size()));
-}
-
-void set_output(const Api* api, abi::ShapeInferContext* context, std::size_t index, nb::handle output) {
-  abi::TensorInfo* info = nullptr;
-  check(api, abi::CreateTensorInfo(api, &info));
-  struct Release {
-    const Api* api;
-    abi::TensorInfo* info;
-    ~Release() { abi::ReleaseTensorInfo(api, info); }
-  } release{api, info};
-  const int type = nb::cast<int>(output[0]);
-  nb::object dims = output[1];
-  if (type != 0) check(api, abi::SetTensorElementType(api, info, type));
-  if (!dims.is_none()) set_dims(api, info, dims);
-  check(api, abi::ShapeInferSetOutputTypeShape(api, context, index, info));
+  return found;
 }
 
 std::string summary_of(const nb::python_error& error) {
@@ -87,9 +57,10 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
   if (!Py_IsInitialized()) return nullptr;
   const HoldGil gil;
   try {
+    Shapes shapes(api, context, {});
     std::size_t index = 0;
-    for (nb::handle output : call_python(op.infer, read_inputs(api, context))) {
-      if (!output.is_none()) set_output(api, context, index, output);
+    for (nb::handle output : call_python(op.infer, read_inputs(shapes))) {
+      if (!output.is_none()) shapes.output(index, from_python(output[1]), nb::cast<int>(output[0]));
       ++index;
     }
   } catch (nb::python_error& error) {

@@ -15,9 +15,7 @@ struct Scale {
   static constexpr const char* name = "Scale";
   float factor;
   explicit Scale(const Node& node) : factor(node.attribute("factor", 1.0f)) {}
-  static void infer(Shapes& shapes) {
-    if (auto x = shapes.input(0)) shapes.output(0, *x);
-  }
+  static void infer(Shapes& shapes) { shapes.output(0, shapes.input(0)); }
   void compute(Input<T> x, Output<T> y) const {
     T* to = y.allocate(x.shape());
     for (T each : x) *to++ = static_cast<T>(factor * static_cast<float>(each));
@@ -95,9 +93,7 @@ struct Upper {
 // Elements of any type, and where the type of an output comes from.
 struct Copy {
   static constexpr const char* name = "Copy";
-  static void infer(Shapes& shapes) {
-    if (auto x = shapes.input(0)) shapes.output(0, *x, shapes.type(0));
-  }
+  static void infer(Shapes& shapes) { shapes.output(0, shapes.input(0), shapes.type(0)); }
   void compute(Input<Any> x, Output<Any> y) const {
     const std::size_t width =
         x.type() == element_type<double> || x.type() == element_type<std::int64_t> ? 8 : 4;

@@ -45,6 +45,34 @@ class Node {
     return find<T>(key).value_or(std::move(otherwise));
   }
 
+  // The same, where the node has it.
+  template <typename T>
+  std::optional<T> find(const char* key) const {
+    if constexpr (std::is_same_v<T, std::int64_t> || std::is_same_v<T, bool>) {
+      std::int64_t value = 0;
+      if (!present(api_, abi::GetAttributeInt(api_, info_, key, &value))) return std::nullopt;
+      return static_cast<T>(value);
+    } else if constexpr (std::is_same_v<T, float>) {
+      float value = 0;
+      if (!present(api_, abi::GetAttributeFloat(api_, info_, key, &value))) return std::nullopt;
+      return value;
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      std::size_t size = 0;
+      if (!present(api_, abi::GetAttributeString(api_, info_, key, nullptr, &size)) && size == 0)
+        return std::nullopt;
+      return read_string(
+          api_, [&](char* out, std::size_t* n) { return abi::GetAttributeString(api_, info_, key, out, n); });
+    } else if constexpr (std::is_same_v<T, std::vector<std::int64_t>>) {
+      return numbers<std::int64_t>(key, abi::GetAttributeInts);
+    } else if constexpr (std::is_same_v<T, std::vector<float>>) {
+      return numbers<float>(key, abi::GetAttributeFloats);
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+      return texts(key);
+    } else {
+      return tensor<T>(key);
+    }
+  }
+
   std::size_t input_count() const {
     std::size_t count = 0;
     check(api_, abi::KernelInfoGetInputCount(api_, info_, &count));
@@ -78,33 +106,6 @@ class Node {
   int minor_release() const { return minor_release_; }  // of ONNX Runtime: 32 for 1.32
 
  private:
-  template <typename T>
-  std::optional<T> find(const char* key) const {
-    if constexpr (std::is_same_v<T, std::int64_t> || std::is_same_v<T, bool>) {
-      std::int64_t value = 0;
-      if (!present(api_, abi::GetAttributeInt(api_, info_, key, &value))) return std::nullopt;
-      return static_cast<T>(value);
-    } else if constexpr (std::is_same_v<T, float>) {
-      float value = 0;
-      if (!present(api_, abi::GetAttributeFloat(api_, info_, key, &value))) return std::nullopt;
-      return value;
-    } else if constexpr (std::is_same_v<T, std::string>) {
-      std::size_t size = 0;
-      if (!present(api_, abi::GetAttributeString(api_, info_, key, nullptr, &size)) && size == 0)
-        return std::nullopt;
-      return read_string(
-          api_, [&](char* out, std::size_t* n) { return abi::GetAttributeString(api_, info_, key, out, n); });
-    } else if constexpr (std::is_same_v<T, std::vector<std::int64_t>>) {
-      return numbers<std::int64_t>(key, abi::GetAttributeInts);
-    } else if constexpr (std::is_same_v<T, std::vector<float>>) {
-      return numbers<float>(key, abi::GetAttributeFloats);
-    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
-      return texts(key);
-    } else {
-      return tensor<T>(key);
-    }
-  }
-
   template <typename Number, typename Slot>
   std::optional<std::vector<Number>> numbers(const char* key, const Slot& slot) const {
     std::size_t size = 0;

@@ -9,9 +9,7 @@
 //
 //     explicit Scale(const ort_ops::Node& node) : factor(node.attribute("factor", 1.0f)) {}
 //
-//     static void infer(ort_ops::Shapes& shapes) {
-//       if (auto x = shapes.input(0)) shapes.output(0, *x);
-//     }
+//     static void infer(ort_ops::Shapes& shapes) { shapes.output(0, shapes.input(0)); }
 //     void compute(ort_ops::Input<T> x, ort_ops::Output<T> y) const {
 //       T* to = y.allocate(x.shape());
 //       for (T each : x) *to++ = factor * each;

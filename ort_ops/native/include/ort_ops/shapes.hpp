@@ -77,15 +77,22 @@ class Shapes {
   }
   float attribute(const char* key, float otherwise) const { return read(key, abi::kFloat, otherwise); }
 
-  // Says what an output is, and its element type where that is Any. Of structs of one name ONNX Runtime asks
-  // the first: what is said has to hold for all of their element types.
-  void output(std::size_t index, const Dims& dims, int type = 0) {
+  // Says what an output is, as far as it is known, and its element type where that is Any. Of structs of one
+  // name ONNX Runtime asks the first: what is said has to hold for all of their element types.
+  void output(std::size_t index, const std::optional<Dims>& dims, int type = 0) {
+    const int own = index < output_types_.size() && output_types_[index] != 0 ? output_types_[index] : type;
+    if (!dims && own == 0) return;
     abi::TensorInfo* info = nullptr;
     check(api_, abi::CreateTensorInfo(api_, &info));
     auto release = [this](abi::TensorInfo* each) { abi::ReleaseTensorInfo(api_, each); };
     const std::unique_ptr<abi::TensorInfo, decltype(release)> owned(info, release);
-    const int own = index < output_types_.size() && output_types_[index] != 0 ? output_types_[index] : type;
     if (own != 0) check(api_, abi::SetTensorElementType(api_, info, own));
+    if (dims) set_dims(info, *dims);
+    check(api_, abi::ShapeInferSetOutputTypeShape(api_, context_, index, info));
+  }
+
+ private:
+  void set_dims(abi::TensorInfo* info, const Dims& dims) const {
     std::vector<std::int64_t> sizes;
     std::vector<const char*> names;
     for (const Dim& dim : dims) {
@@ -94,10 +101,8 @@ class Shapes {
     }
     check(api_, abi::SetDimensions(api_, info, sizes.data(), sizes.size()));
     check(api_, abi::SetSymbolicDimensions(api_, info, names.data(), names.size()));
-    check(api_, abi::ShapeInferSetOutputTypeShape(api_, context_, index, info));
   }
 
- private:
   bool fits(const std::vector<int>& inputs) const {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const int own = type(i);
