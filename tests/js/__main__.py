@@ -13,11 +13,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from mylinear import MyLinear
+from mylinear.export import export
 from tests.js.browser import answer_in_browser, find_chromium
 from tests.js.cases import Case, answer_in_python, make_cases
 from tests.js.judge import Judgement, judge
 
 SOURCE = Path(__file__).parent
+EXAMPLE = SOURCE.parents[1] / "examples" / "node" / "run_linear.mjs"
 HOME = SOURCE.parents[1] / "build" / "js"  # where make test-js has installed the packages
 PACKAGES = ("onnxruntime-node", "onnxruntime-web")
 
@@ -28,12 +33,13 @@ def main() -> int:
     if missing or chromium is None:
         print("\n".join(f"error: {what}" for what in missing), file=sys.stderr)
         return 3
-    for name in ("answer.js", "node.js", "page.html"):
-        shutil.copy(SOURCE / name, HOME)  # Node looks for packages beside a file and above it
+    for path in (SOURCE / "answer.js", SOURCE / "node.js", SOURCE / "page.html", EXAMPLE):
+        shutil.copy(path, HOME)  # Node looks for packages beside a file and above it
     with tempfile.TemporaryDirectory() as folder:
         cases = make_cases(Path(folder))
         try:
             found = answer(cases, Path(folder), chromium)
+            run_example(Path(folder))
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 3
@@ -67,6 +73,23 @@ def _answer_in_node(package: str, folder: Path) -> dict[str, Any]:
     if done.returncode != 0 or not out.exists():
         raise RuntimeError(f"node with {package} exited with {done.returncode}:\n{done.stderr[-2000:]}")
     return dict(json.loads(out.read_text()))
+
+
+def run_example(folder: Path) -> None:
+    """Run the program that newcomers copy; raises RuntimeError where it answers otherwise than PyTorch."""
+    torch.manual_seed(0)
+    model = MyLinear(1, 1, dtype=torch.float64).eval()
+    x = torch.tensor([[1.5], [-2.0], [1e300]], dtype=torch.float64)
+    export(model, folder / "line.onnx", example=x)
+    command = ["node", EXAMPLE.name, folder / "line.onnx", *(repr(each) for each in x.flatten().tolist())]
+    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=180, check=False)
+    with torch.no_grad():
+        expected = model(x).flatten().tolist()
+    answers = [float(line) for line in done.stdout.split()]
+    apart = [abs(a - b) / abs(b) for a, b in zip(answers, expected, strict=False)]
+    if done.returncode != 0 or len(answers) != len(expected) or max(apart) > 1e-15:
+        raise RuntimeError(f"{EXAMPLE.name} answers {answers}, PyTorch {expected}; {done.stderr[-2000:]}")
+    print(f"{EXAMPLE.name} answers as PyTorch")
 
 
 def tell(cases: Sequence[Case], found: dict[str, Any]) -> int:

@@ -127,8 +127,9 @@ class Library {
 
   // The domains as one ONNX Runtime sees them: a process may have two.
   const Domains& domains_for(const abi::Api* api, int minor_release) const {
-    Domains& domains = made_[api];
-    if (!domains.empty()) return domains;
+    const auto found = made_.find(api);
+    if (found != made_.end()) return found->second;
+    Domains domains;
     for (const Entry& entry : entries_) {
       abi::CustomOpDomain*& domain = domains[entry.domain];
       if (domain == nullptr) check(api, abi::CreateCustomOpDomain(api, entry.domain.c_str(), &domain));
@@ -136,7 +137,7 @@ class Library {
           new Registration{entry.callbacks, api, minor_release, entry.name, overloads_of(entry)};
       check(api, abi::CustomOpDomainAdd(api, domain, &registration->callbacks));
     }
-    return domains;
+    return made_[api] = std::move(domains);
   }
 
   std::string operators_of(const std::string& domain) const {
