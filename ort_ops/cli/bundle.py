@@ -18,6 +18,16 @@ def bundle(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
     library: Libraries = None,
     parity: Annotated[Path | None, typer.Option(help="Golden answers: what ort-ops record wrote.")] = None,
+    triton: Annotated[
+        Path | None, typer.Option(help="Write a model repository for Triton, too, into this folder.")
+    ] = None,
+    triton_root: Annotated[
+        str | None, typer.Option(help="That folder's path on the server, where it is another.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=0, help="Requests that Triton may batch; 0 for none.")] = 0,
+    delay_us: Annotated[int, typer.Option(min=0, help="Microseconds that a request may wait.")] = 0,
+    instances: Annotated[int, typer.Option(min=1, help="Sessions that Triton makes.")] = 1,
+    gpu: Annotated[bool, typer.Option("--gpu", help="They are on GPUs.")] = False,
 ) -> None:
     """Put what a deployment needs into one folder, for ort-ops replay to check before anything is loaded."""
     manifest = deploy.bundle(file, out, libraries=library or (), golden=parity)
@@ -25,5 +35,16 @@ def bundle(
     say(f"wrote {out}: {len(manifest.files)} files, {size} bytes")
     for each in manifest.needs:
         say(f"{each.op}: {each.nodes} node{'s' if each.nodes != 1 else ''}, by {each.by}")
+    if triton is not None:
+        made = deploy.write_triton(
+            deploy.open_bundle(out),
+            triton,
+            root=triton_root,
+            max_batch=max_batch,
+            delay_us=delay_us,
+            instances=instances,
+            gpu=gpu,
+        )
+        say(f"wrote {made}")
     if manifest.golden is None:
         say("no golden answers: ort-ops replay can check the files, and nothing else")

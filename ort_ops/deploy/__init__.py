@@ -6,5 +6,6 @@
 from .bundling import bundle
 from .manifest import Manifest, Needs
 from .opening import Bundle, open_bundle
+from .triton import write_triton
 
-__all__ = ["Bundle", "Manifest", "Needs", "bundle", "open_bundle"]
+__all__ = ["Bundle", "Manifest", "Needs", "bundle", "open_bundle", "write_triton"]
