@@ -66,7 +66,7 @@ class Folded:
         """
         tensors = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor)]
         if any(tensor in self._dependent for tensor in tensors) or not _repeats(func):
-            self.depend(result)
+            self.depend((result, tensors if _writes(func) else ()))
             return result
         try:
             own = self._compute(func, given)
@@ -124,9 +124,15 @@ def _remember(kept: Any, tree: Any) -> None:
 
 
 def _repeats(func: Any) -> bool:
-    """Tell whether an operation gives the same each time, and is one of torch's own."""
+    """Tell whether an operation gives the same each time, writes into nothing, and is one of torch's own."""
     tags = getattr(func, "tags", None)
-    return tags is not None and torch.Tag.nondeterministic_seeded not in tags
+    return tags is not None and torch.Tag.nondeterministic_seeded not in tags and not _writes(func)
+
+
+def _writes(func: Any) -> bool:
+    """Tell whether an operation writes into what it is given: the model's own tensors must stay as they are."""
+    schema = getattr(func, "_schema", None)
+    return schema is None or bool(schema.is_mutable)
 
 
 def _copies(func: Any) -> bool:

@@ -122,6 +122,29 @@ def test_places_of_equal_elements_are_nothing_to_be_said_of(tmp_path: Path) -> N
     assert check(model, path, uniform(6, 12) - 1).verdict is Verdict.CANNOT_SAY
 
 
+class Counting(nn.Module):
+    """Writes into a buffer that no input reaches, beside a table that is folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = linear()
+        self.register_buffer("count", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        table = torch.outer(torch.arange(30.0), 10000 ** (-torch.arange(8.0) / 8)).cos()
+        return self.l(x) * table
+
+
+def test_a_model_that_writes_into_its_buffers_is_left_as_it_was(tmp_path: Path) -> None:
+    model = Counting().eval()
+    path = exported(model, (uniform(30, 8),), tmp_path / "model.onnx", dynamo=False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert check(model, path, uniform(30, 8)).verdict is Verdict.EQUAL
+    assert locate(model, path, uniform(30, 8)).node is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 class Scaled(nn.Module):
     """Tensors that are neither parameters nor buffers."""
 
