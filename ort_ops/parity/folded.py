@@ -130,7 +130,7 @@ def _repeats(func: Any) -> bool:
 
 
 def _writes(func: Any) -> bool:
-    """Tell whether an operation writes into what it is given: the model's own tensors must stay as they are."""
+    """Tell whether an operation writes into what it is given, which may be the model's own."""
     schema = getattr(func, "_schema", None)
     return schema is None or bool(schema.is_mutable)
 
