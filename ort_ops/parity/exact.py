@@ -8,29 +8,28 @@ is noted.
 import contextlib
 import functools
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, NodeProto, helper
+from onnx import NodeProto
 
 from ort_ops.errors import ParityError
 
+from .attributes import float_attributes
 from .constants import Known
 from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
+from .graphs import all_values, last_uses, precisions, read_tensor, reads, without_weights
 from .single import run_single
 
-__all__ = ["ExactFile", "Narrow", "Step", "read_tensor", "reads"]
+__all__ = ["ExactFile", "Narrow", "Step"]
 
 Values = Mapping[str, NDArray[Any]]
-_FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 _ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
 
 
@@ -79,14 +78,14 @@ class ExactFile:
         graph = self.model.graph
         self.inputs = [value.name or "" for value in graph.inputs if not value.is_initializer()]
         self.outputs = [value.name or "" for value in graph.outputs]
-        self.types = {value.name: value.dtype for value in _all_values(graph)}
-        self.precisions = _precisions(graph)
-        bare = _without_weights(self.model)
+        self.types = {value.name: value.dtype for value in all_values(graph)}
+        self.precisions = precisions(graph)
+        bare = without_weights(self.model)
         self._evaluator = WideEvaluator(bare, custom_ops(bare, functions, trust))
         self.nodes: list[NodeProto] = [operator.onnx_node for operator in self._evaluator.rt_nodes_]
         self._known = Known()
-        self._attributes = dict(_float_attributes(self._evaluator.rt_nodes_))
-        self._last_use = _last_uses(self.nodes, self.outputs)
+        self._attributes = dict(float_attributes(self._evaluator.rt_nodes_))
+        self._last_use = last_uses(self.nodes, self.outputs)
         for operator in self._evaluator.rt_nodes_:
             if hasattr(operator, "by_kernel"):
                 reason = (
@@ -232,115 +231,6 @@ class ExactFile:
         self.notes.setdefault(
             node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
         )
-
-
-@dataclass(frozen=True)
-class _Attribute:
-    """A floating-point attribute of a node: one number, or several."""
-
-    operator: Any
-    name: str
-    written: NDArray[Any]
-
-    @contextlib.contextmanager
-    def replaced(self, value: NDArray[Any]) -> Iterator[None]:
-        """Have the node compute with another value."""
-        own = getattr(self.operator, self.name)
-        self.set(value)
-        try:
-            yield
-        finally:
-            setattr(self.operator, self.name, own)
-
-    def set(self, value: NDArray[Any]) -> None:
-        """Have the node compute with another value from now on."""
-        setattr(self.operator, self.name, value.tolist())
-
-
-def _float_attributes(operators: Iterable[Any]) -> Iterator[tuple[str, _Attribute]]:
-    for operator in operators:
-        for attribute in operator.onnx_node.attribute:
-            if not hasattr(operator, attribute.name):
-                continue
-            kinds = {AttributeProto.FLOAT: attribute.f, AttributeProto.FLOATS: list(attribute.floats)}
-            if attribute.type in kinds:
-                written = np.asarray(kinds[attribute.type], np.float32)
-                key = f"{operator.onnx_node.name}.{attribute.name}"
-                yield key, _Attribute(operator, attribute.name, written)
-
-
-def read_tensor(tensor: ir.TensorProtocol) -> NDArray[Any]:
-    """Return a tensor's values; what lies in a file besides isn't kept in memory for the next time."""
-    if not isinstance(tensor, ir.ExternalTensor):
-        return tensor.numpy()
-    array = tensor.numpy().copy()
-    tensor.release()
-    return array
-
-
-def _all_values(graph: ir.Graph) -> Iterable[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
-
-
-def _precisions(graph: ir.Graph) -> dict[str, ir.DataType]:
-    """Return the precision of floating-point values: as the file says it, or as it comes of what it says."""
-    found = {
-        value.name or "": value.dtype
-        for value in _all_values(graph)
-        if value.dtype in _FLOATING and value.dtype
-    }
-    for node in graph:
-        to = node.attributes.get("to") if node.op_type == "Cast" else None
-        given = (found[value.name] for value in node.inputs if value is not None and value.name in found)
-        dtype = ir.DataType(to.as_int()) if to is not None else next(given, None)
-        for output in node.outputs:
-            if output.dtype is None and dtype in _FLOATING:
-                found.setdefault(output.name or "", dtype)
-    return found
-
-
-def _without_weights(model: ir.Model) -> ModelProto:
-    """Return the model with its initializers as inputs, for the evaluator to look at the nodes only."""
-    graph = model.graph
-    names = Counter(node.name for node in graph)
-    bare = onnx.GraphProto(name="graph")
-    for place, node in enumerate(graph):
-        proto = ir.to_proto(node)
-        if not node.name or names[node.name] > 1:  # by its name it is talked about
-            proto.name = f"{node.op_type}#{place}"
-        bare.node.append(proto)
-    for name in dict.fromkeys([*(value.name for value in graph.inputs), *graph.initializers]):
-        bare.input.append(onnx.ValueInfoProto(name=name))
-    bare.output.extend(onnx.ValueInfoProto(name=value.name) for value in graph.outputs)
-    imports = [helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
-    functions = [ir.to_proto(function) for function in model.functions.values()]
-    return helper.make_model(bare, opset_imports=imports, functions=functions)
-
-
-def reads(node: NodeProto) -> Iterable[str]:
-    """Give the names that a node reads, those that graphs inside of it read included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inner in graph.node:
-                yield from reads(inner)
-            yield from (output.name for output in graph.output)
-
-
-def _last_uses(nodes: Sequence[NodeProto], kept: Iterable[str]) -> list[list[str]]:
-    """Return for each node the names that nothing reads after it."""
-    last: dict[str, int] = {}
-    for place, node in enumerate(nodes):
-        for name in (*reads(node), *node.output):
-            last[name] = place
-    found: list[list[str]] = [[] for _ in nodes]
-    for name, place in last.items():
-        if name and name not in set(kept):
-            found[place].append(name)
-    return found
 
 
 def _is_wide(value: Any) -> bool:

@@ -14,8 +14,9 @@ from ort_ops.errors import ParityError
 from ort_ops.model import read_model
 from ort_ops.selection import Prefer
 
-from .exact import ExactFile, read_tensor
+from .exact import ExactFile
 from .folded import Constant
+from .graphs import read_tensor
 from .inputs import make_inputs
 from .original import ExactModel, check_mode
 from .sample import Given, Sample, bind, take_sample

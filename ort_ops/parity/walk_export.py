@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from .counterparts import Counterparts
-from .exact import ExactFile, Step, reads
+from .exact import ExactFile, Step
 from .export_side import ExportSide
+from .graphs import reads
 from .report import Row
 from .sample import Sample
 from .subject import Subject

@@ -6,7 +6,8 @@ from typing import Literal
 
 from onnx import NodeProto
 
-from .exact import ExactFile, reads
+from .exact import ExactFile
+from .graphs import reads
 from .report import Row
 from .verdict import Verdict
 

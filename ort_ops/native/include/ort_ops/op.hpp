@@ -36,184 +36,19 @@
 // and attributes. The first that fits a node runs it.
 #pragma once
 
-#include <array>
 #include <cstddef>
-#include <cstdlib>
-#include <cstring>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <optional>
-#include <string>
-#include <tuple>
+#include <exception>
 #include <type_traits>
-#include <utility>
-#include <vector>
 
 #include "ort_ops/context.hpp"
 #include "ort_ops/library.hpp"
 #include "ort_ops/node.hpp"
 #include "ort_ops/packed.hpp"
 #include "ort_ops/shapes.hpp"
+#include "ort_ops/signature.hpp"
 #include "ort_ops/tensor.hpp"
 
 namespace ort_ops::detail {
-
-enum class Role { kInput, kOutput, kContext };
-
-// What a parameter of compute declares.
-struct Formal {
-  Role role;
-  int type;
-  int characteristic;
-  Memory memory;
-};
-
-template <typename Parameter>
-struct Declares {
-  static_assert(sizeof(Parameter) == 0,
-                "compute takes Input<T>, std::optional<Input<T>>, Inputs<T>, Output<T>, OptionalOutput<T>, "
-                "Outputs<T> and const Context&");
-};
-template <typename T, Memory kMemory>
-struct Declares<Input<T, kMemory>> {
-  static constexpr Formal value{Role::kInput, element_type<T>, abi::kRequired, kMemory};
-};
-template <typename T, Memory kMemory>
-struct Declares<std::optional<Input<T, kMemory>>> {
-  static constexpr Formal value{Role::kInput, element_type<T>, abi::kOptional, kMemory};
-};
-template <typename T>
-struct Declares<std::vector<Input<T>>> {
-  static constexpr Formal value{Role::kInput, element_type<T>, abi::kVariadic, Memory::kDevice};
-};
-template <typename T>
-struct Declares<Output<T>> {
-  static constexpr Formal value{Role::kOutput, element_type<T>, abi::kRequired, Memory::kDevice};
-};
-template <typename T>
-struct Declares<OptionalOutput<T>> {
-  static constexpr Formal value{Role::kOutput, element_type<T>, abi::kOptional, Memory::kDevice};
-};
-template <typename T>
-struct Declares<std::vector<Output<T>>> {
-  static constexpr Formal value{Role::kOutput, element_type<T>, abi::kVariadic, Memory::kDevice};
-};
-template <>
-struct Declares<Context> {
-  static constexpr Formal value{Role::kContext, 0, abi::kRequired, Memory::kDevice};
-};
-
-// The run of one node, from which compute's arguments are made.
-struct Call {
-  const abi::Api* api;
-  abi::KernelContext* context;
-  const Context& ours;
-  std::size_t input_count, output_count;
-
-  Call(const abi::Api* a, abi::KernelContext* c, const Context& o) : api(a), context(c), ours(o) {
-    check(api, abi::GetInputCount(api, context, &input_count));
-    check(api, abi::GetOutputCount(api, context, &output_count));
-  }
-  const abi::Value* input(std::size_t index) const {
-    const abi::Value* value = nullptr;
-    if (index < input_count) check(api, abi::GetInput(api, context, index, &value));
-    return value;
-  }
-};
-
-template <typename Parameter>
-struct Make;
-template <typename T, Memory kMemory>
-struct Make<Input<T, kMemory>> {
-  static Input<T, kMemory> from(const Call& call, std::size_t index) {
-    const abi::Value* value = call.input(index);
-    if (value == nullptr) fail("input ", index, " is absent; expected a tensor");
-    return Input<T, kMemory>(call.api, value);
-  }
-};
-template <typename T, Memory kMemory>
-struct Make<std::optional<Input<T, kMemory>>> {
-  static std::optional<Input<T, kMemory>> from(const Call& call, std::size_t index) {
-    const abi::Value* value = call.input(index);
-    if (value == nullptr) return std::nullopt;
-    return Input<T, kMemory>(call.api, value);
-  }
-};
-template <typename T>
-struct Make<std::vector<Input<T>>> {
-  static std::vector<Input<T>> from(const Call& call, std::size_t index) {
-    std::vector<Input<T>> rest;
-    for (; index < call.input_count; ++index) rest.push_back(Make<Input<T>>::from(call, index));
-    return rest;
-  }
-};
-template <typename T>
-struct Make<Output<T>> {
-  static Output<T> from(const Call& call, std::size_t index) {
-    return Output<T>(call.api, call.context, index);
-  }
-};
-template <typename T>
-struct Make<OptionalOutput<T>> {
-  static OptionalOutput<T> from(const Call& call, std::size_t index) {
-    return OptionalOutput<T>(call.api, index < call.output_count ? call.context : nullptr, index);
-  }
-};
-template <typename T>
-struct Make<std::vector<Output<T>>> {
-  static std::vector<Output<T>> from(const Call& call, std::size_t index) {
-    std::vector<Output<T>> rest;
-    for (; index < call.output_count; ++index) rest.emplace_back(call.api, call.context, index);
-    return rest;
-  }
-};
-template <>
-struct Make<Context> {
-  static const Context& from(const Call& call, std::size_t) { return call.ours; }
-};
-
-template <typename Op, typename... Parameters>
-struct Signature {
-  static constexpr std::array<Formal, sizeof...(Parameters)> formals{
-      Declares<std::remove_cv_t<std::remove_reference_t<Parameters>>>::value...};
-
-  // The place among the inputs, or the outputs, of the formal at `index` in the signature.
-  static constexpr std::size_t place(std::size_t index) {
-    std::size_t place = 0;
-    for (std::size_t i = 0; i < index; ++i) place += formals[i].role == formals[index].role ? 1 : 0;
-    return place;
-  }
-  static constexpr std::size_t count(Role role) {
-    std::size_t count = 0;
-    for (const Formal& formal : formals) count += formal.role == role ? 1 : 0;
-    return count;
-  }
-  static constexpr Formal nth(Role role, std::size_t wanted) {
-    for (std::size_t i = 0; i < formals.size(); ++i)
-      if (formals[i].role == role && place(i) == wanted) return formals[i];
-    return formals[0];
-  }
-
-  static void run(const Op& op, const Call& call) {
-    run(op, call, std::make_index_sequence<sizeof...(Parameters)>());
-  }
-
- private:
-  template <std::size_t... kIndex>
-  static void run(const Op& op, const Call& call, std::index_sequence<kIndex...>) {
-    op.compute(Make<std::remove_cv_t<std::remove_reference_t<Parameters>>>::from(call, place(kIndex))...);
-  }
-};
-
-template <typename Op, typename Method>
-struct SignatureOf {
-  static_assert(sizeof(Op) == 0, "compute is a const method that returns void");
-};
-template <typename Op, typename Base, typename... Parameters>
-struct SignatureOf<Op, void (Base::*)(Parameters...) const> {
-  using type = Signature<Op, Parameters...>;
-};
 
 // What a struct may have besides its name.
 template <typename Op, typename = void>

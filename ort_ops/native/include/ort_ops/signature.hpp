@@ -1,0 +1,151 @@
+// What an operator has, read off the parameters of its compute, and the arguments of a call.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <optional>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "ort_ops/context.hpp"
+#include "ort_ops/tensor.hpp"
+
+namespace ort_ops::detail {
+
+enum class Role { kInput, kOutput, kContext };
+
+// What a parameter of compute declares.
+struct Formal {
+  Role role;
+  int type;
+  int characteristic;
+  Memory memory;
+};
+
+// The run of one node, from which compute's arguments are made.
+struct Call {
+  const abi::Api* api;
+  abi::KernelContext* context;
+  const Context& ours;
+  std::size_t input_count, output_count;
+
+  Call(const abi::Api* a, abi::KernelContext* c, const Context& o) : api(a), context(c), ours(o) {
+    check(api, abi::GetInputCount(api, context, &input_count));
+    check(api, abi::GetOutputCount(api, context, &output_count));
+  }
+  const abi::Value* input(std::size_t index) const {
+    const abi::Value* value = nullptr;
+    if (index < input_count) check(api, abi::GetInput(api, context, index, &value));
+    return value;
+  }
+};
+
+// What a parameter of compute declares, and how its argument is made; `index` is its place among the inputs,
+// or among the outputs.
+template <typename P>
+struct Parameter {
+  static_assert(sizeof(P) == 0,
+                "compute takes Input<T>, std::optional<Input<T>>, Inputs<T>, Output<T>, OptionalOutput<T>, "
+                "Outputs<T> and const Context&");
+};
+template <typename T, Memory kMemory>
+struct Parameter<Input<T, kMemory>> {
+  static constexpr Formal formal{Role::kInput, element_type<T>, abi::kRequired, kMemory};
+  static Input<T, kMemory> from(const Call& call, std::size_t index) {
+    const abi::Value* value = call.input(index);
+    if (value == nullptr) fail("input ", index, " is absent; expected a tensor");
+    return Input<T, kMemory>(call.api, value);
+  }
+};
+template <typename T, Memory kMemory>
+struct Parameter<std::optional<Input<T, kMemory>>> {
+  static constexpr Formal formal{Role::kInput, element_type<T>, abi::kOptional, kMemory};
+  static std::optional<Input<T, kMemory>> from(const Call& call, std::size_t index) {
+    const abi::Value* value = call.input(index);
+    if (value == nullptr) return std::nullopt;
+    return Input<T, kMemory>(call.api, value);
+  }
+};
+template <typename T>
+struct Parameter<std::vector<Input<T>>> {
+  static constexpr Formal formal{Role::kInput, element_type<T>, abi::kVariadic, Memory::kDevice};
+  static std::vector<Input<T>> from(const Call& call, std::size_t index) {
+    std::vector<Input<T>> rest;
+    for (; index < call.input_count; ++index) rest.push_back(Parameter<Input<T>>::from(call, index));
+    return rest;
+  }
+};
+template <typename T>
+struct Parameter<Output<T>> {
+  static constexpr Formal formal{Role::kOutput, element_type<T>, abi::kRequired, Memory::kDevice};
+  static Output<T> from(const Call& call, std::size_t index) {
+    return Output<T>(call.api, call.context, index);
+  }
+};
+template <typename T>
+struct Parameter<OptionalOutput<T>> {
+  static constexpr Formal formal{Role::kOutput, element_type<T>, abi::kOptional, Memory::kDevice};
+  static OptionalOutput<T> from(const Call& call, std::size_t index) {
+    return OptionalOutput<T>(call.api, index < call.output_count ? call.context : nullptr, index);
+  }
+};
+template <typename T>
+struct Parameter<std::vector<Output<T>>> {
+  static constexpr Formal formal{Role::kOutput, element_type<T>, abi::kVariadic, Memory::kDevice};
+  static std::vector<Output<T>> from(const Call& call, std::size_t index) {
+    std::vector<Output<T>> rest;
+    for (; index < call.output_count; ++index) rest.emplace_back(call.api, call.context, index);
+    return rest;
+  }
+};
+template <>
+struct Parameter<Context> {
+  static constexpr Formal formal{Role::kContext, 0, abi::kRequired, Memory::kDevice};
+  static const Context& from(const Call& call, std::size_t) { return call.ours; }
+};
+
+template <typename Op, typename... Parameters>
+struct Signature {
+  static constexpr std::array<Formal, sizeof...(Parameters)> formals{
+      Parameter<std::remove_cv_t<std::remove_reference_t<Parameters>>>::formal...};
+
+  // The place among the inputs, or the outputs, of the formal at `index` in the signature.
+  static constexpr std::size_t place(std::size_t index) {
+    std::size_t place = 0;
+    for (std::size_t i = 0; i < index; ++i) place += formals[i].role == formals[index].role ? 1 : 0;
+    return place;
+  }
+  static constexpr std::size_t count(Role role) {
+    std::size_t count = 0;
+    for (const Formal& formal : formals) count += formal.role == role ? 1 : 0;
+    return count;
+  }
+  static constexpr Formal nth(Role role, std::size_t wanted) {
+    for (std::size_t i = 0; i < formals.size(); ++i)
+      if (formals[i].role == role && place(i) == wanted) return formals[i];
+    return formals[0];
+  }
+
+  static void run(const Op& op, const Call& call) {
+    run(op, call, std::make_index_sequence<sizeof...(Parameters)>());
+  }
+
+ private:
+  template <std::size_t... kIndex>
+  static void run(const Op& op, const Call& call, std::index_sequence<kIndex...>) {
+    op.compute(
+        Parameter<std::remove_cv_t<std::remove_reference_t<Parameters>>>::from(call, place(kIndex))...);
+  }
+};
+
+template <typename Op, typename Method>
+struct SignatureOf {
+  static_assert(sizeof(Op) == 0, "compute is a const method that returns void");
+};
+template <typename Op, typename Base, typename... Parameters>
+struct SignatureOf<Op, void (Base::*)(Parameters...) const> {
+  using type = Signature<Op, Parameters...>;
+};
+
+}  // namespace ort_ops::detail
