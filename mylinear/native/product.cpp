@@ -94,7 +94,7 @@ Product<T>::Product(const Node& node, const T* weight, std::int64_t in, std::int
                     bool has_bias)
     : gemm_(make_gemm<T>(node, has_bias)) {
   const bool constant = weight != nullptr && (bias != nullptr || !has_bias);
-  if (!constant || in * out < kPackedFrom) return;
+  if (!constant || in * out < kPackedFrom || !Packed::is_there(node)) return;
   const std::int64_t count = std::clamp<std::int64_t>(in * out / kBlock, 1, kMostBlocks);
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t first = part(out, i, count), rows = part(out, i + 1, count) - first;

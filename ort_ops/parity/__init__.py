@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from .ci import annotate, to_junit, to_markdown
 from .compare import Difference, compare
+from .digest import digest
 from .report import Report, Row
 from .tolerance import Arithmetic, arithmetic_of, dot_error
 from .verdict import ExitCode, Verdict, exit_code
 
 if TYPE_CHECKING:
     from .checking import check
-    from .golden import digest, read_recorded
+    from .golden import read_recorded
     from .locating import Located, locate
     from .recording import record
     from .replaying import replay
@@ -28,7 +29,6 @@ _LAZY = {
     "LEVELS": "runs",
     "Located": "locating",
     "NodeRow": "walks",
-    "digest": "golden",
     "read_recorded": "golden",
     "record": "recording",
     "replay": "replaying",

@@ -1,11 +1,9 @@
 """The file of golden answers: what is in it, and how it is read, with NumPy alone."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -15,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ort_ops.errors import ParityError
 
-__all__ = ["FORMAT", "Manifest", "Recorded", "digest", "read_recorded", "tensor_entry"]
+__all__ = ["FORMAT", "Manifest", "Recorded", "read_recorded", "tensor_entry"]
 
 FORMAT = 1
 Array = NDArray[Any]
@@ -72,12 +70,6 @@ class Recorded:
                 apart = np.abs(before.astype(np.float64) - after.astype(np.float64))
                 found.append(f"{name} differs by up to {np.nanmax(apart, initial=0.0):.3g}")
         return found
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensor_entry(array: Array) -> tuple[str, list[int]]:

@@ -17,8 +17,9 @@ from torch import nn
 from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
+from .digest import digest
 from .export_side import ExportSide
-from .golden import FORMAT, Manifest, digest, tensor_entry
+from .golden import FORMAT, Manifest, tensor_entry
 from .judge import NARROWER
 from .report import Report
 from .runtime_side import RoundingBounds, golden_outputs

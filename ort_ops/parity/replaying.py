@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
-from .golden import Recorded, digest, read_recorded
+from .digest import digest
+from .golden import Recorded, read_recorded
 from .judge import Golden, judge_output
 from .report import Report, Row, worst_rows
 from .runs import Setting, make_run

@@ -25,6 +25,7 @@ PACKAGES = (
     "onnxruntime",
     "pytest",
     "pytest-xdist",
+    "safetensors",
 )
 DECLARED = re.compile(r"[\w-]+")
 

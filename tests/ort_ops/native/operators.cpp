@@ -142,7 +142,7 @@ struct Products {
   explicit Products(const Node& node)
       : gemm(node, "Gemm", 13, {{"T", element_type<float>}},
              {{"transA", 0}, {"transB", 1}, {"alpha", 1.0f}, {"beta", 1.0f}}, 2, 1) {
-    if (auto weight = node.constant<float>(1))
+    if (auto weight = node.constant<float>(1); weight && Packed::is_there(node))
       packed.emplace(
           node, "Gemm", 13, element_type<float>, std::vector<BuiltIn::Attribute>{{"transB", 1}},
           std::vector<PackedConstant>{{weight->data(), weight->size() * sizeof(float), weight->shape()}});

@@ -19,6 +19,7 @@ from ort_ops.errors import RegistrationError
 
 from .build import build, run
 
+RELEASE = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 HERE = Path(__file__).parent
 Session = Callable[..., onnxruntime.InferenceSession]
 
@@ -115,9 +116,7 @@ def test_attributes_of_every_kind_are_read(session: Session) -> None:
         session(model_of(node, [], [("y", 8)]))
 
 
-@pytest.mark.skipif(
-    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 25), reason="ONNX Runtime 1.25 gives lists"
-)
+@pytest.mark.skipif(RELEASE < (1, 25), reason="ONNX Runtime 1.25 gives lists")
 def test_a_list_of_strings_is_read(session: Session) -> None:
     node = helper.make_node("ListOfStrings", [], ["y"], domain="test.native", each=["a", "", "ü"])
     assert session(model_of(node, [], [("y", 8)])).run(None, {})[0].tolist() == ["a", "", "ü"]
@@ -135,9 +134,7 @@ def test_strings_go_in_and_come_out(session: Session) -> None:
     assert made.run(None, {"x": np.array(["abc", "", "Zü"], object)})[0].tolist() == ["ABC", "", "Zü"]
 
 
-@pytest.mark.skipif(
-    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 22), reason="a computed type needs 1.22"
-)
+@pytest.mark.skipif(RELEASE < (1, 22), reason="a computed type needs 1.22")
 @pytest.mark.parametrize(("name", "dtype"), [("int64", np.int64), ("float", np.float32)])
 def test_elements_may_be_of_any_type(session: Session, name: str, dtype: type) -> None:
     made = session(f"g ({name}[n] x) => ({name}[n] y) {{ y = n.Copy (x) }}")
@@ -171,7 +168,8 @@ def test_built_in_operators_are_invoked_and_packed(session: Session) -> None:
     model = parse(graph)
     model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
     x = np.arange(12).reshape(4, 3).astype(np.float32)
-    for y in session(model).run(None, {"x": x}):
+    packed = RELEASE >= (1, 23)  # before, there are no sessions inside of kernels
+    for y in session(model).run(None if packed else ["y"], {"x": x}):
         np.testing.assert_array_equal(y, x @ weight.T)
 
 
@@ -188,7 +186,7 @@ def test_built_in_operators_are_invoked_and_packed(session: Session) -> None:
     ],
 )
 def test_no_exception_escapes(session: Session, how: int, text: str) -> None:
-    graph = f"g (float[n, m] x) => (float[n, m] y) {{ [here] y = n.Fail <how = {how}> (x) }}"
+    graph = f"g (float[n, m] x) => (float[n, m] y) {{ y = n.Fail <how = {how}> (x) }}"
     with pytest.raises(Exception, match=text):
         session(graph).run(None, {"x": np.ones((2, 0), np.float32)})
 

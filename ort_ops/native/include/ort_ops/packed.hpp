@@ -60,6 +60,10 @@ struct PackedConstant {
 
 class Packed {
  public:
+  // Whether it can be made. Up to release 1.22 ONNX Runtime's Python module keeps an environment of its own,
+  // and a second one in the process is an error.
+  static bool is_there(const Node& node) { return node.minor_release() >= 23; }
+
   // One input is variable, the first; `constants` are those behind it, in order. All, and the one output, are
   // of element type `type`. It runs in the thread that calls it, and several threads may: see parallel_for.
   Packed(const Node& node, const char* name, int opset, int type,
