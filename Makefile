@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Interpreters for test-pythons; without any, python3.12 to python3.14 where the PATH has them.
 PYTHONS ?=
 JS := build/js
-NATIVE := $(shell find ort_ops/native mylinear/native examples -name '*.cpp' -o -name '*.hpp')
+NATIVE := $(shell find ort_ops/native mylinear/native -name '*.cpp' -o -name '*.hpp')
+CPP := $(NATIVE) $(shell find examples tests -name '*.cpp')
 
 .PHONY: setup demo test lint format bench soak clean
 .PHONY: test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js
@@ -34,12 +35,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: setup
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(NATIVE)
+	$(BIN)/clang-format -i $(CPP)
 
 bench: setup
 	$(BIN)/python -m benchmarks.op_overhead

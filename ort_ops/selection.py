@@ -14,6 +14,7 @@ from typing import Literal
 from . import _bridge
 from .errors import RegistrationError
 from .kernel import set_select_hook
+from .libraries import Library
 from .model import Model
 from .registry import Op, Overload, find_ops, registered_ops, split_name
 
@@ -48,6 +49,27 @@ class Plan:
         kept = tuple((name, overload) for name, overload in self.overloads if name not in model.functions)
         left = {name: why for name, _ in self.overloads if name in model.functions}
         return Plan(kept, {**self.reasons, **left})
+
+    def without_libraries(self, libraries: Mapping[str, Library], *, asked: bool) -> "Plan":
+        """Return the plan in which the domains of libraries are left to them.
+
+        Raises RegistrationError for a kernel in one that was ``asked`` for.
+        """
+        kept, reasons = [], dict(self.reasons)
+        for (domain, name), overload in self.overloads:
+            library = libraries.get(domain)
+            if library is None:
+                kept.append(((domain, name), overload))
+                continue
+            both = f"domain {domain!r} is taken by {library.path}"
+            if asked:
+                raise RegistrationError(
+                    f"{domain}::{name} was asked for as the Python kernel {overload.op.kernel.where}, but "
+                    f"{both}, and ONNX Runtime takes a domain from one library: leave it out of ops= for the "
+                    "library's, or don't register the library for Python's"
+                )
+            reasons[domain, name] = both
+        return Plan(tuple(kept), reasons)
 
     def by_domain(self) -> dict[str, list[_bridge.Op]]:
         """Return what the bridge registers."""

@@ -13,7 +13,7 @@ from .asynchronous import ErrorText, answering, outlive
 from .errors import KernelError, ProviderError, RegistrationError
 from .failures import error_of
 from .functions import function_ops
-from .libraries import Library, libraries_in
+from .libraries import libraries_in
 from .model import Node, read_model
 from .providers import session_providers
 from .registry import CPU, Op
@@ -106,7 +106,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         plan = plan_for(self._model, names, prefer, ops, others)
         plan = Plan(plan.overloads, {**refused, **plan.reasons})
         self._libraries = libraries_in(sess_options, self._model.opsets)
-        plan = _without_those_of(self._libraries, plan, asked=ops is not None)
+        plan = plan.without_libraries(self._libraries, asked=ops is not None)
         arguments = (providers, provider_options, disabled_optimizers)
         try:
             self._create(path_or_bytes, sess_options, plan, arguments)
@@ -284,25 +284,6 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         if len(there) == 1 or not known:
             return there
         return sorted({part.ep_name for part in self.get_provider_graph_assignment_info()})
-
-
-def _without_those_of(libraries: Mapping[str, Library], plan: Plan, *, asked: bool) -> Plan:
-    """Leave the domains of libraries to them; a kernel in one that was ``asked`` for can't be had."""
-    kept, reasons = [], dict(plan.reasons)
-    for (domain, name), overload in plan.overloads:
-        library = libraries.get(domain)
-        if library is None:
-            kept.append(((domain, name), overload))
-            continue
-        both = f"domain {domain!r} is taken by {library.path}"
-        if asked:
-            raise RegistrationError(
-                f"{domain}::{name} was asked for as the Python kernel {overload.op.kernel.where}, but "
-                f"{both}, and ONNX Runtime takes a domain from one library: leave it out of ops= for the "
-                "library's, or don't register the library for Python's"
-            )
-        reasons[domain, name] = both
-    return Plan(tuple(kept), reasons)
 
 
 def _add_reasons(error: Exception, reasons: Mapping[tuple[str, str], str]) -> None:

@@ -54,7 +54,8 @@ class Bundle:
         if self.manifest.golden is None:
             raise BundleError(f"{self.folder} has no golden answers; ort-ops bundle --parity adds them")
         golden = self.folder / self.manifest.golden
-        return parity.replay(golden, self.model, providers, libraries=self.libraries)
+        digests = {self.folder / name: sha256 for name, sha256 in self.manifest.files.items()}
+        return parity.replay(golden, self.model, providers, libraries=self.libraries, digests=digests)
 
 
 def open_bundle(folder: str | os.PathLike[str]) -> Bundle:

@@ -101,8 +101,10 @@ class ExactFile:
 
     def weight(self, name: str) -> NDArray[Any]:
         """Return an initializer as it is computed with: widened, or what was meant by a small constant."""
-        array = self.written(name)
-        return widened(array) if name in self.parameters else read_constant(array, self._known)
+        return self._as_read(name, self.written(name))
+
+    def _as_read(self, name: str, written: NDArray[Any]) -> NDArray[Any]:
+        return widened(written) if name in self.parameters else read_constant(written, self._known)
 
     def constants(self) -> tuple[list[str], list[str]]:
         """Return the constants that are no weights: those read otherwise than written, and those not read.
@@ -111,10 +113,12 @@ class ExactFile:
         """
         read, unread = [], []
         for name in (*self.model.graph.initializers, *self._attributes):
-            if name in self.parameters or not is_narrow(self.written(name)):
+            if name in self.parameters:
                 continue
             written = self.written(name)
-            if not np.array_equal(self.weight(name), widened(written), equal_nan=True):
+            if not is_narrow(written):
+                continue
+            if not np.array_equal(self._as_read(name, written), widened(written), equal_nan=True):
                 read.append(name)
             elif not is_simple(written, self._known):
                 unread.append(name)

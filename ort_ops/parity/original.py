@@ -202,7 +202,8 @@ class _Wide(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = pytree.tree_map(self._widened, (args, dict(kwargs or {})))
+        passed = (args, dict(kwargs or {}))
+        given = pytree.tree_map(self._widened, passed)
         self._numbers.update(leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, float))
         try:
             result = func(*given[0], **given[1])
@@ -218,7 +219,7 @@ class _Wide(TorchDispatchMode):
             self._notes.setdefault(str(func), "its kernel computes in float32")
         result = pytree.tree_map_only(Tensor, _wide, result)
         if self._folded is not None:
-            result = self._folded.take(func, (args, dict(kwargs or {})), result)
+            result = self._folded.take(func, passed, result)
         if self._seen is not None:
             tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
             self._seen(func, given, tensors)

@@ -35,7 +35,8 @@ def plant_in(
     base: the output as it is. least: no smaller change is tried. finds: whether the output with a fault in it
     is called wrong.
     """
-    for plant in (*(_in_weight(file, weight) for weight in _weights(file)), _in_result(name)):
+    in_weights = (_in_weight(file, weight) for weight in _weights(file))
+    for plant in itertools.chain(in_weights, (_in_result(name),)):
 
         def planted(step: float, plant: _Plant = plant) -> tuple[Array, float]:
             output = file.run(feed, **plant(step))[name]

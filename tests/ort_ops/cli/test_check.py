@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +15,7 @@ pytest.importorskip("typer")
 
 import torch
 
-from ort_ops.cli import main
+from .conftest import Cli
 
 MODULE = """
 import torch
@@ -47,17 +46,10 @@ def inputs():
 made = build()
 """
 
-Cli = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def cli(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Run a command in a folder with a module of models and their model.onnx.
-
-    Returns exit code, stdout and stderr.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+@pytest.fixture(name="cli")
+def _cli(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Have a module of models and their model.onnx in the folder, too."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     (tmp_path / "parity_models.py").write_text(MODULE)
     monkeypatch.delitem(sys.modules, "parity_models", raising=False)
@@ -65,14 +57,7 @@ def cli(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     exec(MODULE, namespace)
     free = {"dynamic_shapes": ({0: "batch"},), "input_names": ["x"], "output_names": ["y"]}
     namespace["export"](namespace["build"](), (torch.ones(2, 8),), "model.onnx", verbose=False, **free)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return run
+    return cli
 
 
 def test_check_exits_with_0_for_equal_and_1_for_wrong(cli: Cli) -> None:

@@ -1,15 +1,15 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("typer")
 
-from ort_ops.cli import main
 from tests.ort_ops.models import builtin, function, model, node, tensor
+
+from .conftest import Cli
 
 KERNELS = """
 from numpy import float32
@@ -19,22 +19,6 @@ import ort_ops
 @ort_ops.onnx_op("test.domain::Op")
 def kernel(x: NDArray[float32]): ...
 """
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run a command in a folder of its own; return exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return run
 
 
 @pytest.fixture
@@ -47,7 +31,7 @@ def file(tmp_path: Path) -> str:
     return "model.onnx"
 
 
-def test_a_table_of_what_is_there(cli: Run, file: str) -> None:
+def test_a_table_of_what_is_there(cli: Cli, file: str) -> None:
     code, out, err = cli("inspect", file)
     assert (code, err) == (0, "")
     assert [line.rstrip() for line in out.splitlines()] == [
@@ -71,28 +55,28 @@ def test_a_table_of_what_is_there(cli: Run, file: str) -> None:
     ]
 
 
-def test_a_module_brings_its_kernels(cli: Run, file: str, tmp_path: Path) -> None:
+def test_a_module_brings_its_kernels(cli: Cli, file: str, tmp_path: Path) -> None:
     (tmp_path / "my_kernels.py").write_text(KERNELS)
     code, out, _ = cli("inspect", file, "--module", "my_kernels", "--module", "json", "--provider", "cpu")
     assert code == 0
     assert "kernel my_kernels.kernel" in out
 
 
-def test_a_file_brings_no_code_to_run(cli: Run, file: str, tmp_path: Path) -> None:
+def test_a_file_brings_no_code_to_run(cli: Cli, file: str, tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     for name in ("test/domain.py", "test/__init__.py", "model.py", "Op.py"):
         (tmp_path / name).write_text(f"raise SystemExit({name!r})")
     assert cli("inspect", file)[0] == 0
 
 
-def test_json_is_what_is_found(cli: Run, file: str) -> None:
+def test_json_is_what_is_found(cli: Cli, file: str) -> None:
     code, out, _ = cli("inspect", "--json", file)
     found = json.loads(out)
     assert (code, found["runnable"]) == (0, False)
     assert [nodes["runner"] for nodes in found["custom"]] == ["nobody", "function body", "nobody"]
 
 
-def test_prefer_body_is_passed_on(cli: Run, file: str) -> None:
+def test_prefer_body_is_passed_on(cli: Cli, file: str) -> None:
     import ort_ops
 
     @ort_ops.onnx_op("test.domain::Two")
@@ -102,7 +86,7 @@ def test_prefer_body_is_passed_on(cli: Run, file: str) -> None:
     assert 'function body, prefer="body"' in cli("inspect", file, "--prefer", "body")[1]
 
 
-def test_a_model_without_custom_nodes(cli: Run, tmp_path: Path) -> None:
+def test_a_model_without_custom_nodes(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "plain.onnx").write_bytes(model([builtin("Neg", ["x"], ["y"])], [tensor("x", shape=[])]))
     code, out, _ = cli("inspect", "plain.onnx")
     assert code == 0
@@ -112,7 +96,7 @@ def test_a_model_without_custom_nodes(cli: Run, tmp_path: Path) -> None:
     assert "output  y     float32  any" in out
 
 
-def test_names_in_a_file_are_neither_markup_nor_escape_sequences(cli: Run, tmp_path: Path) -> None:
+def test_names_in_a_file_are_neither_markup_nor_escape_sequences(cli: Cli, tmp_path: Path) -> None:
     nasty = model([node("[red]Op\x1b[2J", ["[/]"])], [tensor("[/]")])
     (tmp_path / "nasty.onnx").write_bytes(nasty)
     code, out, _ = cli("inspect", "nasty.onnx")
@@ -133,7 +117,7 @@ def test_names_in_a_file_are_neither_markup_nor_escape_sequences(cli: Run, tmp_p
     ],
 )
 def test_what_could_not_run_exits_with_3(
-    cli: Run, file: str, tmp_path: Path, arguments: list[str], error: str
+    cli: Cli, file: str, tmp_path: Path, arguments: list[str], error: str
 ) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     (tmp_path / "failing.py").write_text("1 / 0")
@@ -153,13 +137,13 @@ def test_what_could_not_run_exits_with_3(
         ["dance"],
     ],
 )
-def test_wrong_usage_exits_with_4(cli: Run, arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_4(cli: Cli, arguments: list[str]) -> None:
     code, _, err = cli(*arguments)
     assert code == 4
     assert "Error" in err
 
 
-def test_help_names_the_commands(cli: Run) -> None:
+def test_help_names_the_commands(cli: Cli) -> None:
     code, out, _ = cli("--help")
     assert code == 0
     assert "inspect" in out

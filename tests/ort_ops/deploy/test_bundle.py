@@ -14,7 +14,7 @@ import pytest
 from onnx import external_data_helper, helper, numpy_helper
 
 import mylinear
-from ort_ops import deploy
+from ort_ops import deploy, parity
 from ort_ops.errors import BundleError, ModelError
 
 LIBRARY = Path(mylinear.get_library_path())
@@ -187,7 +187,7 @@ def test_nothing_of_an_altered_bundle_is_loaded(made: Path) -> None:
     assert "is altered" in done.stderr
     assert not trace.exists()
     manifest = json.loads((made / "manifest.json").read_text())
-    manifest["files"][PLACED] = deploy.bundling.parity.digest(made / PLACED)
+    manifest["files"][PLACED] = parity.digest(made / PLACED)
     (made / "manifest.json").write_text(json.dumps(manifest))
     subprocess.run([sys.executable, "-c", program, made], capture_output=True)
     assert trace.exists()  # so loading it would have been seen
