@@ -12,10 +12,8 @@ namespace mylinear {
 namespace {
 
 using ort_ops::BFloat16;
-using ort_ops::BuiltIn;
 using ort_ops::Context;
 using ort_ops::Dims;
-using ort_ops::element_type;
 using ort_ops::fail;
 using ort_ops::Float16;
 using ort_ops::Input;
@@ -148,12 +146,9 @@ struct OnCuda {
   static constexpr const char* name = "MYLINEAR";
   static constexpr const char* provider = "CUDAExecutionProvider";
 
-  BuiltIn gemm_;
+  Gemm<T> gemm_;
 
-  explicit OnCuda(const Node& node)
-      : gemm_(node, "Gemm", 13, {{"T", element_type<T>}},
-              {{"transA", 0}, {"transB", 1}, {"alpha", 1.0f}, {"beta", 1.0f}}, node.has_input(2) ? 3 : 2, 1) {
-  }
+  explicit OnCuda(const Node& node) : gemm_(node, node.has_input(2)) {}
 
   static void infer(Shapes& shapes) { infer_shapes(shapes); }
 
@@ -162,12 +157,8 @@ struct OnCuda {
     const Sizes sizes = sizes_of(x.shape(), weight.shape(), bias ? bias->shape() : Shape());
     T* to = allocate(y, x, sizes);
     if (sizes.rows == 0 || sizes.out == 0) return;
-    const auto from = context.wrap(x.data(), {sizes.rows, sizes.in});
-    const auto result = context.wrap(to, {sizes.rows, sizes.out});
-    if (bias)
-      gemm_(context, {from.value(), weight.value(), bias->value()}, {result.value()});
-    else
-      gemm_(context, {from.value(), weight.value()}, {result.value()});
+    const Operand<const T> plus = bias ? Operand<const T>{bias->data(), bias->value()} : Operand<const T>{};
+    gemm_(context, sizes, {x.data()}, {weight.data(), weight.value()}, plus, {to});
   }
 };
 

@@ -14,24 +14,16 @@
 namespace mylinear {
 namespace {
 
-using ort_ops::BuiltIn;
 using ort_ops::Context;
 using ort_ops::element_type;
 using ort_ops::Node;
 using ort_ops::Packed;
-using ort_ops::Shape;
 
 // Sizes found by measuring: benchmarks/results/native_kernels.md.
 constexpr std::int64_t kPackedFrom = 128 * 128;  // elements of a weight: below, calling anything costs more
 constexpr std::int64_t kBlock = 1 << 18;         // elements of a weight that one thread goes through
 constexpr std::int64_t kMostBlocks = 16;
 constexpr std::int64_t kRows = 128;  // of x that are worth reading a block for
-
-template <typename T>
-BuiltIn make_gemm(const Node& node, bool has_bias) {
-  return BuiltIn(node, "Gemm", 13, {{"T", element_type<T>}},
-                 {{"transA", 0}, {"transB", 1}, {"alpha", 1.0f}, {"beta", 1.0f}}, has_bias ? 3 : 2, 1);
-}
 
 // The first of `count` things for part `index` of `parts`.
 std::int64_t part(std::int64_t count, std::int64_t index, std::int64_t parts) {
@@ -92,7 +84,7 @@ CONVERT(float, ort_ops::BFloat16)
 template <typename T>
 Product<T>::Product(const Node& node, const T* weight, std::int64_t in, std::int64_t out, const T* bias,
                     bool has_bias)
-    : gemm_(make_gemm<T>(node, has_bias)) {
+    : gemm_(node, has_bias) {
   const bool constant = weight != nullptr && (bias != nullptr || !has_bias);
   if (!constant || in * out < kPackedFrom || !Packed::is_there(node)) return;
   const std::int64_t count = std::clamp<std::int64_t>(in * out / kBlock, 1, kMostBlocks);
@@ -111,7 +103,7 @@ void Product<T>::operator()(const Context& context, const Sizes& sizes, Operand<
   if (sizes.rows == 1 && sizes.in * sizes.out < kPackedFrom)
     times_vector(sizes, x.data, weight.data, bias.data, y.data);
   else if (sizes.rows == 1 || blocks_.empty())
-    by_one_operator(context, sizes, x, weight, bias, y);
+    gemm_(context, sizes, x, weight, bias, y);
   else
     by_blocks(context, sizes, x.data, y.data);
 }
@@ -144,24 +136,6 @@ void Product<T>::by_blocks(const Context& context, const Sizes& sizes, const T* 
   const auto tasks = static_cast<std::size_t>(blocks * chunks);
   if (tasks == 1) return run(0);
   context.parallel_for(tasks, run);
-}
-
-template <typename T>
-void Product<T>::by_one_operator(const Context& context, const Sizes& sizes, Operand<const T> x,
-                                 Operand<const T> weight, Operand<const T> bias, Operand<T> y) const {
-  std::vector<ort_ops::Wrapped> made;
-  made.reserve(4);
-  const auto value_of = [&](auto operand, const Shape& shape) {
-    if (operand.value != nullptr || operand.data == nullptr)
-      return const_cast<ort_ops::abi::Value*>(operand.value);
-    made.push_back(context.wrap(operand.data, shape));
-    return made.back().value();
-  };
-  const auto* from = value_of(x, {sizes.rows, sizes.in});
-  const auto* by = value_of(weight, {sizes.out, sizes.in});
-  auto* to = value_of(y, {sizes.rows, sizes.out});
-  if (bias.data == nullptr) return gemm_(context, {from, by}, {to});
-  gemm_(context, {from, by, value_of(bias, {sizes.out})}, {to});
 }
 
 template class Product<float>;

@@ -93,12 +93,9 @@ void register_selected(const Api* api, int minor_release, abi::SessionOptions* o
 }
 
 abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base) noexcept {
-  const auto* api = static_cast<const Api*>(base->GetApi(abi::kApiVersion));
-  if (api == nullptr) {
-    const auto* oldest = static_cast<const Api*>(base->GetApi(1));
-    return abi::CreateStatus(oldest, abi::kNotImplemented,
-                             "ort_ops needs ONNX Runtime 1.17 or newer; install a newer onnxruntime");
-  }
+  abi::Status* too_old = nullptr;
+  const Api* api = find_api(base, &too_old);
+  if (api == nullptr) return too_old;
   const HoldGil gil;
   try {
     register_selected(api, minor_of(base->GetVersionString()), options);

@@ -27,6 +27,15 @@
 
 namespace ort_ops {
 
+// The API of ONNX Runtime 1.17 and newer; null for an older one, and a status that says so.
+inline const abi::Api* find_api(const abi::ApiBase* base, abi::Status** too_old) {
+  const auto* api = static_cast<const abi::Api*>(base->GetApi(abi::kApiVersion));
+  if (api == nullptr)
+    *too_old = abi::CreateStatus(static_cast<const abi::Api*>(base->GetApi(1)), abi::kNotImplemented,
+                                 "these operators need ONNX Runtime 1.17 or newer; install a newer one");
+  return api;
+}
+
 // The 32 of "1.32.0".
 inline int minor_of(const char* release) {
   const char* dot = std::strchr(release, '.');
@@ -104,11 +113,9 @@ class Library {
   }
 
   abi::Status* add_to(abi::SessionOptions* options, const abi::ApiBase* base) const noexcept {
-    const auto* api = static_cast<const abi::Api*>(base->GetApi(abi::kApiVersion));
-    if (api == nullptr) {
-      const auto* oldest = static_cast<const abi::Api*>(base->GetApi(1));
-      return abi::CreateStatus(oldest, abi::kNotImplemented, "this library needs ONNX Runtime 1.17 or newer");
-    }
+    abi::Status* too_old = nullptr;
+    const abi::Api* api = find_api(base, &too_old);
+    if (api == nullptr) return too_old;
     return guarded(api, [&] {
       const std::lock_guard<std::mutex> lock(mutex_);
       for (const auto& [name, domain] : domains_for(api, minor_of(base->GetVersionString())))
