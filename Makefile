@@ -21,14 +21,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	$(PIP) install --constraint constraints.txt --upgrade pip
 	$(PIP) install --constraint constraints.txt torch
 	$(PIP) install --constraint constraints.txt --build-constraint constraints.txt \
-	    --editable '.[cpu,torch,cli,report,test,dev]'
+	    --editable '.[cpu,torch,cli,report,ray,test,dev]'
 	touch $@
 
 demo: setup
 	$(BIN)/mylinear demo
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import onnxruntime
 
 from ort_ops import parity
 from ort_ops.errors import BundleError
-from ort_ops.parity import Report
+from ort_ops.parity import Recorded, Report
 from ort_ops.session import InferenceSession
 
 from .manifest import Manifest, read_manifest
@@ -51,11 +51,23 @@ class Bundle:
 
         Raises BundleError where the bundle has none.
         """
-        if self.manifest.golden is None:
-            raise BundleError(f"{self.folder} has no golden answers; ort-ops bundle --parity adds them")
-        golden = self.folder / self.manifest.golden
+        golden = self._golden()
         digests = {self.folder / name: sha256 for name, sha256 in self.manifest.files.items()}
         return parity.replay(golden, self.model, providers, libraries=self.libraries, digests=digests)
+
+    def golden_answers(self) -> Recorded:
+        """Return the golden answers; raises BundleError where there are none, or those of other files."""
+        golden = parity.read_recorded(self._golden())
+        digests = {Path(name).name: sha256 for name, sha256 in self.manifest.files.items()}
+        for name, recorded in golden.manifest.files.items():
+            if digests.get(name) != recorded:
+                raise BundleError(f"{self.folder} has golden answers of another {name}")
+        return golden
+
+    def _golden(self) -> Path:
+        if self.manifest.golden is None:
+            raise BundleError(f"{self.folder} has no golden answers; ort-ops bundle --parity adds them")
+        return self.folder / self.manifest.golden
 
 
 def open_bundle(folder: str | os.PathLike[str]) -> Bundle:

@@ -17,10 +17,10 @@ from .verdict import ExitCode, Verdict, exit_code
 
 if TYPE_CHECKING:
     from .checking import check
-    from .golden import read_recorded
+    from .golden import Recorded, read_recorded
     from .locating import Located, locate
     from .recording import record
-    from .replaying import replay
+    from .replaying import judge_sample, replay
     from .runs import LEVELS
     from .tensors import to_torch
     from .walks import NodeRow
@@ -29,6 +29,8 @@ _LAZY = {
     "LEVELS": "runs",
     "Located": "locating",
     "NodeRow": "walks",
+    "Recorded": "golden",
+    "judge_sample": "replaying",
     "read_recorded": "golden",
     "record": "recording",
     "replay": "replaying",
@@ -44,6 +46,7 @@ __all__ = [
     "ExitCode",
     "Located",
     "NodeRow",
+    "Recorded",
     "Report",
     "Row",
     "Verdict",
@@ -54,6 +57,7 @@ __all__ = [
     "digest",
     "dot_error",
     "exit_code",
+    "judge_sample",
     "locate",
     "read_recorded",
     "record",

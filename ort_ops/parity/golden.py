@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -50,6 +50,11 @@ class Recorded:
     def feed(self, sample: int) -> dict[str, Array]:
         """Return the inputs of a sample by name."""
         return {name: self.arrays[f"{sample}/input/{name}"] for name in self.manifest.inputs}
+
+    def first(self) -> "Recorded":
+        """Return them with the first sample alone."""
+        arrays = {name: array for name, array in self.arrays.items() if name.startswith("0/")}
+        return Recorded(replace(self.manifest, samples=min(self.manifest.samples, 1)), arrays)
 
     def changes(self, other: "Recorded") -> list[str]:
         """Say in what other golden answers differ from these; nothing where they don't."""

@@ -19,7 +19,7 @@ from .judge import Golden, judge_output
 from .report import Report, Row, worst_rows
 from .runs import Setting, make_run
 
-__all__ = ["replay"]
+__all__ = ["judge_sample", "replay"]
 
 
 def replay(
@@ -49,20 +49,24 @@ def replay(
         judged, ran = [], run.ran()
         for sample in range(golden.manifest.samples):
             outputs = run.outputs(golden.feed(sample))
-            bounds = _Recorded(golden, sample)
-            judged.append(
-                [
-                    replace(
-                        judge_output(outputs[each.name], each, bounds, rule=None, on_cpu=run.on_cpu),
-                        provider=str(run.setting),
-                        ran=ran,
-                        sample=sample,
-                    )
-                    for each in bounds.outputs()
-                ]
-            )
+            found = judge_sample(golden, sample, outputs, on_cpu=run.on_cpu)
+            judged.append([replace(row, provider=str(run.setting), ran=ran) for row in found])
         rows += worst_rows(judged)
     return Report(tuple(rows), (), {**golden.manifest.versions, "onnxruntime": _runtime_version()})
+
+
+def judge_sample(
+    golden: Recorded, sample: int, outputs: Mapping[str, Any], *, on_cpu: bool
+) -> tuple[Row, ...]:
+    """Judge what a session gave for the inputs of one recorded sample, output by output.
+
+    on_cpu: whether it ran on the CPU provider, which computes in no narrower arithmetic than it is asked for.
+    """
+    bounds = _Recorded(golden, sample)
+    return tuple(
+        replace(judge_output(outputs[each.name], each, bounds, rule=None, on_cpu=on_cpu), sample=sample)
+        for each in bounds.outputs()
+    )
 
 
 def _check_files(

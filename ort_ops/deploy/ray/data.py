@@ -1,0 +1,80 @@
+"""A bundle run over a Ray dataset."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray.data
+from numpy.typing import NDArray
+
+from ort_ops.deploy.opening import open_bundle
+from ort_ops.errors import BundleError
+from ort_ops.model import read_model
+
+from .batching import check_batchable
+from .replica import Replica, Setting
+
+__all__ = ["predict"]
+
+
+def predict(
+    dataset: ray.data.Dataset,
+    folder: str | os.PathLike[str],
+    *,
+    provider: str = "cpu",
+    replicas: int = 1,
+    threads: int = 1,
+    modules: Sequence[str] = (),
+    batch_size: int = 256,
+    allow_reduced_precision: bool = False,
+    **map_batches: Any,
+) -> ray.data.Dataset:
+    """Return the dataset with the model's outputs as further columns.
+
+    dataset: with a column for each input, of its name, dtype and shape without the first dimension.
+    batch_size: rows of one run. map_batches: more of what ``Dataset.map_batches`` takes. The other arguments
+        are those of ``application``.
+
+    Nothing runs before the dataset is consumed (``write_parquet``, ``iter_batches``, ...); Ray then shows a
+    progress bar. Each replica checks the bundle's files and replays its golden answers first. What a replica
+    had when it died, Ray runs again: at least once.
+
+    Raises BundleError where the bundle is altered, has no golden answers, can't be batched, or where an
+    output has the name of an input.
+    """
+    bundle = open_bundle(folder)
+    bundle.golden_answers()
+    model = read_model(bundle.model)
+    check_batchable(model)
+    both = {value.name for value in model.inputs} & {value.name for value in model.outputs}
+    if both:
+        raise BundleError(f"{', '.join(sorted(both))} is an input and an output; expected a column for each")
+    setting = Setting(os.path.abspath(folder), provider, threads, tuple(modules), allow_reduced_precision)
+    options = {
+        "compute": ray.data.ActorPoolStrategy(size=replicas),
+        "udf_modifying_row_count": False,
+        **setting.resources,
+        **map_batches,
+    }
+    return dataset.map_batches(
+        _Predictor,
+        fn_constructor_args=(setting,),
+        batch_size=batch_size,
+        batch_format="numpy",
+        **options,
+    )
+
+
+class _Predictor:
+    """One replica, as Ray Data calls it."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._replica = Replica(setting)
+        self._replica.check(self._replica.run_each)
+        self._inputs = [value.name for value in self._replica.session.get_inputs()]
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run one batch."""
+        feed = {name: np.ascontiguousarray(batch[name]) for name in self._inputs}
+        return {**batch, **dict(zip(self._replica.names, self._replica.run(feed), strict=True))}

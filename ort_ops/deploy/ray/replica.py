@@ -1,0 +1,93 @@
+"""What every replica holds: a session of a bundle, which gives the bundle's golden answers."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnxruntime
+from numpy.typing import NDArray
+
+from ort_ops import parity
+from ort_ops.deploy.opening import open_bundle
+from ort_ops.errors import ParityError
+from ort_ops.parity import Report
+from ort_ops.providers import parse_provider
+
+__all__ = ["Feed", "Outputs", "Replica", "Setting"]
+
+Feed = Mapping[str, NDArray[Any]]
+Outputs = list[Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How replicas run a bundle.
+
+    folder: the bundle's, by a path that every node has. provider: as ``--provider`` of the commands has it.
+    threads: of one replica's session. modules: imported for the kernels that they register.
+    allow_reduced_precision: take answers that TF32 or a 16-bit type explains for right.
+    """
+
+    folder: str
+    provider: str = "cpu"
+    threads: int = 1
+    modules: Sequence[str] = ()
+    allow_reduced_precision: bool = False
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Return what Ray sets aside for one replica: a core a thread, and a GPU off the CPU provider."""
+        on_cpu = parse_provider(self.provider)[0] == "CPUExecutionProvider"
+        return {"num_cpus": self.threads, "num_gpus": 0 if on_cpu else 1}
+
+
+class Replica:
+    """A session of a bundle, whose files were checked before it was made.
+
+    Raises BundleError where a file is not what the manifest says, and where there are no golden answers.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        for module in setting.modules:
+            importlib.import_module(module)
+        bundle = open_bundle(setting.folder)
+        self._golden = bundle.golden_answers()
+        provider = parse_provider(setting.provider)
+        self._on_cpu = provider[0] == "CPUExecutionProvider"
+        self._allow_reduced_precision = setting.allow_reduced_precision
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = setting.threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = bundle.session([provider], options)
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def run(self, feed: Feed) -> Outputs:
+        """Run the model; returns all its outputs."""
+        outputs: Outputs = self.session.run(self.names, dict(feed))
+        return outputs
+
+    def run_each(self, feeds: Sequence[Feed]) -> list[Outputs]:
+        """Run the model for each of several requests."""
+        return [self.run(feed) for feed in feeds]
+
+    def check(self, *ways: Callable[[Sequence[Feed]], list[Outputs]]) -> None:
+        """Replay golden answers, in each of the ways of answering several requests.
+
+        The first time all answers, later the first one. Raises ParityError where one is wrong.
+        """
+        golden = self._golden
+        samples = range(golden.manifest.samples)
+        feeds = [golden.feed(sample) for sample in samples]
+        rows = [
+            row
+            for run in ways
+            for sample, outputs in zip(samples, run(feeds), strict=True)
+            for row in parity.judge_sample(
+                golden, sample, dict(zip(self.names, outputs, strict=True)), on_cpu=self._on_cpu
+            )
+        ]
+        report = Report(tuple(rows))
+        if report.exit_code_for(allow_reduced_precision=self._allow_reduced_precision):
+            raise ParityError(f"this replica doesn't give the bundle's golden answers:\n{report}")
+        self._golden = golden.first()
