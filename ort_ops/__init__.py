@@ -12,10 +12,11 @@ from .runtime import require_gil, require_one_runtime
 
 require_one_runtime()
 
+from .explaining import NodeRun  # noqa: E402
 from .libraries import get_cmake_dir, get_include  # noqa: E402  # only once there is a runtime to load
 from .registry import onnx_op  # noqa: E402  # only once there is a runtime to load
 from .schema import TensorType  # noqa: E402
-from .session import InferenceSession, NodeRun, get_library_path, register  # noqa: E402
+from .session import InferenceSession, get_library_path, register  # noqa: E402
 
 require_gil()  # now that the bridge is loaded
 
@@ -32,9 +33,32 @@ __all__ = [
 
 _SUBMODULES = frozenset(
     {
-        *("arrays", "asynchronous", "builtin", "cli", "compat", "deploy", "dtypes", "errors", "export"),
+        *(
+            "arrays",
+            "asynchronous",
+            "binding",
+            "builtin",
+            "cli",
+            "compat",
+            "deploy",
+            "dtypes",
+            "errors",
+            "explaining",
+            "export",
+        ),
         *("failures", "functions", "inference", "inspection", "kernel", "libraries", "model", "packing"),
-        *("parity", "providers", "registry", "runtime", "schema", "selection", "session", "values", "wire"),
+        *(
+            "parity",
+            "providers",
+            "registry",
+            "runtime",
+            "schema",
+            "selection",
+            "session",
+            "tuning",
+            "values",
+            "wire",
+        ),
     }
 )
 

@@ -6,12 +6,14 @@ ONNX Runtime carries only a text across. The exception waits here under a number
 import itertools
 import os
 import re
+import sys
 import traceback
 from collections import OrderedDict
+from typing import NoReturn
 
 from .errors import KernelError, RegistrationError, ResultError
 
-__all__ = ["DEBUG", "discard", "error_of", "fail"]
+__all__ = ["DEBUG", "discard", "error_of", "fail", "raise_failure"]
 
 DEBUG = os.environ.get("ORT_OPS_DEBUG", "0") not in ("", "0")
 """Kernels get copies of their inputs, so that a failed one's frames can be kept for a debugger, and ``out=``
@@ -99,3 +101,22 @@ def error_of(text: str) -> BaseException | None:
     error = ResultError(what) if isinstance(failure, ResultError) else KernelError(what)
     error.__cause__ = None if isinstance(failure, ResultError) else failure
     return error
+
+
+def raise_failure(error: Exception) -> NoReturn:
+    """Raise what a message of ONNX Runtime's is about, or the error as it is."""
+    text = str(error)
+    failure = error_of(text)
+    if failure is None:
+        if "takes a domain from one library" in text:
+            raise RegistrationError(f"{text}; ops=[...] limits what ort_ops registers") from error
+        if "already set in registry" in text:
+            extensions = "onnxruntime_extensions" in sys.modules
+            raise RegistrationError(
+                f"ort_ops and {'onnxruntime-extensions' if extensions else 'another library'} both register "
+                "one domain in this SessionOptions, which ONNX Runtime refuses; give the Python kernels a "
+                "domain of their own ('my.domain::Name'), or leave theirs out (ops=[...] limits what ort_ops "
+                "registers, ort_ops.compat.enable_py_op(False) what plain onnxruntime is given)"
+            ) from error
+        raise error
+    raise failure

@@ -1,29 +1,30 @@
 """Sessions of ONNX Runtime that run Python kernels, and what they say about who ran what."""
 
+import itertools
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Self
 
 import onnxruntime
 
 from . import _bridge
 from .asynchronous import ErrorText, answering, outlive
+from .binding import Binding
 from .errors import KernelError, ProviderError, RegistrationError
-from .failures import error_of
+from .explaining import NodeRun, Runners
+from .failures import raise_failure
 from .functions import function_ops
 from .libraries import libraries_in
-from .model import Node, read_model
+from .model import read_model
 from .providers import session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for
+from .tuning import Arena, Tuning, graph_options
 from .values import NO_ARRAYS, REFUSED_BY_RUN, to_numpy, to_value
 
-__all__ = ["InferenceSession", "NodeRun", "get_library_path", "register"]
+__all__ = ["InferenceSession", "get_library_path", "register"]
 
-# Domains whose operators every ONNX Runtime has kernels for.
-_BUILT_IN = frozenset({"", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc"})
+_AS_IT_COMES = Tuning(threads=0)
 
 
 def get_library_path() -> str:
@@ -42,30 +43,7 @@ def register(session_options: onnxruntime.SessionOptions, ops: Iterable[str] | N
     try:
         session_options.register_custom_ops_library(get_library_path())
     except Exception as error:
-        _raise_kernel_error(error)
-
-
-@dataclass(frozen=True)
-class NodeRun:
-    """Who runs one custom node of a session.
-
-    ``runner`` is ``"kernel"``, ``"function body"``, or ``"library"`` for an operator that something else
-    registered; ``kernel`` names the function, or the library's file; ``provider`` is the execution provider,
-    several joined by ``+`` where the nodes of a body are on several; ``reason`` says why no kernel of ours
-    runs it.
-    """
-
-    node: str
-    op: str
-    runner: str
-    provider: str
-    kernel: str = ""
-    reason: str = ""
-
-    def __str__(self) -> str:
-        who = f"{self.runner} {self.kernel}".rstrip()
-        why = f" ({self.reason})" if self.reason else ""
-        return f"{self.node} [{self.op}]: {who} on {self.provider}{why}"
+        raise_failure(error)
 
 
 class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime has no types
@@ -90,7 +68,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     def __init__(
         self,
         path_or_bytes: str | os.PathLike[str] | bytes,
-        sess_options: onnxruntime.SessionOptions | None = None,
+        sess_options: onnxruntime.SessionOptions | Tuning | None = None,
         providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
         provider_options: Sequence[dict[str, Any]] | None = None,
         *,
@@ -105,7 +83,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         others, refused = function_ops(self._model, functions, trust)
         plan = plan_for(self._model, names, prefer, ops, others)
         plan = Plan(plan.overloads, {**refused, **plan.reasons})
-        self._libraries = libraries_in(sess_options, self._model.opsets)
+        given = sess_options if isinstance(sess_options, onnxruntime.SessionOptions) else None
+        self._libraries = libraries_in(given, self._model.opsets)
         plan = plan.without_libraries(self._libraries, asked=ops is not None)
         arguments = (providers, provider_options, disabled_optimizers)
         try:
@@ -116,34 +95,76 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             # With a kernel registered the body of its operator is out of reach. A model that loads
             # without our kernels has to load with them in the process.
             fallback = plan.without_bodies(self._model, f"with its kernel the session fails: {error}")
-            if sess_options is not None or fallback.overloads == plan.overloads:
+            if given is not None or fallback.overloads == plan.overloads:
                 _add_reasons(error, plan.reasons)
                 raise
             plan = fallback
-            self._create(path_or_bytes, None, plan, arguments)
+            self._create(path_or_bytes, sess_options, plan, arguments)
         self._plan = plan
+        self._tuning = sess_options if isinstance(sess_options, Tuning) else Tuning()
+        self._run_options = self._tuning.run_options(self.get_providers())
+        self._graphs = itertools.count(1)
         self._refuse_silent_fallback(providers)
         self._types = {i.name: i.type for i in self.get_inputs()}
         self._by_values = any(t.type in REFUSED_BY_RUN for t in (*self.get_inputs(), *self.get_outputs()))
 
+    @classmethod
+    def tuned(
+        cls,
+        path_or_bytes: str | os.PathLike[str] | bytes,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+        *,
+        threads: int | None = None,
+        spinning: bool | None = None,
+        arena: Arena = "keep",
+        cuda_graph: bool = False,
+        **arguments: Any,
+    ) -> Self:
+        """Return a session that uses this machine as it is told; benchmarks/serving.py measures the choices.
+
+        threads: of each run, the calling one among them; None for the physical cores that this process may
+            use, by its affinity and its control group's quota. ONNX Runtime itself takes the machine's.
+        spinning: whether threads spin while they wait for the next node, which is faster, and takes cores
+            from all else; None for yes, unless Python kernels run on the CPU.
+        arena: ``"keep"`` the memory of the largest run for the next, ``"shrink"`` to what one run needs after
+            each, or have ``"none"`` on the CPU, where each run takes its memory from the system.
+        cuda_graph: let runs of a ``bind`` be captured as a CUDA graph and replayed. The model's nodes have to
+            be on CUDA, all of them, and shapes fixed; runs without ``bind`` go as always.
+        arguments: the other ones of this class, but for ``sess_options``.
+
+        Raises ProviderError for ``cuda_graph`` without CUDA's provider, ValueError for another ``arena``.
+        """
+        tuning = Tuning(threads, spinning, arena, cuda_graph)
+        return cls(path_or_bytes, tuning, tuning.providers(providers), **arguments)
+
+    def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> Binding:
+        """Bind inputs and outputs to arrays, NumPy's or torch's, that every ``run`` of the binding then uses.
+
+        inputs: an array for each, contiguous and of the model's dtype, on the CPU or a CUDA device. outputs:
+        likewise; None for new ones like the first input, of the shapes that a run with these inputs gives.
+
+        Raises ValueError where ONNX Runtime could not use an array as it is.
+        """
+        options = graph_options(next(self._graphs)) if self._tuning.cuda_graph else None
+        return Binding(self, inputs, outputs, options)
+
     def _create(
         self,
         model: str | os.PathLike[str] | bytes,
-        options: onnxruntime.SessionOptions | None,
+        given: onnxruntime.SessionOptions | Tuning | None,
         plan: Plan,
         arguments: tuple[Any, Any, Any],
     ) -> None:
-        self._records_assignment = options is None
-        if options is None:
-            options = onnxruntime.SessionOptions()
+        self._records_assignment = isinstance(given, Tuning | None)
+        options: Any = given
+        if self._records_assignment:
+            # ONNX Runtime's threads spin while they wait, and take the cores from a kernel's BLAS: 2.2 times
+            # the time of a NumPy product behind a MatMul on two cores, against 1.03 without spinning, which
+            # costs built-in nodes 4 % (MatMul) to 58 % (small Tanh): benchmarks/results/python_kernels.md.
+            may_spin = all(overload.provider != CPU for _, overload in plan.overloads)
+            options = (given or _AS_IT_COMES).options(may_spin=may_spin)
             # For explain(); releases that don't know the entry make nothing of it.
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-            if any(overload.provider == CPU for _, overload in plan.overloads):
-                # ONNX Runtime's threads spin while they wait, and take the cores from a kernel's BLAS:
-                # 2.2 times the time of a NumPy product behind a MatMul on two cores, against 1.03 without
-                # spinning, which costs built-in nodes 4 % (MatMul) to 58 % (small Tanh); see
-                # benchmarks/results/python_kernels.md.
-                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers, provider_options, disabled_optimizers = arguments
         _bridge.start_log()
         kernels: list[tuple[str, str, str, str, str]] = []
@@ -161,7 +182,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 enable_fallback=0,
             )
         except Exception as error:
-            _raise_kernel_error(error)
+            raise_failure(error)
         finally:
             kernels, errors = _bridge.finish_log()
         if errors:
@@ -189,27 +210,30 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     ) -> list[Any]:
         """Run the model; see ``onnxruntime.InferenceSession.run`` and this class for what it raises."""
         try:
+            run_options = run_options or self._run_options
             if self._by_values:
                 return self._run_by_values(output_names, input_feed, run_options)
             return super().run(output_names, input_feed, run_options)  # type: ignore[no-any-return]
         except Exception as error:
-            _raise_kernel_error(error)
+            raise_failure(error)
 
     def run_with_ort_values(
         self, output_names: Any, input_dict_ort_values: Any, run_options: Any = None
     ) -> Any:
         """Run with OrtValues, and with the errors of ``run``."""
         try:
-            return super().run_with_ort_values(output_names, input_dict_ort_values, run_options)
+            return super().run_with_ort_values(
+                output_names, input_dict_ort_values, run_options or self._run_options
+            )
         except Exception as error:
-            _raise_kernel_error(error)
+            raise_failure(error)
 
     def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
         """Run with bound inputs and outputs, and with the errors of ``run``."""
         try:
-            super().run_with_iobinding(iobinding, run_options)
+            super().run_with_iobinding(iobinding, run_options or self._run_options)
         except Exception as error:
-            _raise_kernel_error(error)
+            raise_failure(error)
 
     def run_async(
         self,
@@ -243,7 +267,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             finally:
                 outlive(self)
 
-        answering(lambda answer: run(names, held, answer, user_data, run_options), answered)
+        options = run_options or self._run_options
+        answering(lambda answer: run(names, held, answer, user_data, options), answered)
 
     def _run_by_values(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any) -> list[Any]:
         wanted = output_names or [output.name for output in self.get_outputs()]
@@ -254,28 +279,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
     def explain(self) -> tuple[NodeRun, ...]:
         """Say for each custom node of the model who runs it, and why no kernel does where none does."""
-        return tuple(self._explain(node) for node in self._model.nodes if self._is_custom(node))
-
-    def _is_custom(self, node: Node) -> bool:
-        if node.in_function is not None:  # the nodes of a body are what that body runs
-            return False
-        named = (*self._kernels, *((*op, "") for op in self._plan.reasons))
-        return node.domain not in _BUILT_IN or any(node.op == (d, op) for d, op, _ in named)
-
-    def _explain(self, node: Node) -> NodeRun:
-        op = f"{node.domain}::{node.op_type}"
-        made = self._kernels.get((*node.op, node.name))
-        if made is not None:
-            where, names = ("+".join(sorted(set(column))) for column in zip(*made, strict=True))
-            return NodeRun(node.name, op, "kernel", where, names)
-        reason = self._plan.reasons.get(node.op, "")
-        library = self._libraries.get(node.domain)
-        if library is not None and node.op_type in library.operators:
-            return NodeRun(node.name, op, "library", "+".join(self._assigned()), library.path, reason)
-        if node.op in self._model.functions:
-            reason = reason or "no kernel is registered for it"
-            return NodeRun(node.name, op, "function body", "+".join(self._assigned()), reason=reason)
-        return NodeRun(node.name, op, "library", "+".join(self._assigned()), reason=reason)
+        runners = Runners(self._model, self._plan, self._libraries, self._kernels, self._assigned())
+        return tuple(runners.explain())
 
     def _assigned(self) -> Sequence[str]:
         """Return the providers that built-in nodes are on, or may be on where ONNX Runtime doesn't say."""
@@ -291,22 +296,3 @@ def _add_reasons(error: Exception, reasons: Mapping[tuple[str, str], str]) -> No
     for (domain, name), reason in reasons.items():
         if name in str(error):
             error.add_note(f"{domain}::{name}: {reason}")
-
-
-def _raise_kernel_error(error: Exception) -> NoReturn:
-    """Raise what a message of ONNX Runtime's is about, or the error as it is."""
-    text = str(error)
-    failure = error_of(text)
-    if failure is None:
-        if "takes a domain from one library" in text:
-            raise RegistrationError(f"{text}; ops=[...] limits what ort_ops registers") from error
-        if "already set in registry" in text:
-            extensions = "onnxruntime_extensions" in sys.modules
-            raise RegistrationError(
-                f"ort_ops and {'onnxruntime-extensions' if extensions else 'another library'} both register "
-                "one domain in this SessionOptions, which ONNX Runtime refuses; give the Python kernels a "
-                "domain of their own ('my.domain::Name'), or leave theirs out (ops=[...] limits what ort_ops "
-                "registers, ort_ops.compat.enable_py_op(False) what plain onnxruntime is given)"
-            ) from error
-        raise error
-    raise failure

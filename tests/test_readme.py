@@ -27,7 +27,7 @@ def masked(text):
 
 
 def test_there_are_programs_to_run():
-    assert len(PROGRAMS) == README.count("```python") == 6
+    assert len(PROGRAMS) == README.count("```python\n") == 7
 
 
 @pytest.mark.parametrize(("program", "output"), PROGRAMS, ids=range(len(PROGRAMS)))

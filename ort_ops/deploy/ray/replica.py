@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import onnxruntime
 from numpy.typing import NDArray
 
 from ort_ops import parity
@@ -13,6 +12,7 @@ from ort_ops.deploy.opening import open_bundle
 from ort_ops.errors import ParityError
 from ort_ops.parity import Report
 from ort_ops.providers import parse_provider
+from ort_ops.tuning import Tuning
 
 __all__ = ["Feed", "Outputs", "Replica", "Setting"]
 
@@ -56,9 +56,7 @@ class Replica:
         provider = parse_provider(setting.provider)
         self._on_cpu = provider[0] == "CPUExecutionProvider"
         self._allow_reduced_precision = setting.allow_reduced_precision
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = setting.threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = Tuning(setting.threads, spinning=False).options()  # other replicas want the cores
         self.session = bundle.session([provider], options)
         self.names = [output.name for output in self.session.get_outputs()]
 

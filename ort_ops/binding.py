@@ -1,0 +1,123 @@
+"""A session's inputs and outputs in buffers that stay where they are: NumPy arrays or torch tensors."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from .dtypes import DType, find_dtype, from_numpy
+
+__all__ = ["Binding"]
+
+
+class _Buffer(NamedTuple):
+    """Where an array's elements are."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    pointer: int
+    device: str
+    device_id: int
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """Return what ``bind_input`` and ``bind_output`` take behind the name."""
+        # ONNX Runtime takes NumPy's types by themselves from its first release on, others by ONNX's number.
+        kind = self.dtype.numpy.type if self.dtype.numpy.isbuiltin == 1 else self.dtype.onnx
+        return self.device, self.device_id, kind, self.shape, self.pointer
+
+
+class Binding:
+    """Inputs and outputs of a session, bound once and used by every run; ``InferenceSession.bind`` makes it.
+
+    inputs, outputs: the arrays by name. Write the next inputs into those, ``run``, and read the outputs,
+    which the next run overwrites. A binding is for one thread at a time; another thread has one of its own.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any] | None = None,
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> None:
+        self._session, self._run_options = session, run_options
+        self._binding = session.io_binding()
+        self.inputs = dict(inputs)
+        ends = {end.name: end.type for end in session.get_inputs()}
+        if ends.keys() != inputs.keys():
+            raise ValueError(f"the inputs are {', '.join(inputs)}; the model's are {', '.join(ends)}")
+        buffers = {name: _checked(name, array, ends[name]) for name, array in inputs.items()}
+        for name, buffer in buffers.items():
+            self._binding.bind_input(name, *buffer.arguments)
+        self._on_cuda = any(buffer.device == "cuda" for buffer in buffers.values())
+        self.outputs = self._allocate() if outputs is None else dict(outputs)
+        for end in session.get_outputs():
+            if end.name not in self.outputs:
+                raise ValueError(f"output {end.name!r} has no array; give one for each, or none at all")
+            buffer = _checked(end.name, self.outputs[end.name], end.type)
+            self._binding.bind_output(end.name, *buffer.arguments)
+
+    def run(self) -> dict[str, Any]:
+        """Run the model on what the inputs hold now; returns ``outputs``.
+
+        Raises as ``InferenceSession.run`` does; where an output's shape depends on values, and is another
+        than that of its array, too.
+        """
+        self._run(self._run_options)
+        return self.outputs
+
+    def _run(self, run_options: onnxruntime.RunOptions | None) -> None:
+        if self._on_cuda:
+            # What was written into the inputs on torch's stream is there when ONNX Runtime reads it.
+            sys.modules["torch"].cuda.current_stream().synchronize()
+        self._session.run_with_iobinding(self._binding, run_options)
+
+    def _allocate(self) -> dict[str, Any]:
+        """Return arrays like the first input's, of the shapes that the outputs of one run have."""
+        like = next(iter(self.inputs.values()), np.empty(0))
+        ends = self._session.get_outputs()
+        for end in ends:
+            if not end.type.startswith("tensor(") or end.type == "tensor(string)":
+                raise ValueError(f"output {end.name!r} is a {end.type}, which can't be bound to a buffer")
+            self._binding.bind_output(end.name, "cpu")
+        self._run(None)
+        values = self._binding.get_outputs()
+        return {
+            end.name: _empty_like(like, tuple(value.shape()), find_dtype(end.type))
+            for end, value in zip(ends, values, strict=True)
+        }
+
+
+def _checked(name: str, array: Any, declared: str) -> _Buffer:
+    """Return an array's buffer; raises ValueError where ONNX Runtime could not use it as it is."""
+    buffer = _numpy_buffer(name, array) if isinstance(array, np.ndarray) else _torch_buffer(name, array)
+    if declared != f"tensor({buffer.dtype.ort})" or buffer.dtype.ort == "string":
+        raise ValueError(f"{name!r} is {buffer.dtype.name}; the model has a {declared}")
+    return buffer
+
+
+def _numpy_buffer(name: str, array: Any) -> _Buffer:
+    if not array.flags.c_contiguous or not array.dtype.isnative:
+        raise ValueError(f"{name!r} is not contiguous in C's order, in this machine's byte order")
+    return _Buffer(from_numpy(array.dtype), array.shape, array.ctypes.data, "cpu", 0)
+
+
+def _torch_buffer(name: str, tensor: Any) -> _Buffer:
+    if not hasattr(tensor, "data_ptr"):
+        raise ValueError(f"{name!r} is a {type(tensor).__name__}; expected a NumPy array or a torch tensor")
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name!r} is not contiguous")
+    dtype = find_dtype(str(tensor.dtype).removeprefix("torch."))
+    device = tensor.device
+    return _Buffer(dtype, tuple(tensor.shape), tensor.data_ptr(), device.type, device.index or 0)
+
+
+def _empty_like(like: Any, shape: tuple[int, ...], dtype: DType) -> Any:
+    if isinstance(like, np.ndarray):
+        return np.empty(shape, dtype.numpy)
+    if dtype.torch is None:
+        raise ValueError(f"torch has no {dtype.name}; give the outputs as NumPy arrays")
+    return like.new_empty(shape, dtype=getattr(sys.modules["torch"], dtype.torch))

@@ -1,0 +1,78 @@
+"""Who runs the custom nodes of a session, and why no kernel does where none does."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .libraries import Library
+from .model import Model, Node
+from .selection import Plan
+
+__all__ = ["NodeRun", "Runners"]
+
+# Domains whose operators every ONNX Runtime has kernels for.
+_BUILT_IN = frozenset({"", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc"})
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """Who runs one custom node of a session.
+
+    ``runner`` is ``"kernel"``, ``"function body"``, or ``"library"`` for an operator that something else
+    registered; ``kernel`` names the function, or the library's file; ``provider`` is the execution provider,
+    several joined by ``+`` where the nodes of a body are on several; ``reason`` says why no kernel of ours
+    runs it.
+    """
+
+    node: str
+    op: str
+    runner: str
+    provider: str
+    kernel: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        who = f"{self.runner} {self.kernel}".rstrip()
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.node} [{self.op}]: {who} on {self.provider}{why}"
+
+
+@dataclass(frozen=True)
+class Runners:
+    """What is known of who runs what in a session.
+
+    kernels: provider and name of the kernels that were made, by domain, operator and node. plan: which were
+    registered, and why others were not. libraries: those of C++ that the session has, by domain. assigned:
+    the providers that built-in nodes are on.
+    """
+
+    model: Model
+    plan: Plan
+    libraries: Mapping[str, Library]
+    kernels: Mapping[tuple[str, str, str], set[tuple[str, str]]]
+    assigned: Sequence[str]
+
+    def explain(self) -> Iterator[NodeRun]:
+        """Say of each custom node who runs it."""
+        return (self._explain(node) for node in self.model.nodes if self._is_custom(node))
+
+    def _is_custom(self, node: Node) -> bool:
+        if node.in_function is not None:  # the nodes of a body are what that body runs
+            return False
+        named = (*self.kernels, *((*op, "") for op in self.plan.reasons))
+        return node.domain not in _BUILT_IN or any(node.op == (d, op) for d, op, _ in named)
+
+    def _explain(self, node: Node) -> NodeRun:
+        op = f"{node.domain}::{node.op_type}"
+        made = self.kernels.get((*node.op, node.name))
+        if made is not None:
+            where, names = ("+".join(sorted(set(column))) for column in zip(*made, strict=True))
+            return NodeRun(node.name, op, "kernel", where, names)
+        reason = self.plan.reasons.get(node.op, "")
+        where = "+".join(self.assigned)
+        library = self.libraries.get(node.domain)
+        if library is not None and node.op_type in library.operators:
+            return NodeRun(node.name, op, "library", where, library.path, reason)
+        if node.op in self.model.functions:
+            reason = reason or "no kernel is registered for it"
+            return NodeRun(node.name, op, "function body", where, reason=reason)
+        return NodeRun(node.name, op, "library", where, reason=reason)

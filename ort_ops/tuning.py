@@ -1,0 +1,134 @@
+"""How a session uses the machine: threads, memory, CUDA graphs."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import onnxruntime
+
+from .errors import ProviderError
+
+__all__ = ["Arena", "Tuning", "available_cores", "graph_options"]
+
+Arena = Literal["keep", "shrink", "none"]
+Provider = str | tuple[str, dict[str, Any]]
+
+_CUDA = "CUDAExecutionProvider"
+_NO_CAPTURE = "-1"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a session is tuned; see ``InferenceSession.tuned`` for what each choice means."""
+
+    threads: int | None = None
+    spinning: bool | None = None
+    arena: Arena = "keep"
+    cuda_graph: bool = False
+
+    def __post_init__(self) -> None:
+        if self.arena not in get_args(Arena):
+            raise ValueError(f"arena={self.arena!r}; expected one of {', '.join(get_args(Arena))}")
+
+    def options(self, *, may_spin: bool = True) -> onnxruntime.SessionOptions:
+        """Return new session options; threads spin, where nothing is said of it, if they may."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = available_cores() if self.threads is None else self.threads
+        spinning = may_spin if self.spinning is None else self.spinning
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        options.enable_cpu_mem_arena = self.arena != "none"
+        return options
+
+    def providers(self, providers: Sequence[Provider] | None) -> list[Provider] | None:
+        """Return providers with the options of CUDA's; raises ProviderError where it is not among them."""
+        if not self.cuda_graph and self.arena == "keep":
+            return None if providers is None else list(providers)
+        asked = onnxruntime.get_available_providers() if providers is None else providers
+        if self.cuda_graph and not any(_name(provider) == _CUDA for provider in asked):
+            raise ProviderError(
+                f"CUDA graphs need the {_CUDA}; the providers are {', '.join(map(_name, asked))}"
+            )
+        return [self._with_options(provider) if _name(provider) == _CUDA else provider for provider in asked]
+
+    def _with_options(self, provider: Provider) -> Provider:
+        options: dict[str, Any] = {}
+        if self.cuda_graph:
+            options["enable_cuda_graph"] = "1"
+        if self.arena != "keep":
+            options["arena_extend_strategy"] = "kSameAsRequested"
+        return _name(provider), options | ({} if isinstance(provider, str) else provider[1])
+
+    def run_options(self, providers: Sequence[str]) -> onnxruntime.RunOptions | None:
+        """Return the options of each run on a session's providers; None where they are ONNX Runtime's own."""
+        entries: dict[str, str] = {}
+        if self.arena == "shrink":
+            arenas = ["cpu:0", *(["gpu:0"] if _CUDA in providers else [])]
+            entries["memory.enable_memory_arena_shrinkage"] = ";".join(arenas)
+        if self.cuda_graph:  # buffers that are given once would be captured with it
+            entries["gpu_graph_id"] = _NO_CAPTURE
+        return _run_options(entries) if entries else None
+
+
+def graph_options(number: int) -> onnxruntime.RunOptions:
+    """Return the options of runs that are captured as CUDA graph ``number``, and replayed."""
+    return _run_options({"gpu_graph_id": str(number)})
+
+
+def _run_options(entries: dict[str, str]) -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    for key, value in entries.items():
+        options.add_run_config_entry(key, value)
+    return options
+
+
+def _name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def available_cores() -> int:
+    """Return how many physical cores this process may use: by its affinity, and by its control group's quota.
+
+    ONNX Runtime itself counts those of the machine, so that a session in a container of two cores on a
+    machine of sixty-four has sixty-four threads.
+    """
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+    cores = {_siblings(cpu) for cpu in allowed}
+    return max(1, math.ceil(min(len(cores), _quota())))
+
+
+def _siblings(cpu: int) -> str:
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    return _read(path) or str(cpu)
+
+
+def _quota() -> float:
+    """Return how many cores' time the control groups grant, in version 2 or 1; infinity for no limit."""
+    least = math.inf
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = Path("/sys/fs/cgroup", "" if not controllers else "cpu")
+        for folder in (root / group.lstrip("/"), *(root / group.lstrip("/")).parents):
+            if controllers:
+                quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+            else:
+                quota, _, period = _read(folder / "cpu.max").partition(" ")
+            if quota.isdigit() and period.isdigit():  # no limit is "max" or -1
+                least = min(least, int(quota) / int(period))
+            if folder == root:
+                break
+    return least
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
