@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 import mylinear
 import ort_ops
-from benchmarks.report import Timing, alternate, environment, summarise, write
+from benchmarks.report import Timing, alternate, environment, ratio, summarise, write
 
 QUESTION = "What does MYLINEAR cost from the C++ library, and from its function body?"
 NOTE = (
@@ -106,16 +106,6 @@ def calls_for(dtype: Any, width: int, threads: int) -> dict[str, Callable[[np.nd
     return {op: runner(made) for op, made in sessions.items()}
 
 
-def ratio(seconds: dict[str, list[float]], name: str, base: str) -> tuple[str, float]:
-    """Return the ratio of medians with the quartiles of the rounds' ratios, and the ratio alone."""
-    if name not in seconds:
-        return "no such Gemm", float("nan")
-    each = np.array(seconds[name]) / np.array(seconds[base])
-    low, high = np.percentile(each, [25, 75])
-    value = float(np.median(seconds[name]) / np.median(seconds[base]))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})", value
-
-
 def main() -> None:
     rows, raw = [], []
     for dtype, threads in CASES:
@@ -129,7 +119,10 @@ def main() -> None:
                 seconds = alternate(bound, threads=threads, rounds=_ROUNDS, round_seconds=_SECONDS)
                 base = next(iter(calls))
                 timing: Timing = summarise(seconds[base])
-                cells = {name: ratio(seconds, name, base) for name in ("body", "library")}
+                cells = {
+                    name: ratio(seconds, name, base) if name in seconds else ("no such Gemm", float("nan"))
+                    for name in ("body", "library")
+                }
                 head = (np.dtype(dtype).name, str(width), str(threads), str(batch))
                 rows.append((*head, f"{base} {timing.text}", *(cell[0] for cell in cells.values())))
                 raw.append(

@@ -65,6 +65,14 @@ def summarise(seconds: Sequence[float]) -> Timing:
     return Timing(*(float(value) * 1e6 for value in np.percentile(seconds, [50, 25, 75])))
 
 
+def ratio(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> tuple[str, float]:
+    """Return the ratio of medians with the quartiles of the rounds' own ratios, and the ratio alone."""
+    each = np.array(seconds[name]) / np.array(seconds[base])
+    low, high = np.percentile(each, [25, 75])
+    value = float(np.median(seconds[name]) / np.median(seconds[base]))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})", value
+
+
 def environment(packages: Sequence[str]) -> dict[str, str]:
     """Return versions and the processor: all that a reader needs, nothing that names the machine."""
     found = {"python": platform.python_version()}

@@ -123,7 +123,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         """Return a session that uses this machine as it is told; benchmarks/serving.py measures the choices.
 
         threads: of each run, the calling one among them; None for the physical cores that this process may
-            use, by its affinity and its control group's quota. ONNX Runtime itself takes the machine's.
+            use, by its affinity and its control group's quota. ONNX Runtime itself takes the machine's, and
+            binds threads to cores that the process's affinity leaves out.
         spinning: whether threads spin while they wait for the next node, which is faster, and takes cores
             from all else; None for yes, unless Python kernels run on the CPU.
         arena: ``"keep"`` the memory of the largest run for the next, ``"shrink"`` to what one run needs after
