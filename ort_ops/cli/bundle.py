@@ -7,8 +7,9 @@ import typer
 
 from ort_ops import deploy
 
+from .arguments import check_provider, import_modules
 from .console import say
-from .options import File, Libraries
+from .options import File, Kernels, Libraries
 
 __all__ = ["bundle"]
 
@@ -18,6 +19,16 @@ def bundle(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
     library: Libraries = None,
     parity: Annotated[Path | None, typer.Option(help="Golden answers: what ort-ops record wrote.")] = None,
+    optimized: Annotated[
+        bool, typer.Option("--optimized", help="Save the graph as it is optimised for this hardware, too.")
+    ] = False,
+    provider: Annotated[
+        str | None, typer.Option(help="What that is for; cpu if not given.", parser=check_provider)
+    ] = None,
+    kernels: Kernels = None,
+    sign_key: Annotated[
+        Path | None, typer.Option(help="Sign it with this private key of an elliptic curve, a PEM file.")
+    ] = None,
     triton: Annotated[
         Path | None, typer.Option(help="Write a model repository for Triton, too, into this folder.")
     ] = None,
@@ -30,11 +41,26 @@ def bundle(
     gpu: Annotated[bool, typer.Option("--gpu", help="They are on GPUs.")] = False,
 ) -> None:
     """Put what a deployment needs into one folder, for ort-ops replay to check before anything is loaded."""
-    manifest = deploy.bundle(file, out, libraries=library or (), golden=parity)
+    if provider is not None and not optimized:
+        raise typer.BadParameter("--provider is what --optimized is for; give both")
+    import_modules(kernels or ())
+    manifest = deploy.bundle(
+        file,
+        out,
+        libraries=library or (),
+        golden=parity,
+        optimized=(provider or True) if optimized else False,
+        sign_key=sign_key,
+    )
     size = sum((out / name).stat().st_size for name in manifest.files)
     say(f"wrote {out}: {len(manifest.files)} files, {size} bytes")
     for each in manifest.needs:
         say(f"{each.op}: {each.nodes} node{'s' if each.nodes != 1 else ''}, by {each.by}")
+    if manifest.optimized is not None:
+        graph = manifest.optimized
+        say(f"{graph.model}: for ONNX Runtime {graph.onnxruntime}, {graph.provider}, this kind of processor")
+    if sign_key is not None:
+        say("signed: model.sig")
     if triton is not None:
         made = deploy.write_triton(
             deploy.open_bundle(out),

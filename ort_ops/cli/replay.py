@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ort_ops import deploy, parity
+from ort_ops.providers import parse_provider
 
 from .arguments import import_modules
 from .console import say
@@ -21,6 +22,9 @@ def replay(
     provider: Providers = None,
     library: Libraries = None,
     kernels: Kernels = None,
+    verify_key: Annotated[
+        Path | None, typer.Option(help="The public key, a PEM file, that a bundle has to be signed with.")
+    ] = None,
     allow_reduced_precision: AllowReducedPrecision = False,
     json_file: Json = None,
 ) -> int:
@@ -29,11 +33,18 @@ def replay(
         raise typer.BadParameter("a bundle has its own file and libraries; give the folder alone")
     if not golden.is_dir() and file is None:
         raise typer.BadParameter("give the ONNX file, too, or the folder of a bundle alone")
-    bundle = deploy.open_bundle(golden) if golden.is_dir() else None
+    if not golden.is_dir() and verify_key is not None:
+        raise typer.BadParameter("--verify-key is for the folder of a bundle")
+    bundle = deploy.open_bundle(golden, verify_key=verify_key) if golden.is_dir() else None
     import_modules(kernels or ())
     providers = provider or ["cpu"]
     if bundle is not None:
+        if verify_key is not None:
+            say(f"{golden}: signed with the key of {verify_key}")
         say(f"{golden}: {len(bundle.manifest.files)} files are what the manifest says")
+        for name in providers if bundle.manifest.optimized is not None else ():
+            loaded = bundle.graph([parse_provider(name)]).path.relative_to(golden)
+            say(f"{name}: a session loads {loaded}")
         report = bundle.replay(providers)
     else:
         report = parity.replay(golden, file or Path(), providers, libraries=library or ())

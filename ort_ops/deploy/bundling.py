@@ -3,20 +3,22 @@
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 
 import onnxruntime
 
 from ort_ops import parity
-from ort_ops.builtin import is_built_in
 from ort_ops.errors import BundleError
-from ort_ops.libraries import libraries_in
-from ort_ops.model import Model, read_model, weight_files
+from ort_ops.model import read_model, weight_files
+from ort_ops.registry import find_ops, split_name
 
-from .manifest import FORMAT, MANIFEST, Manifest, Needs
+from . import signature
+from .manifest import FORMAT, MANIFEST, Manifest
+from .needs import PYTHON, Needs, find_needs
+from .optimizing import optimize
 from .readme import readme
 
 __all__ = ["bundle"]
@@ -30,16 +32,21 @@ def bundle(
     *,
     libraries: Sequence[str | os.PathLike[str]] = (),
     golden: str | os.PathLike[str] | None = None,
+    optimized: bool | str = False,
+    sign_key: str | os.PathLike[str] | None = None,
 ) -> Manifest:
     """Write a model, the files with its weights, its libraries and its golden answers into a new folder.
 
     model: an ONNX file. out: the folder, which must not be there yet, or be empty; it is there whole, or not
     at all. libraries: libraries of custom operators. golden: what ``ort_ops.parity.record`` wrote for this
-    model and these libraries.
+    model and these libraries. optimized: whether to save the graph besides as ONNX Runtime optimises it on
+    this machine, for the CPU or for the provider that is named, as in ``"cuda:device_id=1"``. sign_key: a PEM
+    file with a private key to sign it all with (see ``sign``).
 
     Returns the manifest. Raises BundleError where weights lie outside of the model's folder, where two
-    libraries are of one name, and where the golden answers are another model's; ModelError for a file that is
-    no model.
+    libraries are of one name, where the golden answers are another model's, and where ONNX Runtime can't
+    optimise the graph or the key can't sign; ModelError for a file that is no model; ProviderError for a
+    provider that isn't there.
     """
     model, out = Path(model), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -54,28 +61,37 @@ def bundle(
         files[_GOLDEN] = Path(golden)
     inside = {name for name in files if name.startswith("libraries/")}
     registered = {name: files[name] for name in sorted(inside)}
-    needs = list(_needs(content, registered))
+    needs = list(find_needs(content, registered))
+    if optimized:
+        _require_kernels(needs)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as made:
         folder = Path(made, out.name)
         for name, path in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
-        name = f"model/{model.name}"
-        text = readme(name, [*registered], has_golden=golden is not None, needs=needs, inputs=content.inputs)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        graph = None
+        if optimized:
+            provider = optimized if isinstance(optimized, str) else "cpu"
+            graph = optimize(model, provider, [*registered.values()], folder)
         manifest = Manifest(
             format=FORMAT,
-            model=name,
+            model=f"model/{model.name}",
             libraries=[*registered],
             golden=_GOLDEN if golden is not None else None,
-            files={each: parity.digest(folder / each) for each in sorted([*files, "README.md"])},
+            files={},
             needs=needs,
             ir_version=content.ir_version,
             opsets=dict(content.opsets),
             versions=_versions(),
+            optimized=graph,
         )
+        text = readme(manifest, content.inputs, signed=sign_key is not None)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        manifest = replace(manifest, files=dict(_digests(folder)))
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        if sign_key is not None:
+            signature.write(folder, Path(sign_key))
         if out.exists():
             out.rmdir()
         folder.replace(out)
@@ -107,27 +123,21 @@ def _check_golden(golden: Path, files: dict[str, Path]) -> None:
         raise BundleError(f"{golden} was recorded with {', '.join(recorded)}, too; bundle them")
 
 
-def _needs(model: Model, libraries: dict[str, Path]) -> Iterator[Needs]:
-    """Give each operator that isn't ONNX Runtime's own, with who runs it."""
-    options = onnxruntime.SessionOptions()
-    owners: dict[str, tuple[str, frozenset[str]]] = {}
-    for name, path in libraries.items():
-        options.register_custom_ops_library(os.fspath(path))
-        for domain, library in libraries_in(options, model.opsets).items():
-            owners.setdefault(domain, (name, library.operators))
-    silent = [name for name in libraries if name not in {owner for owner, _ in owners.values()}]
-    counts = Counter(node.op for node in model.nodes if node.in_function is None)
-    for (domain, op), nodes in sorted(counts.items()):
-        if is_built_in((domain, op), model.opsets.get(domain)):
-            continue
-        owner, operators = owners.get(domain, ("", frozenset()))
-        if op in operators:
-            by = owner
-        elif (domain, op) in model.functions:
-            by = "function body"
-        else:  # a library that isn't on our header doesn't say what is in it
-            by = " or ".join(silent) or "Python kernel"
-        yield Needs(f"{domain}::{op}", nodes, by)
+def _require_kernels(needs: Sequence[Needs]) -> None:
+    """Raise BundleError where a Python kernel isn't registered, without which no session can be made."""
+    for each in needs:
+        if each.by == PYTHON and not find_ops(split_name(each.op)):
+            raise BundleError(
+                f"{each.op} has no kernel here, which optimising the graph needs; import the module that "
+                "registers it (--kernels), or give its library"
+            )
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    """Give the SHA-256 of every file in a folder, by its path from there."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), parity.digest(path)
 
 
 def _versions() -> dict[str, str]:

@@ -8,23 +8,14 @@ from typing import Any
 
 from ort_ops.errors import BundleError
 
-__all__ = ["FORMAT", "MANIFEST", "Manifest", "Needs", "read_manifest"]
+from .needs import Needs
+from .optimizing import Optimized
+from .processor import Processor
+
+__all__ = ["FORMAT", "MANIFEST", "Manifest", "read_manifest"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What runs the nodes of one operator that isn't ONNX Runtime's own.
-
-    by: ``"function body"``, the path of a library in the bundle, or ``"Python kernel"``, which a program that
-        opens the bundle has to register.
-    """
-
-    op: str
-    nodes: int
-    by: str
 
 
 @dataclass(frozen=True)
@@ -33,9 +24,10 @@ class Manifest:
 
     model, libraries, golden: what a session is made of, and what it is checked against; golden is None where
         there are no answers.
-    files: SHA-256 by path, of all that is in the bundle but for the manifest itself.
+    files: SHA-256 by path, of all that is in the bundle but for the manifest itself and its signature.
     needs: who runs the operators that aren't ONNX Runtime's own. ir_version, opsets: what the model asks for.
     versions: of what the bundle was made with.
+    optimized: the graph as ONNX Runtime optimised it, and for what; None where there is none.
     """
 
     format: int
@@ -47,6 +39,7 @@ class Manifest:
     ir_version: int
     opsets: Mapping[str, int]
     versions: Mapping[str, str]
+    optimized: Optimized | None = None
 
     def to_json(self) -> str:
         """Return the content of ``manifest.json``."""
@@ -65,7 +58,9 @@ def read_manifest(folder: Path) -> Manifest:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise BundleError(f"{path} is of format {found}; expected {FORMAT}")
-        manifest = Manifest(**{**content, "needs": [Needs(**each) for each in content["needs"]]})
+        needs = [Needs(**each) for each in content["needs"]]
+        optimized = _optimized(content.get("optimized"))
+        manifest = Manifest(**{**content, "needs": needs, "optimized": optimized})
         _check_types(manifest)
     except FileNotFoundError:
         raise BundleError(f"{folder} is no bundle: {MANIFEST} is missing") from None
@@ -74,10 +69,17 @@ def read_manifest(folder: Path) -> Manifest:
     for name in manifest.files:
         _refuse_outside(name)
     loaded = [manifest.model, *manifest.libraries, *([manifest.golden] if manifest.golden else [])]
+    loaded += [manifest.optimized.model] if manifest.optimized else []
     for name in loaded:
         if name not in manifest.files:
             raise BundleError(f"{path} names {name!r}, and no SHA-256 of it")
     return manifest
+
+
+def _optimized(content: dict[str, Any] | None) -> Optimized | None:
+    if content is None:
+        return None
+    return Optimized(**{**content, "processor": Processor(**content["processor"])})
 
 
 def _check_types(manifest: Manifest) -> None:
@@ -85,6 +87,10 @@ def _check_types(manifest: Manifest) -> None:
     texts: list[Any] = [manifest.model, *manifest.libraries, *manifest.files, *manifest.files.values()]
     if manifest.golden is not None:
         texts.append(manifest.golden)
+    if manifest.optimized is not None:
+        made, processor = manifest.optimized, manifest.optimized.processor
+        texts += [made.model, made.provider, made.onnxruntime, *made.bodies]
+        texts += [processor.machine, *processor.instructions]
     for each in texts:
         if not isinstance(each, str):
             raise TypeError(f"{each!r} where a text belongs")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,27 @@ import onnxruntime
 from ort_ops import parity
 from ort_ops.errors import BundleError
 from ort_ops.parity import Recorded, Report
+from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
 
+from . import signature
 from .manifest import Manifest, read_manifest
+from .optimizing import unfit
 
-__all__ = ["Bundle", "open_bundle"]
+__all__ = ["Bundle", "Graph", "open_bundle"]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The file that a session loads.
+
+    optimized: whether it is the one that ONNX Runtime optimised beforehand; reason: why it isn't, in a bundle
+        that has one.
+    """
+
+    path: Path
+    optimized: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,25 +51,58 @@ class Bundle:
         """Return the paths of the libraries."""
         return [self.folder / name for name in self.manifest.libraries]
 
+    def graph(
+        self,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+        options: onnxruntime.SessionOptions | None = None,
+    ) -> Graph:
+        """Return what ``session`` loads for these arguments: the optimised graph where it fits them here."""
+        made = self.manifest.optimized
+        if made is None:
+            return Graph(self.model)
+        reason = unfit(made, providers, options)
+        return Graph(self.model, reason=reason) if reason else Graph(self.folder / made.model, True)
+
     def session(
         self,
         providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
         options: onnxruntime.SessionOptions | None = None,
     ) -> InferenceSession:
-        """Return a session of the model, the libraries registered; ``options`` are added to."""
+        """Return a session of the model, the libraries registered; ``options`` are added to.
+
+        It loads the optimised graph where that was made for the ONNX Runtime, the processor and the provider
+        that are here; ``graph`` says which it is.
+        """
         options = onnxruntime.SessionOptions() if options is None else options
         for library in self.libraries:
             options.register_custom_ops_library(os.fspath(library))
-        return InferenceSession(self.model, options, providers)
+        graph = self.graph(providers, options)
+        level = options.graph_optimization_level
+        if graph.optimized:  # nothing is left to optimise
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return InferenceSession(graph.path, options, providers)
+        finally:
+            options.graph_optimization_level = level
 
     def replay(self, providers: Sequence[str] = ("cpu",)) -> Report:
         """Check the model on this machine against the golden answers, as ``ort_ops.parity.replay`` does.
 
-        Raises BundleError where the bundle has none.
+        The optimised graph is judged besides, on each provider that it fits; for another a note says why not.
+        Raises BundleError where the bundle has no golden answers.
         """
         golden = self._golden()
-        digests = {self.folder / name: sha256 for name, sha256 in self.manifest.files.items()}
-        return parity.replay(golden, self.model, providers, libraries=self.libraries, digests=digests)
+        graphs = {provider: self.graph([parse_provider(provider)]) for provider in providers}
+        report = parity.replay(
+            golden,
+            self.model,
+            providers,
+            libraries=self.libraries,
+            digests={self.folder / name: sha256 for name, sha256 in self.manifest.files.items()},
+            optimized={provider: graph.path for provider, graph in graphs.items() if graph.optimized},
+        )
+        unused = [f"{on}: no run of the optimised graph: {g.reason}" for on, g in graphs.items() if g.reason]
+        return replace(report, notes=(*report.notes, *unused))
 
     def golden_answers(self) -> Recorded:
         """Return the golden answers; raises BundleError where there are none, or those of other files."""
@@ -70,15 +119,21 @@ class Bundle:
         return self.folder / self.manifest.golden
 
 
-def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
+def open_bundle(
+    folder: str | os.PathLike[str], *, verify_key: str | os.PathLike[str] | None = None
+) -> Bundle:
     """Check every file of a bundle against its manifest, and return it; nothing of it is loaded before.
 
     Who can change a file can change the manifest, too: where that is to be found, it needs a signature.
+    verify_key: a PEM file with the public key that the bundle has to be signed with, which is checked first.
 
     Raises BundleError where a file is missing or altered, is a link, or where the manifest names a path that
-    leads out of the folder.
+    leads out of the folder; with a key also where the bundle is not signed with it, where the folder holds a
+    file that the signature is not of, and without model-signing (``pip install 'ort-ops[sign]'``).
     """
     folder = Path(folder)
+    if verify_key is not None:
+        signature.verify(folder, Path(verify_key))
     manifest = read_manifest(folder)
     for name, recorded in manifest.files.items():
         path = folder / name

@@ -4,30 +4,56 @@ from collections.abc import Sequence
 
 from ort_ops.model import Value
 
-from .manifest import Needs
+from .manifest import Manifest
+from .needs import Needs
+from .optimizing import Optimized
 
 __all__ = ["readme"]
 
 
-def readme(
-    model: str, libraries: Sequence[str], *, has_golden: bool, needs: Sequence[Needs], inputs: Sequence[Value]
-) -> str:
+def readme(manifest: Manifest, inputs: Sequence[Value], *, signed: bool) -> str:
     """Return the text; paths are from the bundle's folder."""
-    parts = [f"# {model.rpartition('/')[2]}", _what(needs), _inputs(inputs)]
-    if has_golden:
+    model = manifest.model
+    parts = [f"# {model.rpartition('/')[2]}", _what(manifest.needs), _inputs(inputs)]
+    if manifest.golden is not None:
         parts.append(
             "Is it intact, and does this machine compute what PyTorch does?\n\n"
             "```sh\npip install 'ort-ops[cpu,cli]'\nort-ops replay .\n```"
         )
+    if manifest.optimized is not None:
+        parts.append(_optimized(manifest.optimized))
     for language, code, before, each, after in _LANGUAGES:
-        lines = [before, *(each.format(library=library) for library in libraries), after.format(model=model)]
+        libraries = (each.format(library=library) for library in manifest.libraries)
+        lines = [before, *libraries, after.format(model=model)]
         body = "\n".join(line for line in lines if line)
         parts.append(f"## {language}\n\n```{code}\n{body}\n```")
-    parts.append(
-        "Paths are from this folder. `manifest.json` has every file's SHA-256; whoever can change a file "
-        "can change that, too, so compare it with the one that you were given, or have it signed."
-    )
+    parts.append(_SIGNED if signed else _UNSIGNED)
     return "\n\n".join(parts) + "\n"
+
+
+_UNSIGNED = (
+    "Paths are from this folder. `manifest.json` has every file's SHA-256; whoever can change a file "
+    "can change that, too, so compare it with the one that you were given, or have it signed "
+    "(`ort-ops bundle --sign-key`)."
+)
+_SIGNED = """\
+Paths are from this folder. `model.sig` signs every other file in it. With the signer's public key:
+
+```sh
+pip install 'ort-ops[cpu,cli,sign]'
+ort-ops replay . --verify-key public.pem
+model_signing verify key . --signature model.sig --public_key public.pem    # the same, without ort-ops
+```"""
+
+
+def _optimized(made: Optimized) -> str:
+    return (
+        f"`{made.model}` is the graph as ONNX Runtime {made.onnxruntime} optimised it for {made.provider} on "
+        f"{made.processor.machine} with the vector instructions that `manifest.json` lists. With another "
+        "release or on another processor its answers may be wrong. `ort_ops.deploy.open_bundle` uses it only "
+        "where it fits; whoever loads it by other means has to look, and turns the optimisation off "
+        "(`ORT_DISABLE_ALL`). The lines below load the original."
+    )
 
 
 def _what(needs: Sequence[Needs]) -> str:

@@ -17,7 +17,7 @@ from .digest import digest
 from .golden import Recorded, read_recorded
 from .judge import Golden, judge_output
 from .report import Report, Row, worst_rows
-from .runs import Setting, make_run
+from .runs import Run, Setting, make_run
 
 __all__ = ["judge_sample", "replay"]
 
@@ -30,29 +30,42 @@ def replay(
     libraries: Sequence[str | os.PathLike[str]] = (),
     prefer: Prefer = "kernel",
     digests: Mapping[Path, str] | None = None,
+    optimized: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> Report:
     """Run a model file on recorded inputs, and judge what it gives as ``check`` would.
 
     recorded: what ``record`` wrote.
     file, libraries: those that it was recorded for, which their SHA-256 has to show before any is loaded.
     digests: the SHA-256 of files that were read already, which are not read for it again.
+    optimized: by provider, the file as ONNX Runtime optimised it beforehand, which is run and judged besides;
+        the answers know nothing of it, so that its content is for the caller to vouch for.
 
     Raises ParityError where a file is another or missing; ProviderError where a provider isn't there.
     """
     if not providers:
         raise ParityError("no provider was given; expected one at least")
+    optimized = optimized or {}
     golden = read_recorded(recorded)
     _check_files(golden, Path(file), [Path(each) for each in libraries], digests or {})
     rows: list[Row] = []
     for provider in providers:
-        run = make_run(os.fspath(file), Setting(provider), libraries, {"prefer": prefer})
-        judged, ran = [], run.ran()
-        for sample in range(golden.manifest.samples):
-            outputs = run.outputs(golden.feed(sample))
-            found = judge_sample(golden, sample, outputs, on_cpu=run.on_cpu)
-            judged.append([replace(row, provider=str(run.setting), ran=ran) for row in found])
-        rows += worst_rows(judged)
+        runs = [(file, Setting(provider), provider)]
+        if provider in optimized:
+            runs.append((optimized[provider], Setting(provider, level="disable"), f"{provider} optimized"))
+        for path, setting, named in runs:
+            run = make_run(os.fspath(path), setting, libraries, {"prefer": prefer})
+            rows += _judge(golden, run, named)
+            del run  # before another session holds the weights, too
     return Report(tuple(rows), (), {**golden.manifest.versions, "onnxruntime": _runtime_version()})
+
+
+def _judge(golden: Recorded, run: Run, named: str) -> list[Row]:
+    """Return a row for each output, at the sample at which it is worst."""
+    judged, ran = [], run.ran()
+    for sample in range(golden.manifest.samples):
+        rows = judge_sample(golden, sample, run.outputs(golden.feed(sample)), on_cpu=run.on_cpu)
+        judged.append([replace(row, provider=named, ran=ran) for row in rows])
+    return worst_rows(judged)
 
 
 def judge_sample(

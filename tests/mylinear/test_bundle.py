@@ -1,5 +1,8 @@
 """A trained model as a bundle: recorded with PyTorch, replayed without."""
 
+import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +74,79 @@ def test_answers_of_another_model_are_refused(tmp_path: Path) -> None:
     model.write_bytes(model.read_bytes() + b"\x10\x00")
     with pytest.raises(BundleError, match="was not recorded with"):
         deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY], golden=golden)
+
+
+def test_an_optimised_graph_is_replayed_besides_the_original(tmp_path: Path) -> None:
+    model, golden = recorded(tmp_path)
+    given = ("--library", LIBRARY, "--parity", golden, "-o", tmp_path / "bundle")
+    done = ort_ops("bundle", model, *given, "--optimized")
+    assert done.returncode == 0, done.stderr
+    assert "optimized/model.onnx: for ONNX Runtime" in done.stdout
+    assert ort_ops("bundle", model, *given, "--provider", "cpu").returncode == 4
+    replayed = ort_ops("replay", tmp_path / "bundle")
+    assert replayed.returncode == 0, replayed.stderr
+    assert "cpu: a session loads optimized/model.onnx" in replayed.stdout
+    assert re.search(r"runtime cpu +y +equal", replayed.stdout)
+    assert re.search(r"runtime cpu optimized +y +equal", replayed.stdout)
+
+
+def test_an_optimised_graph_of_other_weights_is_found(tmp_path: Path) -> None:
+    model, golden = recorded(tmp_path)
+    folder, name = tmp_path / "bundle", "optimized/model.onnx"
+    deploy.bundle(model, folder, libraries=[LIBRARY], golden=golden, optimized=True)
+    (tmp_path / "other").mkdir()
+    export(
+        nn.Sequential(MyLinear(150, 120), nn.ReLU(), MyLinear(120, 4)).eval(),
+        tmp_path / "other" / "model.onnx",
+        example=torch.randn(2, 150),
+    )
+    deploy.bundle(tmp_path / "other" / "model.onnx", tmp_path / "b", libraries=[LIBRARY], optimized=True)
+    shutil.copyfile(tmp_path / "b" / name, folder / name)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = parity.digest(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    report = deploy.open_bundle(folder).replay()
+    assert [(row.provider, row.verdict.value) for row in report.rows] == [
+        ("cpu", "equal"),
+        ("cpu optimized", "runtime_wrong"),
+    ]
+    assert ort_ops("replay", folder).returncode == 1
+
+
+def test_an_optimised_graph_of_another_release_is_not_run(tmp_path: Path) -> None:
+    model, golden = recorded(tmp_path)
+    deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY], golden=golden, optimized=True)
+    path = tmp_path / "bundle" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["optimized"]["onnxruntime"] = "1.0.0"
+    path.write_text(json.dumps(manifest))
+    replayed = ort_ops("replay", tmp_path / "bundle")
+    assert replayed.returncode == 0, replayed.stderr
+    assert "cpu: a session loads model/model.onnx" in replayed.stdout
+    assert "note: cpu: no run of the optimised graph: it is for ONNX Runtime 1.0.0" in replayed.stdout
+    assert "cpu optimized" not in replayed.stdout
+
+
+def test_a_signed_bundle_is_replayed_with_its_key_alone(tmp_path: Path) -> None:
+    pytest.importorskip("model_signing")
+    from tests.keys import write_keys
+
+    model, golden = recorded(tmp_path)
+    for name in ("key", "other"):
+        write_keys(tmp_path, name)
+    done = ort_ops(
+        *("bundle", model, "--library", LIBRARY, "--parity", golden, "-o", tmp_path / "bundle"),
+        *("--optimized", "--sign-key", tmp_path / "key.pem"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "signed: model.sig" in done.stdout
+    verify = ("replay", tmp_path / "bundle", "--verify-key")
+    replayed = ort_ops(*verify, tmp_path / "key.pub.pem")
+    assert replayed.returncode == 0, replayed.stderr
+    assert "signed with the key of" in replayed.stdout
+    refused = ort_ops(*verify, tmp_path / "other.pub.pem")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert "is no signature of this folder by" in refused.stderr
+    assert ort_ops("replay", golden, model, "--verify-key", tmp_path / "key.pub.pem").returncode == 4
+    (tmp_path / "bundle" / "model.sig").unlink()
+    assert ort_ops(*verify, tmp_path / "key.pub.pem").returncode == 3

@@ -28,6 +28,7 @@ def predict(
     modules: Sequence[str] = (),
     batch_size: int = 256,
     allow_reduced_precision: bool = False,
+    verify_key: str | os.PathLike[str] | None = None,
     **map_batches: Any,
 ) -> ray.data.Dataset:
     """Return the dataset with the model's outputs as further columns.
@@ -43,14 +44,17 @@ def predict(
     Raises BundleError where the bundle is altered, has no golden answers, can't be batched, or where an
     output has the name of an input.
     """
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, verify_key=verify_key)
     bundle.golden_answers()
     model = read_model(bundle.model)
     check_batchable(model)
     both = {value.name for value in model.inputs} & {value.name for value in model.outputs}
     if both:
         raise BundleError(f"{', '.join(sorted(both))} is an input and an output; expected a column for each")
-    setting = Setting(os.path.abspath(folder), provider, threads, tuple(modules), allow_reduced_precision)
+    key = os.path.abspath(verify_key) if verify_key is not None else None
+    setting = Setting(
+        os.path.abspath(folder), provider, threads, tuple(modules), allow_reduced_precision, key
+    )
     options = {
         "compute": ray.data.ActorPoolStrategy(size=replicas),
         "udf_modifying_row_count": False,

@@ -26,7 +26,8 @@ class Setting:
 
     folder: the bundle's, by a path that every node has. provider: as ``--provider`` of the commands has it.
     threads: of one replica's session. modules: imported for the kernels that they register.
-    allow_reduced_precision: take answers that TF32 or a 16-bit type explains for right.
+    allow_reduced_precision: take answers that TF32 or a 16-bit type explains for right. verify_key: a PEM
+    file with the public key that the bundle has to be signed with, likewise.
     """
 
     folder: str
@@ -34,6 +35,7 @@ class Setting:
     threads: int = 1
     modules: Sequence[str] = ()
     allow_reduced_precision: bool = False
+    verify_key: str | None = None
 
     @property
     def resources(self) -> dict[str, float]:
@@ -51,7 +53,7 @@ class Replica:
     def __init__(self, setting: Setting) -> None:
         for module in setting.modules:
             importlib.import_module(module)
-        bundle = open_bundle(setting.folder)
+        bundle = open_bundle(setting.folder, verify_key=setting.verify_key)
         self._golden = bundle.golden_answers()
         provider = parse_provider(setting.provider)
         self._on_cpu = provider[0] == "CPUExecutionProvider"

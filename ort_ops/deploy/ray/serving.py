@@ -27,6 +27,7 @@ def application(
     max_batch: int = 0,
     delay_us: int = 0,
     allow_reduced_precision: bool = False,
+    verify_key: str | os.PathLike[str] | None = None,
     **deployment: Any,
 ) -> serve.Application:
     """Return an application for ``serve.run``, whose handle ``Handle`` takes.
@@ -38,6 +39,8 @@ def application(
         batch runs is the next one; delay_us: for how many microseconds more a request may wait for others.
         The last bits of an answer may then depend on what it ran with.
     allow_reduced_precision: take answers that TF32 or a 16-bit type explains for right.
+    verify_key: a PEM file with the public key that the bundle has to be signed with, by a path that every
+        node has.
     deployment: more of what ``serve.deployment`` takes, such as ``health_check_period_s``, or
         ``autoscaling_config`` in place of ``replicas``.
 
@@ -47,11 +50,14 @@ def application(
 
     Raises BundleError where the bundle is altered, has no golden answers, or can't be batched.
     """
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, verify_key=verify_key)
     bundle.golden_answers()
     if max_batch:
         check_batchable(read_model(bundle.model))
-    setting = Setting(os.path.abspath(folder), provider, threads, tuple(modules), allow_reduced_precision)
+    key = os.path.abspath(verify_key) if verify_key is not None else None
+    setting = Setting(
+        os.path.abspath(folder), provider, threads, tuple(modules), allow_reduced_precision, key
+    )
     options = {
         "name": bundle.model.stem,
         "ray_actor_options": setting.resources,

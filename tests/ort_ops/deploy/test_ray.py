@@ -23,6 +23,7 @@ import ort_ops  # noqa: E402
 from ort_ops import deploy, parity  # noqa: E402
 from ort_ops.deploy.ray import Handle, application, predict  # noqa: E402
 from ort_ops.errors import BundleError, KernelError, ParityError  # noqa: E402
+from tests.keys import write_keys  # noqa: E402
 from tests.ort_ops.deploy import marking  # noqa: E402
 
 pytestmark = [
@@ -204,6 +205,8 @@ def test_what_is_altered_or_unproved_is_refused(bundle: Path, tmp_path: Path) ->
         application(plain)
     with pytest.raises(BundleError, match="no golden answers"):
         predict(ray.data.from_items([{"x": 1}]), plain)
+    with pytest.raises(BundleError, match="is not signed"):
+        application(bundle, verify_key=write_keys(tmp_path, "key")[1])
     altered = tmp_path / "altered"
     shutil.copytree(bundle, altered)
     (altered / "model" / "model.onnx").write_bytes(b"")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -131,3 +132,23 @@ def test_a_replay_loads_neither_torch_nor_onnx(recorded: tuple[Path, Path]) -> N
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["equal"]
+
+
+def test_what_was_optimised_beforehand_is_judged_besides(recorded: tuple[Path, Path]) -> None:
+    golden, path = recorded
+    optimised, other = path.with_name("optimised.onnx"), path.with_name("other.onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(optimised)
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    report = replay(golden, path, optimized={"cpu": optimised})
+    assert [(row.provider, row.verdict) for row in report.rows] == [
+        ("cpu", Verdict.EQUAL),
+        ("cpu optimized", Verdict.EQUAL),
+    ]
+    torch.manual_seed(1)
+    wrong_weights = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)).eval()
+    export(wrong_weights, (uniform(3, 8),), other, dynamic_shapes=({0: "batch"},), verbose=False)
+    report = replay(golden, path, optimized={"cpu": other, "cuda": other})
+    assert [row.verdict for row in report.rows] == [Verdict.EQUAL, Verdict.RUNTIME_WRONG]
+    assert report.exit_code is ExitCode.WRONG
