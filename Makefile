@@ -46,6 +46,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.op_overhead
 	$(BIN)/python -m benchmarks.python_kernels
 	$(BIN)/python -m benchmarks.native_kernels
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.replicas
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.parity
 	$(BIN)/python -m benchmarks.parity_faults

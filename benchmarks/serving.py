@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from onnx import helper, numpy_helper
 
 import ort_ops
 from benchmarks.report import alternate, environment, ratio, summarise, write
+from ort_ops import deploy
 
 QUESTION = "What does each choice of a tuned session cost?"
 NOTE = (
@@ -20,7 +23,8 @@ NOTE = (
     "alternating rounds, and in brackets the first and third quartile of the rounds' own ratios. Processor "
     "time is that of the whole process over 2 seconds in which a request comes every millisecond. Memory is "
     "what stays resident above what the session itself takes, after a run of 100,000 rows and one of a "
-    "single row, in a process of its own. CUDA graphs and buffers on a GPU were not measured: no GPU was at "
+    "single row, in a process of its own. A bundle's files are hashed when it is opened, once for any "
+    "number of sessions. CUDA graphs and buffers on a GPU were not measured: no GPU was at "
     "hand."
 )
 COLUMNS = ("choice", "model", "against", "time", "what else")
@@ -43,6 +47,37 @@ def model(width: int, layers: int) -> bytes:
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w")])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     return bytes(made.SerializeToString())
+
+
+def convolutions(layers: int, channels: int) -> bytes:
+    """Return so many of Conv, BatchNormalization and Relu, each with weights of its own."""
+    rng, nodes, weights, x = np.random.default_rng(0), [], [], "x"
+    for layer in range(layers):
+        y = f"y{layer}" if layer < layers - 1 else "y"
+        names = [f"{each}{layer}" for each in ("w", "scale", "shift", "mean", "variance")]
+        shapes = [(channels, channels, 3, 3), *[(channels,)] * 4]
+        weights += [
+            numpy_helper.from_array(rng.random(shape, np.float32), name)
+            for name, shape in zip(names, shapes, strict=True)
+        ]
+        nodes += [
+            helper.make_node("Conv", [x, names[0]], [f"c{layer}"], pads=[1, 1, 1, 1]),
+            helper.make_node("BatchNormalization", [f"c{layer}", *names[1:]], [f"b{layer}"]),
+            helper.make_node("Relu", [f"b{layer}"], [y]),
+        ]
+        x = y
+    ends = [helper.make_tensor_value_info(name, 1, ["n", channels, 14, 14]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def bundled(content: bytes, folder: Path) -> Path:
+    """Return a bundle of a model, with the optimised graph where the folder is of that name."""
+    model = folder.with_suffix(".onnx")
+    model.write_bytes(content)
+    deploy.bundle(model, folder, optimized=folder.name == "optimized")
+    return folder
 
 
 def tuned(width: int, layers: int, **choices: Any) -> onnxruntime.InferenceSession:
@@ -139,6 +174,15 @@ def main() -> None:
         calls = {"bind": binding.run, "run": runner(session, batch, width)}
         what = f"{layers} layer{'s' * (layers > 1)} of {width}, {batch:,} row{'s' * (batch > 1)}, 1 thread"
         add("bind", what, "run", compare(calls, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        for what, content in (("24 convolutions of 256 channels, 57 MB", convolutions(24, 256)),):
+            bundles = {name: bundled(content, Path(folder, name)) for name in ("optimized", "original")}
+            opened = {name: deploy.open_bundle(path) for name, path in bundles.items()}
+            providers = ["CPUExecutionProvider"]
+            makes: Calls = {name: partial(each.session, providers) for name, each in opened.items()}
+            add("bundle --optimized: a session", what, "without", compare(makes, 1))
+            opens: Calls = {name: partial(deploy.open_bundle, path) for name, path in bundles.items()}
+            add("bundle --optimized: opening the bundle", what, "without", compare(opens, 1))
     packages = ("numpy", "onnx", "onnxruntime")
     print(write("serving", QUESTION, NOTE, COLUMNS, rows, raw, environment(packages)))
 
