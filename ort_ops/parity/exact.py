@@ -27,7 +27,7 @@ from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widen
 from .graphs import all_values, last_uses, precisions, read_tensor, reads, without_weights
 from .single import run_single
 
-__all__ = ["ExactFile", "Narrow", "Step"]
+__all__ = ["ExactFile", "Narrow", "Paused", "Step"]
 
 Values = Mapping[str, NDArray[Any]]
 _ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
@@ -53,6 +53,14 @@ class Step:
     inputs: Sequence[Any]
     outputs: Sequence[Any]
     again: Callable[[Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Paused:
+    """An evaluation that goes on from a node: its place, and the values that it and later ones read."""
+
+    place: int
+    values: Values
 
 
 class ExactFile:
@@ -155,12 +163,14 @@ class ExactFile:
         *,
         replaced: Values | None = None,
         after: Callable[[Step], Sequence[Any] | None] | None = None,
+        start: Paused | None = None,
     ) -> dict[str, Any]:
         """Evaluate the file; returns its outputs by name, floating-point ones in float64.
 
         feed: the inputs by name, of any floating-point dtype.
         replaced: initializers and attributes to be used instead of the file's own.
         after: called after each node; may return other outputs, with which the evaluation goes on.
+        start: where ``pause`` stopped, to go on from there.
 
         Raises ParityError where a node can be evaluated neither in float64 nor as the file has it.
         """
@@ -169,35 +179,58 @@ class ExactFile:
             for name in replaced:
                 if name in self._attributes:
                     stack.enter_context(self._attributes[name].replaced(replaced[name]))
-            return self._run(feed, replaced, after)
+            place, values = (start.place, dict(start.values)) if start else (0, self._given(feed))
+            self._advance(values, range(place, len(self.nodes)), replaced, after)
+        initializers = self.model.graph.initializers
+        for name in self.outputs:
+            if name not in values and name in initializers:
+                values[name] = replaced[name] if name in replaced else self.weight(name)
+        return {name: values[name] for name in self.outputs}
 
-    def _run(
-        self, feed: Values, replaced: Values, after: Callable[[Step], Sequence[Any] | None] | None
-    ) -> dict[str, Any]:
+    def pause(self, feed: Values, names: Iterable[str]) -> Paused:
+        """Evaluate the file up to the first node that reads or gives one of these, for runs that change it."""
+        changed = set(names)
+        uses = (
+            i for i, node in enumerate(self.nodes) if not changed.isdisjoint((*reads(node), *node.output))
+        )
+        place = next(uses, len(self.nodes))
+        values = self._given(feed)
+        self._advance(values, range(place), {}, None)
+        return Paused(place, values)
+
+    def _given(self, feed: Values) -> dict[str, Any]:
         values: dict[str, Any] = {"": None}
         for name in self.inputs:
             if name not in feed:
                 raise ParityError(f"input {name!r} is missing; the file takes {self.inputs}")
             values[name] = widened(np.asarray(feed[name]))
+        return values
+
+    def _advance(
+        self,
+        values: dict[str, Any],
+        places: range,
+        replaced: Values,
+        after: Callable[[Step], Sequence[Any] | None] | None,
+    ) -> None:
+        """Evaluate some nodes, from and into ``values``, from which what is read no more is dropped."""
         initializers = self.model.graph.initializers
-        for place, operator in enumerate(self._evaluator.rt_nodes_):
-            node = operator.onnx_node
+        for place in places:
+            operator, node = self._evaluator.rt_nodes_[place], self.nodes[place]
             for name in reads(node):
                 if name not in values and name in initializers:
                     values[name] = replaced[name] if name in replaced else self.weight(name)
             inputs = [values[name] for name in node.input]
             compute = functools.partial(self._compute, operator, values)
             outputs = compute(inputs)
+            if not replaced and after is None:
+                self._note_loss(node, inputs, outputs)
             if after is not None:
                 outputs = after(Step(node, inputs, outputs, compute)) or outputs
             values.update(zip(node.output, outputs, strict=False))
             values[""] = None
             for name in self._last_use[place]:
                 values.pop(name, None)
-        for name in self.outputs:
-            if name not in values and name in initializers:
-                values[name] = replaced[name] if name in replaced else self.weight(name)
-        return {name: values[name] for name in self.outputs}
 
     def _compute(self, operator: Any, values: Mapping[str, Any], inputs: Sequence[Any]) -> Sequence[Any]:
         node = operator.onnx_node
@@ -210,9 +243,14 @@ class ExactFile:
         narrow = [output for output in outputs if is_narrow(output)]
         if narrow:
             self._note(node, f"its result is {narrow[0].dtype}")
-        elif any(_loses(each, inputs) for each in outputs) and any(_is_wide(value) for value in inputs):
-            self._note(node, "its result has no more digits than float32 has")
         return [widened(np.asarray(o)) if isinstance(o, np.ndarray | np.generic) else o for o in outputs]
+
+    def _note_loss(self, node: NodeProto, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Note a node that gives float32's digits for more, which it is enough to see once."""
+        if node.name in self.notes or not any(_is_wide(value) for value in inputs):
+            return
+        if any(_loses(each, inputs) for each in outputs):
+            self._note(node, "its result has no more digits than float32 has")
 
     def _compute_narrow(self, node: NodeProto, inputs: Sequence[Any], error: Exception) -> Sequence[Any]:
         """Compute a node as the file has it, in ONNX Runtime on the CPU."""
@@ -228,7 +266,8 @@ class ExactFile:
                 f"node {node.name!r} ({node.op_type}) can be evaluated neither in float64 ({reason}) nor as "
                 f"the file has it ({second})"
             ) from error
-        self._note(node, reason)
+        if any(np.issubdtype(np.asarray(each).dtype, np.inexact) for each in (*narrow, *outputs)):
+            self._note(node, reason)  # of integers nothing is lost
         return outputs
 
     def _note(self, node: NodeProto, reason: str) -> None:

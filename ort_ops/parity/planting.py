@@ -35,11 +35,12 @@ def plant_in(
     base: the output as it is. least: no smaller change is tried. finds: whether the output with a fault in it
     is called wrong.
     """
-    in_weights = (_in_weight(file, weight) for weight in _weights(file))
-    for plant in itertools.chain(in_weights, (_in_result(name),)):
+    weights = list(_weights(file))
+    start = file.pause(feed, (*weights, name))  # what comes before is the same with any of these faults
+    for plant in (*(_in_weight(file, weight) for weight in weights), _in_result(name)):
 
         def planted(step: float, plant: _Plant = plant) -> tuple[Array, float]:
-            output = file.run(feed, **plant(step))[name]
+            output = file.run(feed, start=start, **plant(step))[name]
             return output, float(distance(output, base).max(initial=0.0))
 
         first = planted(_STEP)[1]

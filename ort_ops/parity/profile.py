@@ -32,10 +32,12 @@ def profile(apart: NDArray[Any], magnitude: NDArray[Any]) -> Profile:
     error, size = np.abs(apart).reshape(-1), np.abs(magnitude).reshape(-1)
     finite = np.isfinite(error) & np.isfinite(size)
     some = finite & (error > 0)
-    logs = np.log10(error[some])
+    exact = int(finite.sum() - some.sum())
+    error, size = error[some], size[some]
+    logs = np.log10(error)
     counts, edges = np.histogram(logs, _BINS) if logs.size else (np.zeros(0, int), np.zeros(0))
-    order = np.argsort(-error[some], kind="stable")
+    order = np.argsort(-error, kind="stable")
     # The largest, and the rest evenly.
     chosen = np.concatenate([order[: _POINTS // 4], order[:: max(1, order.size // _POINTS)]])[:_POINTS]
-    points = tuple((float(size[some][i]), float(error[some][i])) for i in dict.fromkeys(chosen.tolist()))
-    return Profile(int(finite.sum() - some.sum()), tuple(edges.tolist()), tuple(map(int, counts)), points)
+    points = tuple((float(size[i]), float(error[i])) for i in dict.fromkeys(chosen.tolist()))
+    return Profile(exact, tuple(edges.tolist()), tuple(map(int, counts)), points)
