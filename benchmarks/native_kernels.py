@@ -19,10 +19,11 @@ QUESTION = "What does MYLINEAR cost from the C++ library, and from its function 
 NOTE = (
     "Sessions on the CPU provider with 1 or 2 intra-op threads, of which none spins; weights (width, width) "
     "and bias are constants. Each cell is a ratio of medians over 15 alternating rounds, and in brackets the "
-    "first and third quartile of the rounds' own ratios: to a session with the built-in Gemm, which has its "
-    "weights packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to one with a "
-    "Python kernel in which NumPy converts x to float32, multiplies by a weight that was converted before, "
-    "and converts back (two threads, as its BLAS has)."
+    "first and third quartile of the rounds' own ratios: to a session with the built-in Gemm, which has "
+    "float32 weights packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to one "
+    "with a Python kernel in which NumPy converts x to float32, multiplies by a weight that was converted "
+    "before, and converts back (two threads, as its BLAS has; these spin for 0.12 s after a product, so that "
+    "each round begins 0.15 s after the one before)."
 )
 COLUMNS = ("type", "width", "threads", "batch", "Gemm or NumPy, µs", "function body", "library")
 CASES = (
@@ -32,6 +33,7 @@ CASES = (
 WIDTHS = (64, 256, 1024, 4096)
 BATCHES = (1, 2, 8, 32, 128, 512)
 _ROUNDS, _SECONDS = 15, 0.02
+_PAUSE = 0.15  # 2^28 cycles, by default, and some more
 
 
 def model(op: str, dtype: Any, width: int) -> bytes:
@@ -116,8 +118,11 @@ def main() -> None:
                     continue
                 x = np.random.default_rng(1).standard_normal((batch, width)).astype(dtype)
                 bound = {name: functools.partial(call, x) for name, call in calls.items()}
-                seconds = alternate(bound, threads=threads, rounds=_ROUNDS, round_seconds=_SECONDS)
                 base = next(iter(calls))
+                pause = _PAUSE if base == "NumPy" else 0.0
+                seconds = alternate(
+                    bound, threads=threads, rounds=_ROUNDS, round_seconds=_SECONDS, pause_seconds=pause
+                )
                 timing: Timing = summarise(seconds[base])
                 cells = {
                     name: ratio(seconds, name, base) if name in seconds else ("no such Gemm", float("nan"))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -39,11 +40,17 @@ def time_alternating(
 
 
 def alternate(
-    calls: Mapping[str, Callable[[], object]], *, threads: int, rounds: int = 25, round_seconds: float = 0.04
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    threads: int,
+    rounds: int = 25,
+    round_seconds: float = 0.04,
+    pause_seconds: float = 0.0,
 ) -> dict[str, list[float]]:
     """Return seconds a call by round: in turn, so that a slow moment of the machine falls on all of them.
 
-    threads: of torch, while timing. A round times one call for about ``round_seconds``.
+    threads: of torch, while timing. A round times one call for about ``round_seconds``, and ``pause_seconds``
+    after the one before: for calls whose threads spin on when they are done.
     """
     timers = {
         name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()
@@ -56,6 +63,7 @@ def alternate(
     for turn in range(rounds):
         order = list(timers) if turn % 2 == 0 else list(reversed(timers))  # so that none always comes first
         for name in order:
+            time.sleep(pause_seconds)
             seconds[name].append(timers[name].timeit(numbers[name]).median)
     return seconds
 

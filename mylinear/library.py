@@ -13,7 +13,8 @@ def get_library_path() -> str:
 
     The library has MYLINEAR in the domain ``mylinear`` for float16, bfloat16, float32 and float64, on the CPU
     and on CUDA. On the CPU a file's function body is as fast as ONNX Runtime's own Gemm, and the library
-    nearly so (benchmarks/results/native_kernels.md); it holds a constant weight twice, as it is and packed.
+    nearly so (benchmarks/results/native_kernels.md); it holds a constant float32 weight twice, as it is and
+    packed, a 16-bit one as it is and packed in float32, a float64 one once.
 
     Raises FileNotFoundError where the package was installed without it.
     """

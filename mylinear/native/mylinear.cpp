@@ -1,10 +1,7 @@
 // MYLINEAR for ONNX Runtime without Python: Y = X·Wᵀ + B on the CPU and on CUDA.
-#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <ort_ops/op.hpp>
-#include <type_traits>
-#include <vector>
 
 #include "product.hpp"
 
@@ -60,83 +57,39 @@ bool is_trivial(const Sizes& sizes, const T* bias, T* y) {
   return true;
 }
 
-// A weight or a bias where the model has it as a constant, in the type that the product is computed in.
-template <typename T, typename Wide>
-class Held {
- public:
-  Held(const Node& node, std::size_t index) : input_(node.constant<T>(index)) {
-    if (input_) shape_ = input_->shape();
-    if constexpr (!std::is_same_v<T, Wide>) {
-      if (!input_) return;
-      wide_.resize(input_->size());
-      convert(input_->data(), wide_.size(), wide_.data());
-    }
-  }
-  const Wide* data() const {
-    if (!input_) return nullptr;
-    if constexpr (std::is_same_v<T, Wide>)
-      return input_->data();
-    else
-      return wide_.data();
-  }
-  // Empty where it is no constant.
-  const Shape& shape() const { return shape_; }
-
- private:
-  std::optional<Input<T>> input_;
-  Shape shape_;
-  std::vector<Wide> wide_;
-};
-
-// Float and double as they are; 16-bit types in float32, in which products and sums of them are exact or
-// nearly so.
 template <typename T>
 struct OnCpu {
-  using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
   static constexpr const char* name = "MYLINEAR";
 
-  Held<T, Wide> weight_, bias_;
-  std::optional<Product<Wide>> product_;
+  std::optional<Input<T>> weight_, bias_;  // where they are constants
+  Product<T> product_;
 
-  explicit OnCpu(const Node& node) : weight_(node, 1), bias_(node, 2) {
-    Sizes sizes{0, 0, 0};
-    if (weight_.data() != nullptr)  // what is wrong with constants is said here, once
-      sizes =
-          sizes_of({0, weight_.shape().size() == 2 ? weight_.shape()[1] : 0}, weight_.shape(), bias_.shape());
-    product_.emplace(node, weight_.data(), sizes.in, sizes.out, bias_.data(), node.has_input(2));
+  explicit OnCpu(const Node& node)
+      : weight_(node.constant<T>(1)), bias_(node.constant<T>(2)), product_(node, node.has_input(2)) {
+    // Both shapes are asked for here, so that runs at the same time only read them.
+    const Shape bias = bias_ ? bias_->shape() : Shape();
+    if (!weight_) return;
+    const Shape& weight = weight_->shape();
+    // What is wrong with constants is said here, once.
+    const Sizes sizes = sizes_of({0, weight.size() == 2 ? weight[1] : 0}, weight, bias);
+    product_.pack(node, sizes, weight_->data(), bias_ ? bias_->data() : nullptr);
   }
 
   static void infer(Shapes& shapes) { infer_shapes(shapes); }
 
-  void compute(const Context& context, Input<T> x, Input<T> weight, std::optional<Input<T>> bias,
+  void compute(const Context& context, Input<T> x, Input<T> given, std::optional<Input<T>> given_bias,
                Output<T> y) const {
-    const Sizes sizes = sizes_of(x.shape(), weight_.data() ? weight_.shape() : weight.shape(),
-                                 bias_.data() || !bias ? bias_.shape() : bias->shape());
+    const Shape none;
+    const Input<T>& weight = weight_ ? *weight_ : given;
+    const Input<T>* bias = bias_ ? &*bias_ : given_bias ? &*given_bias : nullptr;
+    const Sizes sizes = sizes_of(x.shape(), weight.shape(), bias ? bias->shape() : none);
     T* to = allocate(y, x, sizes);
-    if (is_trivial(sizes, bias ? bias->data() : nullptr, to)) return;
-    if constexpr (std::is_same_v<T, Wide>) {
-      const bool matrix = x.rank() == 2;
-      Operand<const T> plus;
-      if (bias) plus = {bias_.data() ? bias_.data() : bias->data(), bias->value()};
-      (*product_)(context, sizes, {x.data(), matrix ? x.value() : nullptr},
-                  {weight_.data() ? weight_.data() : weight.data(), weight.value()}, plus,
-                  {to, matrix ? y.value() : nullptr});
-    } else {
-      const auto wide_x = widened(context, x);
-      const auto wide_y = context.scratch<Wide>(static_cast<std::size_t>(sizes.rows * sizes.out));
-      const auto wide_weight = weight_.data() ? std::nullopt : std::optional(widened(context, weight));
-      const auto wide_bias = bias_.data() || !bias ? std::nullopt : std::optional(widened(context, *bias));
-      (*product_)(context, sizes, {wide_x.data()}, {wide_weight ? wide_weight->data() : weight_.data()},
-                  {wide_bias ? wide_bias->data() : bias_.data()}, {wide_y.data()});
-      convert(context, wide_y.data(), wide_y.size(), to);
-    }
-  }
-
- private:
-  static ort_ops::Scratch<Wide> widened(const Context& context, const Input<T>& input) {
-    auto wide = context.scratch<Wide>(input.size());
-    convert(context, input.data(), wide.size(), wide.data());
-    return wide;
+    Operand<const T> plus;
+    if (bias) plus = {bias->data(), bias->value()};
+    if (is_trivial(sizes, plus.data, to)) return;
+    const bool matrix = x.rank() == 2;
+    product_(context, sizes, {x.data(), matrix ? x.value() : nullptr}, {weight.data(), weight.value()}, plus,
+             {to, matrix ? y.value() : nullptr});
   }
 };
 

@@ -2,17 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <ort_ops/op.hpp>
 #include <vector>
 
-namespace mylinear {
+#include "loops.hpp"
 
-// The sizes of one product: x is (rows, in), the weight (out, in), y (rows, out).
-struct Sizes {
-  std::int64_t rows, in, out;
-};
+namespace mylinear {
 
 // A matrix in row-major order, or a bias; `value` is the tensor of just this shape, where there is one.
 template <typename T>
@@ -51,17 +46,19 @@ class Gemm {
   ort_ops::BuiltIn gemm_;
 };
 
-// In T, which is float or double. A weight that the model has as a constant is packed when the kernel is
-// made, as ONNX Runtime does for a node of its own: with weights as they lie in memory batches of 2 to 32
-// take up to 2.6 times as long (benchmarks/results/native_kernels.md).
+// In Wide<T>. One row of x, or very little, by dots; else by ONNX Runtime's Gemm, with a constant weight
+// packed when the kernel is made, as ONNX Runtime does for a node of its own: with float32 weights as they
+// lie in memory batches of 2 to 32 take up to 2.6 times as long. Of 16-bit weights no other copy in float32
+// is kept.
 template <typename T>
 class Product {
  public:
-  // weight, bias: where they are constants; has_bias: whether the node has one at all.
-  Product(const ort_ops::Node& node, const T* weight, std::int64_t in, std::int64_t out, const T* bias,
-          bool has_bias);
+  Product(const ort_ops::Node& node, bool has_bias) : gemm_(node, has_bias), has_bias_(has_bias) {}
 
-  // bias may be null, as at the making.
+  // For a weight that is a constant; bias: null where it is none.
+  void pack(const ort_ops::Node& node, const Sizes& sizes, const T* weight, const T* bias);
+
+  // bias: null where the node has none.
   void operator()(const ort_ops::Context& context, const Sizes& sizes, Operand<const T> x,
                   Operand<const T> weight, Operand<const T> bias, Operand<T> y) const;
 
@@ -72,32 +69,13 @@ class Product {
     ort_ops::Packed packed;
   };
 
-  void by_blocks(const ort_ops::Context& context, const Sizes& sizes, const T* x, T* y) const;
+  void wide(const ort_ops::Context& context, const Sizes& sizes, Operand<const Wide<T>> x,
+            Operand<const T> weight, Operand<const T> bias, Operand<Wide<T>> y) const;
+  void by_blocks(const ort_ops::Context& context, const Sizes& sizes, const Wide<T>* x, Wide<T>* y) const;
 
-  Gemm<T> gemm_;
-  std::vector<Block> blocks_;  // none where the weight is no constant, or small
+  Gemm<Wide<T>> gemm_;
+  bool has_bias_;
+  std::vector<Block> blocks_;  // none where the weight isn't packed
 };
-
-// y = W·x + b for one row, and a weight that stays in the processor's cache.
-void times_vector(const Sizes& sizes, const float* x, const float* weight, const float* bias, float* y);
-void times_vector(const Sizes& sizes, const double* x, const double* weight, const double* bias, double* y);
-
-// Copies in another precision, rounded to the nearest.
-void convert(const ort_ops::Float16* from, std::size_t count, float* to);
-void convert(const ort_ops::BFloat16* from, std::size_t count, float* to);
-void convert(const float* from, std::size_t count, ort_ops::Float16* to);
-void convert(const float* from, std::size_t count, ort_ops::BFloat16* to);
-
-// The same in ONNX Runtime's threads, where there is enough of it.
-template <typename From, typename To>
-void convert(const ort_ops::Context& context, const From* from, std::size_t count, To* to) {
-  constexpr std::size_t kTask = 1 << 15;
-  const std::size_t tasks = count / kTask;
-  if (tasks < 2) return convert(from, count, to);
-  context.parallel_for(tasks, [&](std::size_t task) {
-    const std::size_t first = task * kTask, last = task + 1 == tasks ? count : first + kTask;
-    convert(from + first, last - first, to + first);
-  });
-}
 
 }  // namespace mylinear

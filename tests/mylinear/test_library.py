@@ -116,6 +116,35 @@ def test_weights_of_several_blocks(rows: int, dtype: Any, threads: int) -> None:
     is_right(run(operands, True, threads), operands)
 
 
+# (in, out): around the four rows and eight columns that are summed together, and weights of 2 MiB and more,
+# which threads share; of one with fewer rows than there are shares.
+ONE_ROW = ((1, 1), (7, 3), (8, 4), (9, 5), (31, 2), (40, 9), (1030, 1027), (800_001, 3))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "none"])
+@pytest.mark.parametrize(("width", "out"), ONE_ROW)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_row(dtype: Any, width: int, out: int, bias: bool, threads: int) -> None:
+    rng = np.random.default_rng(width)
+    operands = {"x": drawn(rng, (1, width), dtype), "weight": drawn(rng, (out, width), dtype)}
+    if bias:
+        operands["bias"] = drawn(rng, (out,), dtype)
+    is_right(run(operands, False, threads), operands)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 200])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_finite_stays_in_its_columns(dtype: Any, rows: int) -> None:
+    x, weight = np.zeros((rows, 37), dtype), np.ones((6, 37), dtype)
+    weight[0, 36], weight[1, 0], weight[4, 20] = np.nan, np.inf, -np.inf  # times zero is NaN
+    y = run({"x": x, "weight": weight}, True).astype(np.float32)
+    assert (np.isnan(y) == [True, True, False, False, True, False]).all()
+    x[:, 0], x[:, 20] = 1, 1
+    y = run({"x": x, "weight": weight}, True).astype(np.float32)
+    assert np.array_equal(y, np.tile([np.nan, np.inf, 2, 2, -np.inf, 2], (rows, 1)), equal_nan=True)
+
+
 @pytest.mark.parametrize("constant", [True, False], ids=["constant", "given"])
 @pytest.mark.parametrize(
     ("x", "weight", "bias", "said"),
