@@ -9,7 +9,7 @@ JS := build/js
 NATIVE := $(shell find ort_ops/native mylinear/native -name '*.cpp' -o -name '*.hpp')
 CPP := $(NATIVE) $(shell find examples tests -name '*.cpp')
 
-.PHONY: setup demo test lint format bench soak clean
+.PHONY: setup demo test lint format bench bench-models soak clean
 .PHONY: test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js
 
 setup: $(VENV)/.ready
@@ -51,6 +51,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.parity
 	$(BIN)/python -m benchmarks.parity_faults
+
+# A sentence encoder, a CNN, a decoder with MyLinear: in an environment of its own, with PyTorch for CUDA (5 GB).
+bench-models: setup
+	$(BIN)/python -m tests.environments.real_models
 
 # A million runs, ten thousand sessions, ten thousand failures: is memory flat?
 soak: setup

@@ -122,12 +122,8 @@ def decoder() -> Case:
         attn_implementation="eager",
     )
     model = Logits(transformers.LlamaForCausalLM(config))
-    return Case(
-        "transformers Llama, 4 layers of 256",
-        model.eval(),
-        (torch.randint(0, 1000, (1, 64)),),
-        ("input_ids",),
-    )
+    tokens = torch.randint(0, 1000, (1, 64))
+    return Case("transformers Llama, 4 layers of 256", model.eval(), (tokens,), ("input_ids",))
 
 
 def options(*libraries: str) -> onnxruntime.SessionOptions:
@@ -149,18 +145,23 @@ class Runner:
 
 
 def runners() -> Sequence[Runner]:
+    """Return who may run MYLINEAR."""
     cpu = ["CPUExecutionProvider"]
     library = mylinear.get_library_path()
+
+    def stock(path: Path) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(path, options(), cpu)
+
+    def by_library(path: Path) -> onnxruntime.InferenceSession:
+        return ort_ops.InferenceSession(path, options(library), cpu)
+
+    def by_kernel(path: Path) -> onnxruntime.InferenceSession:
+        return ort_ops.InferenceSession(path, options(), cpu)
+
     return (
-        Runner(
-            "function body", lambda p: onnxruntime.InferenceSession(p, options(), cpu), {"prefer": "body"}
-        ),
-        Runner(
-            "C++ library",
-            lambda p: ort_ops.InferenceSession(p, options(library), cpu),
-            {"libraries": [library]},
-        ),
-        Runner("Python kernel", lambda p: ort_ops.InferenceSession(p, options(), cpu), {}),
+        Runner("function body", stock, {"prefer": "body"}),
+        Runner("C++ library", by_library, {"libraries": [library]}),
+        Runner("Python kernel", by_kernel, {}),
     )
 
 

@@ -188,7 +188,7 @@ class ExactFile:
         return {name: values[name] for name in self.outputs}
 
     def pause(self, feed: Values, names: Iterable[str]) -> Paused:
-        """Evaluate the file up to the first node that reads or gives one of these, for runs that change it."""
+        """Evaluate the file up to the first node that reads or gives one of these, which runs then change."""
         changed = set(names)
         uses = (
             i for i, node in enumerate(self.nodes) if not changed.isdisjoint((*reads(node), *node.output))

@@ -1,0 +1,74 @@
+"""A file in float64: an evaluation that goes on from where it paused, and what is noted of nodes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+import onnx_ir as ir
+from onnx import TensorProto, helper, numpy_helper
+
+from ort_ops.parity.exact import ExactFile
+
+
+def exact(
+    nodes: list[Any], weights: dict[str, Any], inputs: dict[str, int], output: str, kind: int
+) -> ExactFile:
+    ends = [helper.make_tensor_value_info(name, each, None) for name, each in inputs.items()]
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", ends, [helper.make_tensor_value_info(output, kind, None)], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return ExactFile(ir.from_proto(model))
+
+
+def chain() -> tuple[ExactFile, dict[str, Any]]:
+    """Return tanh(tanh(x·w0)·w1)·w2 + w0[0], in which w0 is read twice, with its input."""
+    rng = np.random.default_rng(0)
+    weights = {f"w{i}": rng.standard_normal((3, 3)).astype(np.float32) for i in range(3)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="first"),
+        helper.make_node("Tanh", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "w1"], ["c"]),
+        helper.make_node("Tanh", ["c"], ["d"]),
+        helper.make_node("MatMul", ["d", "w2"], ["e"]),
+        helper.make_node("Add", ["e", "w0"], ["y"]),
+    ]
+    file = exact(nodes, weights, {"x": TensorProto.FLOAT}, "y", TensorProto.FLOAT)
+    return file, {"x": rng.standard_normal((3, 3)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("names", [["w0"], ["w1"], ["w2", "w1"], ["y"], ["x"], ["nowhere"]])
+def test_an_evaluation_goes_on_from_where_it_paused(names: list[str]) -> None:
+    file, feed = chain()
+    paused = file.pause(feed, names)
+    whole = file.run(feed)["y"]
+    for _ in range(2):  # what was paused can be gone on from again and again
+        assert np.array_equal(file.run(feed, start=paused)["y"], whole)
+    if names[0] in ("w1", "w2"):
+        changed = {names[0]: 2 * file.weight(names[0])}
+        there = file.run(feed, replaced=changed)["y"]
+        assert not np.array_equal(there, whole)
+        assert np.array_equal(file.run(feed, replaced=changed, start=paused)["y"], there)
+
+
+def test_it_pauses_before_the_first_use_and_computes_nothing_twice() -> None:
+    file, feed = chain()
+    paused = file.pause(feed, ["w2", "w1"])
+    seen: list[str] = []
+    file.run(feed, after=lambda step: seen.append(step.node.output[0]), start=paused)
+    assert seen == ["c", "d", "e", "y"]
+
+
+def test_integers_that_onnx_runtime_computes_lose_nothing() -> None:
+    # onnx's evaluator can't do it with fewer indices than there are elements.
+    node = helper.make_node("GatherElements", ["table", "i"], ["y"], axis=1, name="gather")
+    indices = np.arange(13)[None]
+    for dtype, noted in ((np.int64, []), (np.float32, ["gather"])):
+        table = (np.arange(512)[None] * 10).astype(dtype)
+        kind = helper.np_dtype_to_tensor_dtype(table.dtype)
+        file = exact([node], {"table": table}, {"i": TensorProto.INT64}, "y", kind)
+        assert np.array_equal(file.run({"i": indices})["y"], 10 * indices)
+        assert list(file.notes) == noted
