@@ -43,6 +43,8 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 bench: setup
+	$(PIP) install --constraint constraints.txt '.[bench]' --no-deps --dry-run >/dev/null
+	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.op_overhead
 	$(BIN)/python -m benchmarks.python_kernels
 	$(BIN)/python -m benchmarks.native_kernels
