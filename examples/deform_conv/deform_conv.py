@@ -152,7 +152,7 @@ class DeformConv(torch.autograd.Function):
         inputs = [x, weight, offset, bias, mask]
         while inputs[-1] is None:
             inputs.pop()
-        absent = symbolic_helper._optional_input_placeholder_tensor(g)  # g.op ends the process over a None
+        absent = symbolic_helper._optional_input_placeholder_tensor(g)  # for None, which g.op can't take
         return g.op(
             "example::DeformConv",
             *(absent if each is None else each for each in inputs),
