@@ -70,7 +70,7 @@ test-ort-versions: setup
 test-torch-versions: setup
 	$(BIN)/python -m tests.environments.torches
 
-# Libraries from PyPI whose Functions have a symbolic: Brevitas, MCT Quantizers.
+# Libraries from PyPI with Functions: Brevitas, MCT Quantizers, entmax.
 test-real-exports: setup
 	$(BIN)/python -m tests.environments.real_exports
 

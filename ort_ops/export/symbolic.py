@@ -6,7 +6,7 @@ that exporter's own passes and serializer make ONNX nodes of what it wrote: one 
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +143,7 @@ def run_symbolic(
     positional, keywords = call.arguments(tensors, sizes)
     before = len(g.new_nodes)
     own = own_method(call.function, "symbolic")
+    g.op = _refusing_none(call, g.op)
     returned = own(g, *positional, **keywords)
     outputs = list(pytree.tree_flatten(returned, is_leaf=lambda leaf: leaf is None)[0])
     if call.results is not None:
@@ -157,6 +158,22 @@ def run_symbolic(
         if not is_known(node.kind()):
             node.i_(MARK, call.number)
     return outputs, _find_whole(new_nodes, tensors, sizes, constants, outputs)
+
+
+def _refusing_none(call: Call, op: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a ``g.op`` that raises ExportError for an input None, over which PyTorch's ends the process."""
+
+    def checked(name: str, *inputs: Any, **attributes: Any) -> Any:
+        place = next((i for i, each in enumerate(inputs) if each is None), None)
+        if place is not None:
+            raise ExportError(
+                f"{call.name}: symbolic gives None as input {place} of {name}; expected a value. Leave out "
+                "an absent input at the end; one before others is "
+                "torch.onnx.symbolic_helper._optional_input_placeholder_tensor(g)"
+            )
+        return op(name, *inputs, **attributes)
+
+    return checked
 
 
 def _find_whole(

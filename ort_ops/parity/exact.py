@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from ort_ops.errors import ParityError
+from ort_ops.functions import FUNCTION
 
 from .attributes import float_attributes
 from .constants import Known
@@ -264,7 +265,7 @@ class ExactFile:
         except Exception as second:
             raise ParityError(
                 f"node {node.name!r} ({node.op_type}) can be evaluated neither in float64 ({reason}) nor as "
-                f"the file has it ({second})"
+                f"the file has it ({second}){_remedy(node)}"
             ) from error
         if any(np.issubdtype(np.asarray(each).dtype, np.inexact) for each in (*narrow, *outputs)):
             self._note(node, reason)  # of integers nothing is lost
@@ -274,6 +275,17 @@ class ExactFile:
         self.notes.setdefault(
             node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
         )
+
+
+def _remedy(node: NodeProto) -> str:
+    """Say how a custom node could be evaluated that stands for a call of a Function."""
+    named = next((entry.value for entry in node.metadata_props if entry.key == FUNCTION), None)
+    if named is None:
+        return ""
+    package = named.partition(":")[0].partition(".")[0]
+    return (
+        f"; it stands for a call of {named}: pass functions=[...] with that Function, or trust=[{package!r}]"
+    )
 
 
 def _is_wide(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Run tests/real_exports, each library in an environment of its own.
+"""Run tests/real_exports, and the example with entmax, each library in an environment of its own.
 
 Run: python -m tests.environments.real_exports. Names of libraries limit it to these.
 """
@@ -12,8 +12,10 @@ from tests.environments.environment import PACKAGES, build_wheel, make, run_test
 LIBRARIES = {
     "brevitas": ("brevitas==0.13.4", "onnxoptimizer==0.4.2", "setuptools<81"),
     "mct_quantizers": ("mct-quantizers==1.7.0",),
+    "entmax": ("entmax==1.3",),
 }
-OTHERS = ("onnxscript", "torch")
+OTHERS = ("onnxscript", "rich", "torch", "typer")
+TESTS = {"entmax": "tests/examples/test_third_party.py"}
 
 
 def main(names: list[str]) -> int:
@@ -21,7 +23,7 @@ def main(names: list[str]) -> int:
     outcomes = []
     for name in names or LIBRARIES:
         python = make(f"real_exports-{name}", requirements=LIBRARIES[name], packages=(*PACKAGES, *OTHERS))
-        test = f"tests/real_exports/test_{name}.py"
+        test = TESTS.get(name, f"tests/real_exports/test_{name}.py")
         outcomes.append(run_tests(f"real_exports-{name}", python, wheel, tests=[test]))
         print(outcomes[-1].name, "done", file=sys.stderr, flush=True)
     return tell(outcomes)

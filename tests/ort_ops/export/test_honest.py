@@ -361,3 +361,19 @@ def test_a_file_without_its_functions_says_what_it_needs(dynamo: bool) -> None:
     program = exported(lambda model, x: Twice.apply(x), dynamo=dynamo)
     with pytest.raises(Exception, match=r"my::Twice: it is run by .*Twice, which a file may not name"):
         ort_ops.InferenceSession(program.model_proto.SerializeToString(), providers=CPU)
+
+
+class GivesNone(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+        return x * scale
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, bias: Any, scale: Any) -> Any:
+        return g.op("my::GivesNone", x, bias, scale)
+
+
+@BOTH
+def test_none_for_an_input_is_an_error_and_not_the_end_of_the_process(dynamo: bool) -> None:
+    with pytest.raises(ExportError, match="GivesNone: symbolic gives None as input 1 of my::GivesNone"):
+        exported(lambda model, x: GivesNone.apply(x, None, x), dynamo=dynamo)

@@ -156,6 +156,15 @@ def test_a_weight_that_differs_is_named() -> None:
     assert only(report, "runtime").verdict is Verdict.EQUAL
 
 
+def test_a_node_of_a_function_that_was_not_given_says_which(tmp_path: Path) -> None:
+    model, path = MyLinear(4, 2).eval(), tmp_path / "model.onnx"
+    domains = {"mylinear": "test.parity"}  # for which no kernel is registered
+    ort_ops.export.export(model, (uniform(3, 4),), path, domains=domains, verbose=False)
+    with pytest.raises(ParityError, match=r"call of mylinear\.function:LinearF: .*trust=\['mylinear'\]"):
+        check(model, path)
+    assert check(model, path, functions=[LinearF]).verdict is Verdict.EQUAL
+
+
 def wrong_mylinear(x: Any, weight: Any, bias: Any = None) -> Any:
     y = x @ weight.T * np.float32(1 + 1e-4)
     return y if bias is None else y + bias
