@@ -1,7 +1,5 @@
 """examples/deform_conv: its README's output; its kernel, its forward and ONNX Runtime's own DeformConv."""
 
-import fcntl
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 from onnx import helper
 
-from tests.ort_ops.native.build import build
+from tests.ort_ops.native.build import build, shared_folder
 
 from .readme import copy_of, load, masked, run_readme
 
@@ -22,14 +20,10 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all of xdist's workers
-    made = shared / "deform_conv"
-    with (shared / "deform_conv.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with shared_folder(tmp_path_factory, "deform_conv") as made:
         if not (made / "build" / "libdeform_conv.so").exists():
             # Skipped where there is no compiler. The README's commands find everything made.
-            build(copy_of("deform_conv", shared), made / "build")
+            build(copy_of("deform_conv", made.parent), made / "build")
     return made
 
 

@@ -26,10 +26,7 @@ from ort_ops.errors import BundleError, KernelError, ParityError  # noqa: E402
 from tests.keys import write_keys  # noqa: E402
 from tests.ort_ops.deploy import marking  # noqa: E402
 
-pytestmark = [
-    pytest.mark.xdist_group("ray"),  # one cluster is enough
-    pytest.mark.filterwarnings("ignore"),  # of Ray's own
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own
 KERNELS = [marking.__name__]
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 

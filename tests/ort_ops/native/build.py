@@ -1,8 +1,12 @@
 """Libraries of C++ operators, built by CMake as their authors would."""
 
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,17 @@ def build(source: Path, to: Path, *options: str) -> Path:
     run(cmake, "-S", source, "-B", to, found, "-DCMAKE_BUILD_TYPE=Release", *options)
     run(cmake, "--build", to)
     return to
+
+
+@contextmanager
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """Give a folder that is one for all of xdist's workers, to one of them at a time."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 def run(*command: object) -> str:

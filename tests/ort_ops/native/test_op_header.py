@@ -1,6 +1,5 @@
 """Operators on <ort_ops/op.hpp>, in sessions of plain onnxruntime and of ours."""
 
-import fcntl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from onnx.parser import parse_model
 import ort_ops
 from ort_ops.errors import RegistrationError
 
-from .build import build, run
+from .build import build, run, shared_folder
 
 RELEASE = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 HERE = Path(__file__).parent
@@ -26,10 +25,7 @@ Session = Callable[..., onnxruntime.InferenceSession]
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.getbasetemp().parent / "operators"  # one for all of xdist's workers
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with shared_folder(tmp_path_factory, "operators") as folder:
         made = folder / "liboperators.so"
         return made if made.exists() else build(HERE, folder) / made.name
 
