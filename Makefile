@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Interpreters for test-pythons; without any, python3.12 to python3.14 where the PATH has them.
+# Interpreters for test-pythons (without any, python3.12 to python3.14 where the PATH has them), and for wheel and
+# test-wheel besides .venv's.
 PYTHONS ?=
 JS := build/js
 NATIVE := $(shell find ort_ops/native mylinear/native -name '*.cpp' -o -name '*.hpp')
 CPP := $(NATIVE) $(shell find examples tests -name '*.cpp')
 
-.PHONY: setup demo test lint format bench bench-models soak clean
-.PHONY: test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js
+.PHONY: setup demo test lint format bench bench-models soak wheel clean
+.PHONY: test-wheel test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js
 
 setup: $(VENV)/.ready
 
@@ -61,6 +62,20 @@ bench-models: setup
 # A million runs, ten thousand sessions, ten thousand failures: is memory flat?
 soak: setup
 	$(BIN)/python -m benchmarks.soak
+
+# Into dist/: the sdist, and from it a wheel for .venv's interpreter and for each of PYTHONS. Without pip's cache,
+# which would answer with the wheel of an sdist before.
+wheel: setup
+	rm -rf dist
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --sdist --outdir dist
+	for python in $(BIN)/python $(PYTHONS); do \
+	    $(PIP) --no-cache-dir --python "$$(command -v $$python)" wheel --no-deps --build-constraint constraints.txt \
+	        --wheel-dir dist dist/*.tar.gz || exit 1; \
+	done
+
+# What is in dist/, installed without and with its requirements into new environments: what is in it, does it run?
+test-wheel: setup
+	$(BIN)/python -m tests.environments.wheels $(PYTHONS)
 
 # The tests of ort_ops in environments of their own below build/: other releases, interpreters, sanitizers.
 test-ort-versions: setup

@@ -204,6 +204,7 @@ def _attribute(parameter: inspect.Parameter, hint: Any, where: str) -> Attribute
     required = parameter.default is parameter.empty
     if hint is None and not required:
         hint = _type_of_default(parameter.default)
+    hint = _expanded(hint)
     kind = ATTRIBUTE_KINDS.get(np.ndarray if typing.get_origin(hint) is np.ndarray else hint)
     if kind is None:
         known = ", ".join(ATTRIBUTE_KINDS.values())
@@ -223,6 +224,7 @@ def _type_of_default(default: object) -> Any:
 
 def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | None]:
     """Return the element types that an annotation admits, and the type variable that it is."""
+    hint = _expanded(hint)
     if hint is None or hint is Any:
         return (), None
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -242,10 +244,20 @@ def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | Non
 
 def _element(hint: Any) -> Any:
     """Return T of ``NDArray[T]``, and every other annotation as it is."""
+    hint = _expanded(hint)
     if typing.get_origin(hint) is np.ndarray:
         dtype = typing.get_args(hint)[1]
         return typing.get_args(dtype)[0] if typing.get_args(dtype) else np.generic
     return hint
+
+
+def _expanded(hint: Any) -> Any:
+    """Return what a type alias stands for: from NumPy 2.5 on, on Python 3.12, ``NDArray`` is one."""
+    alias = typing.get_origin(hint) or hint
+    if not hasattr(alias, "__value__"):
+        return hint
+    given = typing.get_args(hint)
+    return _expanded(alias.__value__[given] if given else alias.__value__)
 
 
 def _one_type(hint: Any, where: str, name: str) -> DType:

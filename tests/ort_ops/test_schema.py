@@ -44,6 +44,18 @@ def test_a_type_variable_is_one_type_in_all_its_places() -> None:
     assert signatures(kernel) == {((t, u, t), (t,)) for t, u in pairs}
 
 
+def test_an_alias_is_what_it_stands_for() -> None:
+    """``NDArray`` is one from NumPy 2.5 on."""
+    aliases = pytest.importorskip("typing_extensions")
+    array = np.ndarray[Any, np.dtype[Free]]  # type: ignore[type-var]
+    alias: Any = aliases.TypeAliasType("alias", array, type_params=(Free,))
+
+    def kernel(x: alias[T], i: alias[np.int32] | None = None, *, table: alias[np.int64]) -> alias[T]: ...
+
+    assert signatures(kernel) == {((t, INT32), (t,)) for t in (FLOAT, BFLOAT16)}
+    assert [attribute.kind for attribute in read_schema(kernel).attributes] == ["tensor"]
+
+
 def test_a_free_type_variable_is_every_type() -> None:
     def kernel(x: NDArray[Free]) -> NDArray[Free]: ...
 

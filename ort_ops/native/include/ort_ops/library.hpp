@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -163,14 +164,16 @@ class Library {
     return found;
   }
 
-  // Where this library is.
+  // Where this library is: its file, or, where that isn't known, an address in it, which no other has.
   static std::string path() {
+    static const char here = 0;
 #if !defined(_WIN32)
     Dl_info info{};
-    static const char here = 0;
     if (dladdr(&here, &info) != 0 && info.dli_fname != nullptr) return info.dli_fname;
 #endif
-    return "a library of custom operators";
+    std::ostringstream text;
+    text << "a library of custom operators at " << static_cast<const void*>(&here);
+    return text.str();
   }
 
   std::vector<Entry> entries_;
