@@ -44,7 +44,7 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 bench: setup
-	$(PIP) install --constraint constraints.txt '.[bench]' --no-deps --dry-run >/dev/null
+	$(PIP) install --constraint constraints.txt polygraphy onnx-diagnostic
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.op_overhead
 	$(BIN)/python -m benchmarks.python_kernels
