@@ -11,7 +11,7 @@ NATIVE := $(shell find ort_ops/native mylinear/native -name '*.cpp' -o -name '*.
 CPP := $(NATIVE) $(shell find examples tests -name '*.cpp')
 
 .PHONY: setup demo test lint format bench bench-models soak wheel clean
-.PHONY: test-wheel test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js
+.PHONY: test-cuda test-wheel test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js
 
 setup: $(VENV)/.ready
 
@@ -72,6 +72,11 @@ wheel: setup
 	    $(PIP) --no-cache-dir --python "$$(command -v $$python)" wheel --no-deps --build-constraint constraints.txt \
 	        --wheel-dir dist dist/*.tar.gz || exit 1; \
 	done
+
+# On a machine with an NVIDIA GPU, by a PYTHON that has torch with CUDA, onnxruntime-gpu and this project: every test
+# that needs a GPU, of which none may be skipped, and what it costs there (benchmarks/results/cuda.md).
+test-cuda:
+	$(PYTHON) -m tests.environments.cuda
 
 # What is in dist/, installed without and with its requirements into new environments: what is in it, does it run?
 test-wheel: setup

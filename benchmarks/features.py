@@ -160,7 +160,7 @@ for _name, _session in (("onnxruntime-extensions", by_extensions), ("ort_ops", b
 
 @trial(BFLOAT16, "onnxruntime-extensions")
 def _() -> str:
-    return said(by_extensions(doubling, 16), ONES)
+    return said(by_extensions(doubling, 16), ONES.astype(ml_dtypes.bfloat16))
 
 
 @trial(BFLOAT16, "ort_ops")

@@ -18,7 +18,7 @@ from benchmarks.report import Timing, alternate, environment, ratio, summarise, 
 QUESTION = "What does MYLINEAR cost from the C++ library, and from its function body?"
 NOTE = (
     "Sessions on the CPU provider with 1 or 2 intra-op threads, of which none spins; weights (width, width) "
-    "and bias are constants. Each cell is a ratio of medians over 15 alternating rounds, and in brackets the "
+    "and bias are constants. Each cell is a ratio of medians over 9 alternating rounds, and in brackets the "
     "first and third quartile of the rounds' own ratios: to a session with the built-in Gemm, which has "
     "float32 weights packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to one "
     "with a Python kernel in which NumPy converts x to float32, multiplies by a weight that was converted "
@@ -32,7 +32,7 @@ CASES = (
 )
 WIDTHS = (64, 256, 1024, 4096)
 BATCHES = (1, 2, 8, 32, 128, 512)
-_ROUNDS, _SECONDS = 15, 0.02
+_ROUNDS, _SECONDS = 9, 0.02
 _PAUSE = 0.15  # 2^28 cycles, by default, and some more
 
 

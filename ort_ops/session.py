@@ -83,8 +83,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         others, refused = function_ops(self._model, functions, trust)
         plan = plan_for(self._model, names, prefer, ops, others)
         plan = Plan(plan.overloads, {**refused, **plan.reasons})
-        given = sess_options if isinstance(sess_options, onnxruntime.SessionOptions) else None
-        self._libraries = libraries_in(given, self._model.opsets)
+        given = None if isinstance(sess_options, Tuning) else sess_options
+        registered = sess_options.options() if isinstance(sess_options, Tuning) else sess_options
+        self._libraries = libraries_in(registered, self._model.opsets)
         plan = plan.without_libraries(self._libraries, asked=ops is not None)
         arguments = (providers, provider_options, disabled_optimizers)
         try:
@@ -118,6 +119,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         spinning: bool | None = None,
         arena: Arena = "keep",
         cuda_graph: bool = False,
+        libraries: Sequence[str | os.PathLike[str]] = (),
         **arguments: Any,
     ) -> Self:
         """Return a session that uses this machine as it is told; benchmarks/serving.py measures the choices.
@@ -131,11 +133,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             each, or have ``"none"`` on the CPU, where each run takes its memory from the system.
         cuda_graph: let runs of a ``bind`` be captured as a CUDA graph and replayed. The model's nodes have to
             be on CUDA, all of them, and shapes fixed; runs without ``bind`` go as always.
+        libraries: of custom operators, to be registered.
         arguments: the other ones of this class, but for ``sess_options``.
 
         Raises ProviderError for ``cuda_graph`` without CUDA's provider, ValueError for another ``arena``.
         """
-        tuning = Tuning(threads, spinning, arena, cuda_graph)
+        tuning = Tuning(threads, spinning, arena, cuda_graph, libraries)
         return cls(path_or_bytes, tuning, tuning.providers(providers), **arguments)
 
     def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> Binding:

@@ -28,6 +28,7 @@ class Tuning:
     spinning: bool | None = None
     arena: Arena = "keep"
     cuda_graph: bool = False
+    libraries: Sequence[str | os.PathLike[str]] = ()
 
     def __post_init__(self) -> None:
         if self.arena not in get_args(Arena):
@@ -40,6 +41,8 @@ class Tuning:
         spinning = may_spin if self.spinning is None else self.spinning
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         options.enable_cpu_mem_arena = self.arena != "none"
+        for library in self.libraries:
+            options.register_custom_ops_library(os.fspath(library))
         return options
 
     def providers(self, providers: Sequence[Provider] | None) -> list[Provider] | None:

@@ -31,6 +31,21 @@ def test_the_library_and_the_function_body_agree(dtype: torch.dtype) -> None:
     np.testing.assert_allclose(native.astype("d"), body.astype("d"), rtol=8 * eps, atol=130 * eps)
 
 
+def test_a_tuned_session_has_the_library() -> None:
+    torch.manual_seed(0)
+    model = MyLinear(200, 150).eval()
+    x = torch.randn(2, 200)
+    file = export(model, example=x).SerializeToString()
+    session = ort_ops.InferenceSession.tuned(
+        file, ["CPUExecutionProvider"], threads=1, libraries=[mylinear.get_library_path()]
+    )
+    assert [(run.runner, run.kernel) for run in session.explain()] == [
+        ("library", mylinear.get_library_path())
+    ]
+    binding = session.bind({"x": x})
+    np.testing.assert_allclose(binding.run()["y"], model(x).detach(), rtol=1e-5, atol=1e-5)
+
+
 def first_input(file: bytes) -> str:
     return onnx.load_from_string(file).graph.input[0].name
 

@@ -58,6 +58,8 @@ class Handle:
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[Any]]
     ) -> "Future[list[NDArray[Any]]]":
         """Send a request with ``InferenceSession.run``'s arguments; returns a future of what that returns."""
+        if self._loop.is_closed():
+            raise RuntimeError("this handle is closed")
         return asyncio.run_coroutine_threadsafe(self._answer((output_names, input_feed)), self._loop)
 
     def run(

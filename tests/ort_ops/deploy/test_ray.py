@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -193,6 +194,23 @@ def test_a_dataset_has_the_outputs_beside_its_columns(bundle: Path, caplog: pyte
     assert np.array_equal(np.stack(done["y"]), 2 * x[order])
     assert np.stack(done["y"]).dtype == np.float32
     assert "Running Dataset" in caplog.text  # its bar, where there is a terminal
+
+
+def test_the_readmes_lines_run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```py\n(from ort_ops.deploy.ray .*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bundle, "linear-1.0")
+    x = np.ones((1, 3), np.float32)
+    ray.data.from_numpy(np.ones((10, 3), np.float32)).rename_columns({"data": "x"}).write_parquet("rows")
+    # The bundle's kernel is in Python, and has to be named; the README's is in the bundle.
+    lines = lines.replace('("linear-1.0", replicas', f'("linear-1.0", modules={KERNELS}, replicas')
+    lines = lines.replace('"linear-1.0", replicas=2)', f'"linear-1.0", modules={KERNELS}, replicas=2)')
+    names: dict[str, Any] = {"ray": ray, "x": x}
+    exec(lines, names)
+    names["handle"].close()
+    assert np.array_equal(names["y"], 2 * x)
+    assert ray.data.read_parquet("answers").count() == 10
 
 
 def test_what_is_altered_or_unproved_is_refused(bundle: Path, tmp_path: Path) -> None:
