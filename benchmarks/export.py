@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.report import environment, write
 
 QUESTION = "What does keeping a model's Functions as nodes cost beside torch.onnx.export?"
-LAYERS, WIDTH, ROUNDS = 200, 256, 5
+LAYERS, WIDTH, ROUNDS = 200, 256, 3
 NOTE = (
     f"{LAYERS} layers of MyLinear({WIDTH}, {WIDTH}) and ReLU, float32, the file written, one thread; each "
     "export in a process of its own, in turn; a first export of two layers warms torch up and isn't counted. "
