@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,8 @@ class Binding:
     """Inputs and outputs of a session, bound once and used by every run; ``InferenceSession.bind`` makes it.
 
     inputs, outputs: the arrays by name. Write the next inputs into those, ``run``, and read the outputs,
-    which the next run overwrites. A binding is for one thread at a time; another thread has one of its own.
+    which the next run overwrites; no other array can take the place of one. A binding is for one thread at a
+    time; another thread has one of its own.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Binding:
     ) -> None:
         self._session, self._run_options = session, run_options
         self._binding = session.io_binding()
-        self.inputs = dict(inputs)
+        self.inputs: Mapping[str, Any] = MappingProxyType(dict(inputs))
         ends = {end.name: end.type for end in session.get_inputs()}
         if ends.keys() != inputs.keys():
             raise ValueError(f"the inputs are {', '.join(inputs)}; the model's are {', '.join(ends)}")
@@ -53,14 +55,15 @@ class Binding:
         for name, buffer in buffers.items():
             self._binding.bind_input(name, *buffer.arguments)
         self._on_cuda = any(buffer.device == "cuda" for buffer in buffers.values())
-        self.outputs = self._allocate() if outputs is None else dict(outputs)
+        outputs = self._allocate() if outputs is None else outputs
+        self.outputs: Mapping[str, Any] = MappingProxyType(dict(outputs))
         for end in session.get_outputs():
             if end.name not in self.outputs:
                 raise ValueError(f"output {end.name!r} has no array; give one for each, or none at all")
             buffer = _checked(end.name, self.outputs[end.name], end.type)
             self._binding.bind_output(end.name, *buffer.arguments)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Mapping[str, Any]:
         """Run the model on what the inputs hold now; returns ``outputs``.
 
         Raises as ``InferenceSession.run`` does; where an output's shape depends on values, and is another

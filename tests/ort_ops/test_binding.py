@@ -56,6 +56,13 @@ def test_outputs_may_be_given() -> None:
     assert whole.sum(axis=1).tolist() == [0, 0, 0, 0, -3, -3, 0, 0]
 
 
+def test_no_other_array_takes_the_place_of_one() -> None:
+    binding = ort_ops.InferenceSession(model()).bind({"x": np.ones((2, 3), np.float32)})
+    for arrays in (binding.inputs, binding.outputs):
+        with pytest.raises(TypeError):
+            arrays["x"] = np.zeros((2, 3), np.float32)  # type: ignore[index]
+
+
 def test_bindings_of_one_session_are_apart() -> None:
     session = ort_ops.InferenceSession(model(op="Neg"))
     bindings = [session.bind({"x": np.full((rows, 3), rows, np.float32)}) for rows in (1, 5, 2)]
