@@ -133,8 +133,8 @@ print(resident() - before)
 """
     keep, shrink, none = (int(in_a_process(program, arena)) for arena in ("keep", "shrink", "none"))
     assert keep > 190  # two of its intermediate results are 195 MiB
-    assert shrink < keep - 90
-    assert none < shrink
+    assert shrink < keep - 90  # ONNX Runtime before 1.23 gives all back, later ones half
+    assert none < keep - 180
 
 
 def test_what_cant_be_had_is_refused() -> None:
