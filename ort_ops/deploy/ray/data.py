@@ -80,5 +80,11 @@ class _Predictor:
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run one batch."""
-        feed = {name: np.ascontiguousarray(batch[name]) for name in self._inputs}
+        feed = {name: _dense(batch[name]) for name in self._inputs}
         return {**batch, **dict(zip(self._replica.names, self._replica.run(feed), strict=True))}
+
+
+def _dense(column: NDArray[Any]) -> NDArray[Any]:
+    """Return a column as one array: rows that are lists come as an array of objects, one a row."""
+    rows = column.dtype == object and len(column) and isinstance(column[0], np.ndarray | list)
+    return np.stack(list(column)) if rows else np.ascontiguousarray(column)

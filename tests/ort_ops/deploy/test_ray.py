@@ -196,9 +196,20 @@ def test_a_dataset_has_the_outputs_beside_its_columns(bundle: Path, caplog: pyte
     assert "Running Dataset" in caplog.text  # its bar, where there is a terminal
 
 
+def test_rows_that_are_lists_are_stacked(bundle: Path) -> None:
+    from ort_ops.deploy.ray.data import _Predictor
+    from ort_ops.deploy.ray.replica import Setting
+
+    column = np.empty(2, object)
+    column[:] = [np.ones(3, np.float32), np.zeros(3, np.float32)]
+    done = _Predictor(Setting(str(bundle), modules=KERNELS))({"x": column})
+    assert done["y"].tolist() == [[2, 2, 2], [0, 0, 0]]
+
+
 def test_the_readmes_lines_run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"```py\n(from ort_ops.deploy.ray .*?)```", readme, re.DOTALL)
+    (lines,) = re.findall(r"```py\n(import ray\n.*?)```", readme, re.DOTALL)
+    lines = lines.replace("serve.shutdown()", "")  # other tests have applications, and CPUs are enough
     monkeypatch.chdir(tmp_path)
     shutil.copytree(bundle, "linear-1.0")
     x = np.ones((1, 3), np.float32)
@@ -208,9 +219,8 @@ def test_the_readmes_lines_run(bundle: Path, tmp_path: Path, monkeypatch: pytest
     # The bundle's kernel is in Python, and has to be named; the README's is in the bundle.
     lines = lines.replace('("linear-1.0", replicas', f'("linear-1.0", modules={KERNELS}, replicas')
     lines = lines.replace('"linear-1.0", replicas=2)', f'"linear-1.0", modules={KERNELS}, replicas=2)')
-    names: dict[str, Any] = {"ray": ray, "x": x}
+    names: dict[str, Any] = {"x": x}
     exec(lines, names)
-    names["handle"].close()
     assert np.array_equal(names["y"], 2 * x)
     assert ray.data.read_parquet(answers).count() == 10
 
