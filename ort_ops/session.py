@@ -83,8 +83,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         others, refused = function_ops(self._model, functions, trust)
         plan = plan_for(self._model, names, prefer, ops, others)
         plan = Plan(plan.overloads, {**refused, **plan.reasons})
+        tuning = sess_options if isinstance(sess_options, Tuning) else Tuning()
         given = None if isinstance(sess_options, Tuning) else sess_options
-        registered = sess_options.options() if isinstance(sess_options, Tuning) else sess_options
+        # Options that are made anew say whose a domain is once its library is registered with them.
+        registered = tuning.options() if tuning.libraries else given
         self._libraries = libraries_in(registered, self._model.opsets)
         plan = plan.without_libraries(self._libraries, asked=ops is not None)
         arguments = (providers, provider_options, disabled_optimizers)
@@ -102,7 +104,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             plan = fallback
             self._create(path_or_bytes, sess_options, plan, arguments)
         self._plan = plan
-        self._tuning = sess_options if isinstance(sess_options, Tuning) else Tuning()
+        self._tuning = tuning
         self._run_options = self._tuning.run_options(self.get_providers())
         self._graphs = itertools.count(1)
         self._refuse_silent_fallback(providers)

@@ -8,12 +8,11 @@ import numpy as np
 import ray.data
 from numpy.typing import NDArray
 
-from ort_ops.deploy.opening import open_bundle
 from ort_ops.errors import BundleError
 from ort_ops.model import read_model
 
 from .batching import check_batchable
-from .replica import Replica, Setting
+from .replica import Replica, Setting, prepare
 
 __all__ = ["predict"]
 
@@ -44,17 +43,12 @@ def predict(
     Raises BundleError where the bundle is altered, has no golden answers, can't be batched, or where an
     output has the name of an input.
     """
-    bundle = open_bundle(folder, verify_key=verify_key)
-    bundle.golden_answers()
+    bundle, setting = prepare(folder, provider, threads, modules, allow_reduced_precision, verify_key)
     model = read_model(bundle.model)
     check_batchable(model)
     both = {value.name for value in model.inputs} & {value.name for value in model.outputs}
     if both:
         raise BundleError(f"{', '.join(sorted(both))} is an input and an output; expected a column for each")
-    key = os.path.abspath(verify_key) if verify_key is not None else None
-    setting = Setting(
-        os.path.abspath(folder), provider, threads, tuple(modules), allow_reduced_precision, key
-    )
     options = {
         "compute": ray.data.ActorPoolStrategy(size=replicas),
         "udf_modifying_row_count": False,

@@ -1,6 +1,7 @@
 """What every replica holds: a session of a bundle, which gives the bundle's golden answers."""
 
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ort_ops import parity
-from ort_ops.deploy.opening import open_bundle
+from ort_ops.deploy.opening import Bundle, open_bundle
 from ort_ops.errors import ParityError
 from ort_ops.parity import Report
 from ort_ops.providers import parse_provider
 from ort_ops.tuning import Tuning
 
-__all__ = ["Feed", "Outputs", "Replica", "Setting"]
+__all__ = ["Feed", "Outputs", "Replica", "Setting", "prepare"]
 
 Feed = Mapping[str, NDArray[Any]]
 Outputs = list[Any]
@@ -42,6 +43,25 @@ class Setting:
         """Return what Ray sets aside for one replica: a core a thread, and a GPU off the CPU provider."""
         on_cpu = parse_provider(self.provider)[0] == "CPUExecutionProvider"
         return {"num_cpus": self.threads, "num_gpus": 0 if on_cpu else 1}
+
+
+def prepare(
+    folder: str | os.PathLike[str],
+    provider: str,
+    threads: int,
+    modules: Sequence[str],
+    allow_reduced_precision: bool,
+    verify_key: str | os.PathLike[str] | None,
+) -> tuple[Bundle, Setting]:
+    """Check a bundle here, before Ray is asked for anything; returns it, and how replicas run it.
+
+    Raises BundleError where it is altered or has no golden answers.
+    """
+    bundle = open_bundle(folder, verify_key=verify_key)
+    bundle.golden_answers()
+    key = None if verify_key is None else os.path.abspath(verify_key)
+    where = os.path.abspath(folder)
+    return bundle, Setting(where, provider, threads, tuple(modules), allow_reduced_precision, key)
 
 
 class Replica:

@@ -7,11 +7,10 @@ from typing import Any
 
 from ray import serve
 
-from ort_ops.deploy.opening import open_bundle
 from ort_ops.model import read_model
 
 from .batching import check_batchable, row_count, run_together
-from .replica import Feed, Outputs, Replica, Setting
+from .replica import Feed, Outputs, Replica, Setting, prepare
 from .requests import Request, portable
 
 __all__ = ["application"]
@@ -50,14 +49,9 @@ def application(
 
     Raises BundleError where the bundle is altered, has no golden answers, or can't be batched.
     """
-    bundle = open_bundle(folder, verify_key=verify_key)
-    bundle.golden_answers()
+    bundle, setting = prepare(folder, provider, threads, modules, allow_reduced_precision, verify_key)
     if max_batch:
         check_batchable(read_model(bundle.model))
-    key = os.path.abspath(verify_key) if verify_key is not None else None
-    setting = Setting(
-        os.path.abspath(folder), provider, threads, tuple(modules), allow_reduced_precision, key
-    )
     options = {
         "name": bundle.model.stem,
         "ray_actor_options": setting.resources,
