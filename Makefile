@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTHONS ?=
 JS := build/js
 NATIVE := $(shell find ort_ops/native mylinear/native -name '*.cpp' -o -name '*.hpp')
-CPP := $(NATIVE) $(shell find examples tests -name '*.cpp')
+CPP := $(NATIVE) $(shell find benchmarks examples tests -name '*.cpp')
 
 .PHONY: setup demo test lint format bench bench-models soak wheel clean
 .PHONY: test-cuda test-wheel test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js
@@ -48,6 +48,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.op_overhead
 	$(BIN)/python -m benchmarks.python_kernels
+	$(BIN)/python -m benchmarks.cpp_operators
 	$(BIN)/python -m benchmarks.native_kernels
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.replicas

@@ -157,7 +157,7 @@ struct Callbacks {
     const auto& kernel = *static_cast<const Kernel<Op>*>(instance);
     return guarded(kernel.api, [&] {
       const Context ours(kernel.api, context, kOnCuda);
-      Signature::run(kernel.op, Call(kernel.api, context, ours));
+      Signature::run(kernel.op, kernel.api, context, ours);
     });
   }
 

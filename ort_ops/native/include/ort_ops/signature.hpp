@@ -28,12 +28,8 @@ struct Call {
   const abi::Api* api;
   abi::KernelContext* context;
   const Context& ours;
-  std::size_t input_count, output_count;
+  std::size_t input_count, output_count;  // of this node, which may have left optional ones out
 
-  Call(const abi::Api* a, abi::KernelContext* c, const Context& o) : api(a), context(c), ours(o) {
-    check(api, abi::GetInputCount(api, context, &input_count));
-    check(api, abi::GetOutputCount(api, context, &output_count));
-  }
   const abi::Value* input(std::size_t index) const {
     const abi::Value* value = nullptr;
     if (index < input_count) check(api, abi::GetInput(api, context, index, &value));
@@ -127,7 +123,18 @@ struct Signature {
     return formals[0];
   }
 
-  static void run(const Op& op, const Call& call) {
+  static constexpr bool all_required() {
+    bool all = true;
+    for (const Formal& formal : formals) all = all && formal.characteristic == abi::kRequired;
+    return all;
+  }
+
+  static void run(const Op& op, const abi::Api* api, abi::KernelContext* context, const Context& ours) {
+    Call call{api, context, ours, count(Role::kInput), count(Role::kOutput)};
+    if constexpr (!all_required()) {
+      check(api, abi::GetInputCount(api, context, &call.input_count));
+      check(api, abi::GetOutputCount(api, context, &call.output_count));
+    }
     run(op, call, std::make_index_sequence<sizeof...(Parameters)>());
   }
 

@@ -30,12 +30,13 @@ struct TypeAndShape {
   Shape shape;
 };
 
-inline TypeAndShape type_and_shape(const abi::Api* api, const abi::Value* value) {
-  TypeAndShape result;
+// `type` is asked for where it is 0.
+inline TypeAndShape type_and_shape(const abi::Api* api, const abi::Value* value, int type = 0) {
+  TypeAndShape result{type, {}};
   abi::TensorInfo* info = nullptr;
   check(api, abi::GetTensorTypeAndShape(api, value, &info));
   std::size_t rank = 0;
-  abi::Status* status = abi::GetTensorElementType(api, info, &result.type);
+  abi::Status* status = type == 0 ? abi::GetTensorElementType(api, info, &result.type) : nullptr;
   if (status == nullptr) status = abi::GetDimensionsCount(api, info, &rank);
   if (status == nullptr) {
     result.shape.resize(rank);
@@ -70,11 +71,11 @@ class Input {
   // The elements in row-major order; const void* for Any. Not for strings.
   auto data() const {
     static_assert(!std::is_same_v<T, std::string>, "strings are read one by one: input.at(i)");
-    const void* data = detail::data_of(api_, value_);
+    if (data_ == nullptr) data_ = detail::data_of(api_, value_);
     if constexpr (std::is_same_v<T, Any>)
-      return data;
+      return data_;
     else
-      return static_cast<const T*>(data);
+      return static_cast<const T*>(data_);
   }
   auto begin() const { return data(); }
   auto end() const { return data() + size(); }
@@ -91,13 +92,14 @@ class Input {
 
  private:
   const detail::TypeAndShape& own() const {
-    if (!own_) own_ = detail::type_and_shape(api_, value_);
+    if (!own_) own_ = detail::type_and_shape(api_, value_, element_type<T>);
     return *own_;
   }
 
   const abi::Api* api_;
   const abi::Value* value_;
   mutable std::optional<detail::TypeAndShape> own_;
+  mutable const void* data_ = nullptr;
 };
 
 template <typename T>
