@@ -4,6 +4,7 @@ ONNX Runtime's own C++ headers are in no package: ONNXRUNTIME_INCLUDE names the 
 releases' archives. Without it that column says so.
 """
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -18,15 +19,14 @@ import onnxruntime
 from onnx import helper
 
 import ort_ops
-from benchmarks.report import alternate, environment, ratio, summarise, write
+from benchmarks.report import SPREAD, Seconds, alternate, environment, in_processes, ratio, summarise, write
 
 QUESTION = "What does an operator in C++ cost, by ort_ops/op.hpp and by ONNX Runtime's own headers?"
 NOTE = (
     "Softshrink in float32, 64 nodes one after the other, whose shapes the file gives; CPU provider, one "
-    "thread. By examples/cpp_operator/softshrink.cpp, by benchmarks/operators/softshrink_ort.cpp, and the "
-    "built-in Shrink, which works in place. Both libraries are compiled with -O2 by one compiler. "
-    "Microseconds of a run of all 64 nodes, and their ratio: medians over 25 alternating rounds, and in "
-    "brackets the first and third quartile."
+    "thread; microseconds of a run of all 64. By examples/cpp_operator/softshrink.cpp, by "
+    "benchmarks/operators/softshrink_ort.cpp, both compiled with -O2 by one compiler, and the built-in "
+    f"Shrink, which works in place. {SPREAD}"
 )
 BUILT_IN, HEADERS, OURS = "built-in Shrink", "ONNX Runtime's headers", "ort_ops/op.hpp"
 SOURCES = {
@@ -76,43 +76,36 @@ def api_version(include: str) -> str:
     return f"of its API {found}"
 
 
-def main() -> None:
-    given = os.environ.get("ONNXRUNTIME_INCLUDE", "")
+def measure(given: str) -> dict[str, Seconds]:
+    """Time all by the number of elements; ``given``: where ONNX Runtime's headers are, or nothing."""
     includes = ({HEADERS: given} if given else {}) | {OURS: ort_ops.get_include()}
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        libraries = {
-            name: compile_library(SOURCES[name], include, Path(folder)) for name, include in includes.items()
-        }
         sessions = {BUILT_IN: session(None)}
-        sessions |= {name: session(library) for name, library in libraries.items()}
-        rows, raw = [], []
+        for name, include in includes.items():
+            sessions[name] = session(compile_library(SOURCES[name], include, Path(folder)))
         for count in COUNTS:
             x = np.linspace(-1, 1, count, dtype=np.float32)
             calls = {name: functools.partial(made.run, None, {"x": x}) for name, made in sessions.items()}
-            expected = next(iter(calls.values()))()[0]
+            expected = calls[BUILT_IN]()[0]
             assert all(np.array_equal(call()[0], expected) for call in calls.values())
-            seconds = alternate(calls, threads=1)
-            base = HEADERS if given else BUILT_IN
-            timings = {name: summarise(values) for name, values in seconds.items()}
-            ratios = {name: ratio(seconds, name, base) for name in seconds if name != base}
-            rows.append(
-                (
-                    f"{count:,}",
-                    *(
-                        timings[name].text if name in timings else "not given"
-                        for name in (BUILT_IN, *SOURCES)
-                    ),
-                    ratios[OURS][0],
-                )
-            )
-            raw.append(
-                {
-                    "elements": count,
-                    "us": {name: timing.median_us for name, timing in timings.items()},
-                    "ratio": ratios[OURS][1],
-                }
-            )
-    columns = ("elements", *(f"{name}, µs" for name in (BUILT_IN, *SOURCES)), f"ratio to {base}")
+            found[f"{count:,}"] = alternate(calls, threads=1, rounds=9)
+    return found
+
+
+def main() -> None:
+    given = os.environ.get("ONNXRUNTIME_INCLUDE", "")
+    base = HEADERS if given else BUILT_IN
+    names = (BUILT_IN, *SOURCES)
+    rows, raw = [], []
+    for count, seconds in in_processes(measure, given).items():
+        timings = {name: summarise(values) for name, values in seconds.items()}
+        beside = ratio(seconds[OURS], seconds[base])
+        texts = (timings[name].text if name in timings else "headers not given" for name in names)
+        rows.append((count, *texts, beside.text))
+        us = {name: timing.median_us for name, timing in timings.items()}
+        raw.append({"elements": count, "us": us, "beside": base, **dataclasses.asdict(beside)})
+    columns = ("elements", *(f"{name}, µs" for name in names), f"op.hpp / {base}")
     measured = environment(["numpy", "onnx", "onnxruntime"])
     measured["headers of onnxruntime"] = api_version(given) if given else "not given"
     print(write("cpp_operators", QUESTION, NOTE, columns, rows, raw, measured))

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.report import environment, write
+from benchmarks.report import environment, ratio, write
 
 QUESTION = "What does keeping a model's Functions as nodes cost beside torch.onnx.export?"
 LAYERS, WIDTH, ROUNDS = 200, 256, 3
@@ -95,12 +95,19 @@ def main() -> None:
         for way, measured in found.items():
             seconds = statistics.median(measured.seconds)
             memory = statistics.median(measured.memory)
-            ratio = seconds / statistics.median(base.seconds)
+            beside = ratio(measured.seconds, base.seconds)
             memory_ratio = memory / statistics.median(base.memory)
             name = "torch.onnx.export" if way == "torch" else f'ort_ops.export, functions="{way}"'
             spread = f"{seconds:.2f} ({min(measured.seconds):.2f} to {max(measured.seconds):.2f})"
-            rows.append((exporter, name, spread, f"{ratio:.2f}", f"{memory:.0f}", f"{memory_ratio:.2f}"))
-            raw.append({"exporter": exporter, "way": way, **dataclasses.asdict(measured)})
+            rows.append((exporter, name, spread, beside.text, f"{memory:.0f}", f"{memory_ratio:.2f}"))
+            raw.append(
+                {
+                    "exporter": exporter,
+                    "way": way,
+                    **dataclasses.asdict(measured),
+                    **dataclasses.asdict(beside),
+                }
+            )
     packages = ["torch", "onnx", "onnxscript", "onnxruntime"]
     write("export", QUESTION, NOTE, COLUMNS, rows, raw, environment(packages))
 

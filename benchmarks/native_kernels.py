@@ -1,5 +1,6 @@
 """What does MYLINEAR cost from C++, and from its function body? Run: python -m benchmarks.native_kernels."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -13,17 +14,17 @@ from onnx import helper, numpy_helper
 
 import mylinear
 import ort_ops
-from benchmarks.report import Timing, alternate, environment, ratio, summarise, write
+from benchmarks.report import SPREAD, Seconds, alternate, environment, in_processes, ratio, summarise, write
 
 QUESTION = "What does MYLINEAR cost from the C++ library, and from its function body?"
 NOTE = (
     "Sessions on the CPU provider with 1 or 2 intra-op threads, of which none spins; weights (width, width) "
-    "and bias are constants. Each cell is a ratio of medians over 9 alternating rounds, and in brackets the "
-    "first and third quartile of the rounds' own ratios: to a session with the built-in Gemm, which has "
+    "and bias are constants. The ratios are to a session with the built-in Gemm, which has "
     "float32 weights packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to one "
     "with a Python kernel in which NumPy converts x to float32, multiplies by a weight that was converted "
     "before, and converts back (two threads, as its BLAS has; these spin for 0.12 s after a product, so that "
-    "each round begins 0.15 s after the one before)."
+    "each round begins 0.15 s after the one before). "
+    f"{SPREAD}"
 )
 COLUMNS = ("type", "width", "threads", "batch", "Gemm or NumPy, µs", "function body", "library")
 CASES = (
@@ -32,7 +33,8 @@ CASES = (
 )
 WIDTHS = (64, 256, 1024, 4096)
 BATCHES = (1, 2, 8, 32, 128, 512)
-_ROUNDS, _SECONDS = 9, 0.02
+NUMPY = "NumPy"
+_ROUNDS, _SECONDS = 3, 0.02
 _PAUSE = 0.15  # 2^28 cycles, by default, and some more
 
 
@@ -99,7 +101,7 @@ def calls_for(dtype: Any, width: int, threads: int) -> dict[str, Callable[[np.nd
     """Return what is timed by name, first what it is compared with."""
     half = np.dtype(dtype).itemsize == 2
     ops = ["library"] if half else ["Gemm", "body", "library"]
-    sessions = {"NumPy": by_numpy(dtype, width, threads)} if half else {}
+    sessions = {NUMPY: by_numpy(dtype, width, threads)} if half else {}
     sessions |= {op: session(op, dtype, width, threads) for op in ops}
 
     def runner(made: onnxruntime.InferenceSession) -> Callable[[np.ndarray[Any, Any]], Any]:
@@ -108,38 +110,48 @@ def calls_for(dtype: Any, width: int, threads: int) -> dict[str, Callable[[np.nd
     return {op: runner(made) for op, made in sessions.items()}
 
 
+def cases() -> list[tuple[str, int, int, int]]:
+    """Return type, width, threads, batch."""
+    every = ((np.dtype(t).name, w, n, b) for (t, n), w, b in itertools.product(CASES, WIDTHS, BATCHES))
+    return [case for case in every if case[1] ** 2 * case[3] <= 1 << 31]  # seconds each, and no other result
+
+
+def measure() -> dict[str, Seconds]:
+    """Time every case."""
+    found = {}
+    for (name, width, threads), some in itertools.groupby(cases(), lambda case: case[:3]):
+        dtype = np.dtype(getattr(ml_dtypes, name, name))
+        calls = calls_for(dtype, width, threads)
+        for case in some:
+            x = np.random.default_rng(1).standard_normal((case[3], width)).astype(dtype)
+            found[" ".join(map(str, case))] = alternate(
+                {name: functools.partial(call, x) for name, call in calls.items()},
+                threads=threads,
+                rounds=_ROUNDS,
+                round_seconds=_SECONDS,
+                pause_seconds=_PAUSE if NUMPY in calls else 0.0,
+            )
+    return found
+
+
 def main() -> None:
     rows, raw = [], []
-    for dtype, threads in CASES:
-        for width in WIDTHS:
-            calls = calls_for(dtype, width, threads)
-            for batch in BATCHES:
-                if width * width * batch > 1 << 31:  # seconds each, and no other than the one before
-                    continue
-                x = np.random.default_rng(1).standard_normal((batch, width)).astype(dtype)
-                bound = {name: functools.partial(call, x) for name, call in calls.items()}
-                base = next(iter(calls))
-                pause = _PAUSE if base == "NumPy" else 0.0
-                seconds = alternate(
-                    bound, threads=threads, rounds=_ROUNDS, round_seconds=_SECONDS, pause_seconds=pause
-                )
-                timing: Timing = summarise(seconds[base])
-                cells = {
-                    name: ratio(seconds, name, base) if name in seconds else ("no such Gemm", float("nan"))
-                    for name in ("body", "library")
-                }
-                head = (np.dtype(dtype).name, str(width), str(threads), str(batch))
-                rows.append((*head, f"{base} {timing.text}", *(cell[0] for cell in cells.values())))
-                raw.append(
-                    {
-                        **dict(zip(("type", "width", "threads", "batch"), head, strict=True)),
-                        "base": base,
-                        "base_us": timing.median_us,
-                        **{name: cell[1] for name, cell in cells.items()},
-                    }
-                )
-                print(rows[-1], flush=True)
-            del calls
+    found = in_processes(measure)
+    for case in cases():
+        seconds = found[" ".join(map(str, case))]
+        base = next(iter(seconds))
+        timing = summarise(seconds[base])
+        ratios = {name: ratio(seconds[name], seconds[base]) for name in seconds if name != base}
+        body = ratios["body"].text if "body" in ratios else "no such Gemm"
+        rows.append((*map(str, case), f"{base} {timing.text}", body, ratios["library"].text))
+        raw.append(
+            {
+                **dict(zip(("type", "width", "threads", "batch"), case, strict=True)),
+                "base": base,
+                "base_us": timing.median_us,
+                **{name: dataclasses.asdict(each) for name, each in ratios.items()},
+            }
+        )
     packages = ("numpy", "ml_dtypes", "onnx", "onnxruntime")
     print(write("native_kernels", QUESTION, NOTE, COLUMNS, rows, raw, environment(packages)))
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F  # noqa: N812, the name that PyTorch's own documentation uses
 
-from benchmarks.report import environment, time_alternating, write
+from benchmarks.report import SPREAD, Seconds, alternate, environment, in_processes, ratio, summarise, write
 from mylinear import LinearF
 
 QUESTION = "What does LinearF cost beside F.linear?"
-NOTE = "float32 on the CPU; median of 25 alternating rounds, and in brackets the first and third quartile."
+NOTE = f"float32 on the CPU. {SPREAD}"
 COLUMNS = ("case", "pass", "torch threads", "F.linear, µs", "LinearF, µs", "LinearF / F.linear")
 NO_GRAD = "forward, no grad"
+PASSES = (NO_GRAD, "forward", "forward and backward")
 FUNCTIONS = {"F.linear": F.linear, "LinearF": LinearF.apply}
 
 
@@ -46,28 +47,36 @@ def passes(function: Callable[..., torch.Tensor], case: Case) -> dict[str, Calla
     def forward_backward() -> object:
         return torch.autograd.grad(function(*operands), operands, grad_y)
 
-    return {
-        NO_GRAD: forward,  # timed under torch.no_grad
-        "forward": forward,
-        "forward and backward": forward_backward,
-    }
+    return dict(zip(PASSES, (forward, forward, forward_backward), strict=True))
+
+
+def measure() -> dict[str, Seconds]:
+    """Time both by case and pass."""
+    found = {}
+    for case in CASES:
+        calls = {name: passes(function, case) for name, function in FUNCTIONS.items()}
+        for which in PASSES:
+            with torch.set_grad_enabled(which != NO_GRAD):
+                timed = {name: calls[name][which] for name in calls}
+                found[f"{case.name} {which}"] = alternate(timed, threads=case.threads, rounds=9)
+    return found
 
 
 def main() -> None:
     rows, raw = [], []
+    found = in_processes(measure)
     for case in CASES:
-        calls = {name: passes(function, case) for name, function in FUNCTIONS.items()}
-        for which in calls["F.linear"]:
-            with torch.set_grad_enabled(which != NO_GRAD):
-                times = time_alternating({name: calls[name][which] for name in calls}, threads=case.threads)
-            ratio = times["LinearF"].median_us / times["F.linear"].median_us
+        for which in PASSES:
+            seconds = found[f"{case.name} {which}"]
+            times = {name: summarise(values) for name, values in seconds.items()}
+            beside = ratio(seconds["LinearF"], seconds["F.linear"])
             texts = (times[name].text for name in FUNCTIONS)
-            rows.append((case.name, which, str(case.threads), *texts, f"{ratio:.2f}"))
+            rows.append((case.name, which, str(case.threads), *texts, beside.text))
             raw.append(
                 {
                     **dataclasses.asdict(case),
                     "pass": which,
-                    "ratio": ratio,
+                    **dataclasses.asdict(beside),
                     **{name: dataclasses.asdict(timing) for name, timing in times.items()},
                 }
             )

@@ -2,13 +2,14 @@
 
 from benchmarks.kernels import cost, memory, spinning, threads
 from benchmarks.kernels.row import COLUMNS
-from benchmarks.report import environment, write
+from benchmarks.report import SPREAD, environment, write
 
 QUESTION = "What does a Python kernel cost in ONNX Runtime?"
-NOTE = """\
+NOTE = f"""\
 Kernels are NumPy functions, `extensions` is onnxruntime-extensions, and both are beside ONNX Runtime's own
-nodes in one process. Medians, in brackets the first and third quartile; rounds alternate. Threads are ONNX
-Runtime's intra-op threads; inter-op it has 1, NumPy's BLAS one a core. Graph optimisation is off.
+nodes. {SPREAD}
+Of products the rounds are single runs. Threads are ONNX Runtime's intra-op threads; inter-op
+it has 1, NumPy's BLAS one a core. Graph optimisation is off.
 
 - a node: what 100 further nodes add to a chain of one, by 100. The copy of its result is part of it.
 - a run: of one node, from NumPy to NumPy.

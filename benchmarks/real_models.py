@@ -4,11 +4,11 @@ A pretrained sentence encoder, a CNN of timm's and a decoder of transformers', e
 """
 
 import copy
+import dataclasses
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Logits(nn.Module):
         return self.decoder(input_ids=input_ids, use_cache=False).logits  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Case:
     """A model as its library makes it, what it is run on, and how it is called."""
 
@@ -135,7 +135,7 @@ def options(*libraries: str) -> onnxruntime.SessionOptions:
     return made
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Runner:
     """Who runs MYLINEAR: how a session is made for it, and how check is told."""
 
@@ -197,15 +197,15 @@ def measure(case: Case, folder: Path) -> tuple[list[Sequence[str]], list[dict[st
             (got,) = sessions[runner.name].run(None, feed)
             off = float(np.abs(got - expected).max() / np.abs(expected).max())
             report = parity.check(ours, kept, case.inputs, **runner.check)
-            text, value = ratio(seconds, runner.name, "plain")
-            time = f"{text} of {us.median_us / 1000:.1f} ms"
+            beside_plain = ratio(seconds[runner.name], seconds["plain"])
+            time = f"{beside_plain.text} of {us.median_us / 1000:.1f} ms"
             nodes = f"{layers} MYLINEAR"
             rows.append((case.name, exporter, runner.name, nodes, str(report.verdict), f"{off:.1e}", time))
             raw.append(
                 {
                     **dict(zip(("model", "exporter", "run_by", "nodes", "verdict"), rows[-1], strict=False)),
                     "off": off,
-                    "ratio": value,
+                    **dataclasses.asdict(beside_plain),
                     "plain_us": us.median_us,
                 }
             )

@@ -1,6 +1,7 @@
 """What does Ray cost a request, and what does batching gain? Run: python -m benchmarks.replicas."""
 
 import asyncio
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ray import serve
 
 import mylinear
-from benchmarks.report import environment, summarise, write
+from benchmarks.report import environment, ratio, summarise, write
 from mylinear.data import Digits
 from mylinear.export import export
 from mylinear.training import train
@@ -27,10 +28,10 @@ QUESTION = "What does a Ray deployment cost a request, and what does dynamic bat
 NOTE = (
     "The trained digits model (64, 128, 64, 10; float32) from the C++ library, one replica with one thread, "
     "on loopback; client, Ray and replica share the machine. A request is one image. One at a time: medians "
-    "of 300 requests, and in brackets the quartiles; overhead is what is above the session's own time. 256 "
-    "on their way at once: medians and quartiles of 5 rounds of 2,000 requests, taken in turn; the ratio is "
-    "of medians to the row without batching. A replica batches up to 64 rows, a handle sends up to 64 "
-    "requests as one call. The dataset is run once, and starting the replica is in its time."
+    "of 300 requests; overhead is what is above the session's own time. 256 on their way at once: 5 rounds "
+    "of 2,000 requests, taken in turn; a ratio is to the row without batching. In brackets between what nine "
+    "of ten lie. A replica batches up to 64 rows, a handle sends up to 64 requests as one call. The dataset "
+    "is run once, and starting the replica is in its time."
 )
 COLUMNS = ("how", "requests", "time a request, µs", "requests a second", "against no batching")
 _IN_FLIGHT, _ROUNDS, _REQUESTS = 256, 5, 2000
@@ -109,12 +110,13 @@ def main() -> None:
     x = images[:1]
     rows, raw = [], []
 
-    def add(how: str, requests: str, seconds: list[float], against: float | None = None) -> None:
+    def add(how: str, requests: str, seconds: list[float], against: list[float] | None = None) -> None:
         timing = summarise(seconds)
         a_second = 1e6 / timing.median_us
-        gain = "" if against is None else f"{against / timing.median_us:.2f}"
-        rows.append((how, requests, timing.text, f"{a_second:,.0f}", gain))
-        raw.append({"how": how, "requests": requests, "us": timing.median_us, "gain": gain})
+        gain = None if against is None else ratio(against, seconds)
+        rows.append((how, requests, timing.text, f"{a_second:,.0f}", gain.text if gain else ""))
+        numbers = {"how": how, "requests": requests, "us": timing.median_us}
+        raw.append(numbers | (dataclasses.asdict(gain) if gain else {}))
         print(rows[-1], flush=True)
 
     session = deploy.open_bundle(bundle).session(["CPUExecutionProvider"])
@@ -130,9 +132,8 @@ def main() -> None:
             seconds[how].append(asyncio.run(many_at_once(handle, x)))
         if turn == 0:  # warm
             seconds = {how: [] for how in handles}
-    base = summarise(seconds["Ray Serve, no batching"]).median_us
     for how, values in seconds.items():
-        add(how, f"{_IN_FLIGHT} at once", values, base)
+        add(how, f"{_IN_FLIGHT} at once", values, seconds["Ray Serve, no batching"])
     for handle in handles.values():
         handle.close()
     serve.shutdown()

@@ -1,7 +1,8 @@
-"""What every benchmark here shares: medians over alternating rounds, who measured, one table in two forms."""
+"""What every benchmark here shares: alternating rounds, medians and spreads, who measured, a table twice."""
 
 import dataclasses
 import json
+import multiprocessing
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,31 +13,62 @@ import numpy as np
 from torch.utils.benchmark import Timer
 
 RESULTS = Path(__file__).parent / "results"
+_PROCESSES = 3
+SPREAD = (
+    f"Medians of rounds in which the calls take turns, in {_PROCESSES} processes, and in brackets between "
+    "what nine of ten rounds lie; ratios are the rounds' own."
+)
+_MIDDLE = (50, 5, 95)  # percentiles: the median, and nine of ten
+
+Seconds = dict[str, list[float]]  # of each round, by what is timed
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Microseconds of one call: the median of the rounds, and the quartiles around it."""
+    """Microseconds of one call: the median of the rounds, and between what nine of ten of them lie."""
 
     median_us: float
-    low_us: float  # first quartile
-    high_us: float  # third quartile
+    low_us: float  # 5th percentile
+    high_us: float  # 95th percentile
 
     @property
     def text(self) -> str:
-        """Return ``median (first quartile to third quartile)``, one decimal below 100."""
+        """Return ``median (low to high)``, one decimal below 100."""
         median, low, high = (
             f"{us:.1f}" if us < 100 else f"{us:,.0f}" for us in (self.median_us, self.low_us, self.high_us)
         )
         return f"{median} ({low} to {high})"
 
 
-def time_alternating(
-    calls: Mapping[str, Callable[[], object]], *, threads: int, rounds: int = 25, round_seconds: float = 0.04
-) -> dict[str, Timing]:
-    """Time calls in turn: medians and quartiles of what ``alternate`` returns."""
-    seconds = alternate(calls, threads=threads, rounds=rounds, round_seconds=round_seconds)
-    return {name: summarise(values) for name, values in seconds.items()}
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """How many times as long one call takes as another: the rounds' median, and between what nine of ten lie.
+
+    In JSON these three fields, by which `benchmarks.agree` knows a ratio.
+    """
+
+    ratio: float
+    low: float  # 5th percentile
+    high: float  # 95th percentile
+
+    @property
+    def text(self) -> str:
+        """Return ``ratio (low to high)``."""
+        return f"{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def in_processes(measure: Callable[..., dict[str, Seconds]], *arguments: object) -> dict[str, Seconds]:
+    """Call a module's function in three processes, one after the other; returns the rounds of all of them.
+
+    Where a process's memory lies makes a call faster or slower by some hundredths for as long as it lives.
+    """
+    pooled: dict[str, Seconds] = {}
+    for _ in range(_PROCESSES):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            for case, found in pool.apply(measure, arguments).items():
+                for name, seconds in found.items():
+                    pooled.setdefault(case, {}).setdefault(name, []).extend(seconds)
+    return pooled
 
 
 def alternate(
@@ -46,7 +78,7 @@ def alternate(
     rounds: int = 25,
     round_seconds: float = 0.04,
     pause_seconds: float = 0.0,
-) -> dict[str, list[float]]:
+) -> Seconds:
     """Return seconds a call by round: in turn, so that a slow moment of the machine falls on all of them.
 
     threads: of torch, while timing. A round times one call for about ``round_seconds``, and ``pause_seconds``
@@ -58,8 +90,8 @@ def alternate(
     numbers = {}
     for name, timer in timers.items():
         timer.timeit(3)  # warm up: the first calls allocate and choose kernels
-        numbers[name] = max(1, round(round_seconds / timer.blocked_autorange(min_run_time=0.05).median))
-    seconds: dict[str, list[float]] = {name: [] for name in timers}
+        numbers[name] = max(1, round(round_seconds / timer.blocked_autorange(min_run_time=0.02).median))
+    seconds: Seconds = {name: [] for name in timers}
     for turn in range(rounds):
         order = list(timers) if turn % 2 == 0 else list(reversed(timers))  # so that none always comes first
         for name in order:
@@ -69,16 +101,17 @@ def alternate(
 
 
 def summarise(seconds: Sequence[float]) -> Timing:
-    """Return the median and the quartiles of rounds, in microseconds."""
-    return Timing(*(float(value) * 1e6 for value in np.percentile(seconds, [50, 25, 75])))
+    """Return the median of rounds, and between what nine of ten lie, in microseconds."""
+    return Timing(*(float(value) * 1e6 for value in np.percentile(seconds, _MIDDLE)))
 
 
-def ratio(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> tuple[str, float]:
-    """Return the ratio of medians with the quartiles of the rounds' own ratios, and the ratio alone."""
-    each = np.array(seconds[name]) / np.array(seconds[base])
-    low, high = np.percentile(each, [25, 75])
-    value = float(np.median(seconds[name]) / np.median(seconds[base]))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})", value
+def ratio(seconds: Sequence[float], base: Sequence[float]) -> Ratio:
+    """Return the median of the rounds' own ratios, so that a machine that slows down changes nothing.
+
+    Where the two were timed apart, in other numbers of rounds, each is set against the base's median.
+    """
+    each = np.array(seconds) / (np.array(base) if len(seconds) == len(base) else np.median(base))
+    return Ratio(*(float(value) for value in np.percentile(each, _MIDDLE)))
 
 
 def environment(packages: Sequence[str]) -> dict[str, str]:

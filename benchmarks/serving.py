@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,25 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 import ort_ops
-from benchmarks.report import alternate, environment, ratio, summarise, write
+from benchmarks.report import SPREAD, Seconds, alternate, environment, in_processes, ratio, summarise, write
 from ort_ops import deploy
 
 QUESTION = "What does each choice of a tuned session cost?"
 NOTE = (
-    "float32 on the CPU provider: so many layers of MatMul and Relu. Ratios are of medians over 15 "
-    "alternating rounds, and in brackets the first and third quartile of the rounds' own ratios. Processor "
+    "float32 on the CPU provider: so many layers of MatMul and Relu. Processor "
     "time is that of the whole process over 2 seconds in which a request comes every millisecond. Memory is "
     "what stays resident above what the session itself takes, after a run of 100,000 rows and one of a "
     "single row, in a process of its own. A bundle's files are hashed when it is opened, once for any "
     "number of sessions. CUDA graphs and buffers on a GPU were not measured: no GPU was at "
-    "hand."
+    f"hand. {SPREAD}"
 )
 COLUMNS = ("choice", "model", "against", "time", "what else")
-_ROUNDS, _SECONDS = 15, 0.05
+_CPU, _CORES = "CPUExecutionProvider", len(os.sched_getaffinity(0))
+_ROUNDS, _SECONDS = 5, 0.05
 _THREADS = {"allowed": None, "one more": 2}
 
 Calls = dict[str, Callable[[], object]]
+Cases = dict[str, Seconds]
 
 
 def model(width: int, layers: int) -> bytes:
@@ -81,7 +83,7 @@ def bundled(content: bytes, folder: Path) -> Path:
 
 
 def tuned(width: int, layers: int, **choices: Any) -> onnxruntime.InferenceSession:
-    return ort_ops.InferenceSession.tuned(model(width, layers), ["CPUExecutionProvider"], **choices)
+    return ort_ops.InferenceSession.tuned(model(width, layers), [_CPU], **choices)
 
 
 def runner(session: onnxruntime.InferenceSession, rows: int, width: int) -> Callable[[], object]:
@@ -93,11 +95,54 @@ def rows_of(rows: int, width: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(1).standard_normal((rows, width)).astype(np.float32)
 
 
-def by_threads(rows: int) -> dict[str, list[float]]:
+def by_threads(rows: int) -> Cases:
     """Time as many threads as cores are allowed, one, and one more."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     calls = {name: runner(tuned(256, 4, threads=count), rows, 256) for name, count in _THREADS.items()}
-    return alternate(calls, threads=1, rounds=_ROUNDS, round_seconds=_SECONDS)
+    return {_name(4, 256, rows, "one core allowed"): compare(calls)}
+
+
+def by_spinning(rows: int) -> Cases:
+    """Time sessions whose waiting threads sleep, and spin."""
+    return {_name(4, 256, rows, f"{_CORES} threads"): compare(spinning(rows), _CORES)}
+
+
+def spinning(rows: int) -> Calls:
+    sessions = {each: tuned(256, 4, threads=_CORES, spinning=each == "with") for each in ("without", "with")}
+    return {name: runner(session, rows, 256) for name, session in sessions.items()}
+
+
+def by_arena(arena: str) -> Cases:
+    """Time a session that gives memory back, and one that keeps it."""
+    calls = {name: runner(tuned(256, 4, threads=1, arena=name), 4096, 256) for name in (arena, "keep")}
+    return {_name(4, 256, 4096, "1 thread"): compare(calls)}
+
+
+def by_binding() -> Cases:
+    """Time bound arrays beside session.run."""
+    found = {}
+    for width, layers, rows in ((64, 2, 1), (256, 4, 1), (256, 4, 64), (256, 1, 4096)):
+        session = tuned(width, layers, threads=1)
+        binding = session.bind({"x": rows_of(rows, width)})
+        calls: Calls = {"bind": binding.run, "run": runner(session, rows, width)}
+        found[_name(layers, width, rows, "1 thread")] = compare(calls)
+    return found
+
+
+def by_bundle(opening: bool) -> Cases:
+    """Time a bundle with the optimised graph beside one without: making a session, or opening the bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        content = convolutions(24, 256)
+        bundles = {name: bundled(content, Path(folder, name)) for name in ("optimized", "original")}
+        opens: Calls = {name: partial(deploy.open_bundle, path) for name, path in bundles.items()}
+        opened = {name: deploy.open_bundle(path) for name, path in bundles.items()}
+        makes: Calls = {name: partial(each.session, [_CPU]) for name, each in opened.items()}
+        return {"24 convolutions of 256 channels, 57 MB": compare(opens if opening else makes)}
+
+
+def _name(layers: int, width: int, rows: int, more: str) -> str:
+    s = "" if layers == 1 else "s"
+    return f"{layers} layer{s} of {width}, {rows:,} row{'' if rows == 1 else 's'}, {more}"
 
 
 def processor_time(call: Callable[[], object]) -> float:
@@ -128,61 +173,36 @@ def in_a_process(function: Callable[[Any], Any], argument: Any) -> Any:
         return pool.apply(function, (argument,))
 
 
-def compare(calls: Calls, threads: int) -> dict[str, list[float]]:
+def compare(calls: Calls, threads: int = 1) -> Seconds:
     return alternate(calls, threads=threads, rounds=_ROUNDS, round_seconds=_SECONDS)
 
 
 def main() -> None:
     rows: list[Sequence[str]] = []
     raw: list[dict[str, Any]] = []
-    cores = len(os.sched_getaffinity(0))
 
-    def add(choice: str, what: str, against: str, seconds: dict[str, list[float]], more: str = "") -> None:
-        base, other = seconds  # in the order of the calls: what is chosen, then what it is compared with
-        text, value = ratio(seconds, base, other)
-        other_us = summarise(seconds[other]).text
-        rows.append((choice, what, f"{against}: {other_us} µs", text, more))
-        raw.append({"choice": choice, "model": what, "against": against, "ratio": value, "more": more})
-        print(rows[-1], flush=True)
+    def add(choice: str, against: str, cases: Cases, more: str = "") -> None:
+        for what, seconds in cases.items():
+            base, other = seconds  # in the order of the calls: what is chosen, then what it is compared with
+            time = ratio(seconds[base], seconds[other])
+            other_us = summarise(seconds[other]).text
+            rows.append((choice, what, f"{against}: {other_us} µs", time.text, more))
+            raw.append({"choice": choice, "model": what, "against": against, "more": [more], **asdict(time)})
+            print(rows[-1], flush=True)
 
     for batch in (1, 64):
-        seconds = in_a_process(by_threads, batch)
-        what = f"4 layers of 256, {batch} rows, one core allowed"
-        add("threads: as many as cores are allowed", what, "one more", seconds)
+        add("threads: as many as cores are allowed", "one more", in_processes(by_threads, batch))
     for batch in (1, 64):
-        calls: Calls = {
-            "without": runner(tuned(256, 4, threads=cores, spinning=False), batch, 256),
-            "with": runner(tuned(256, 4, threads=cores, spinning=True), batch, 256),
-        }
-        spent = {name: processor_time(call) for name, call in calls.items()}
+        spent = {name: processor_time(call) for name, call in spinning(batch).items()}
         more = f"processor time {spent['without']:.2f} s a second, with spinning {spent['with']:.2f}"
-        add(
-            "spinning=False",
-            f"4 layers of 256, {batch} rows, {cores} threads",
-            "spinning",
-            compare(calls, cores),
-            more,
-        )
+        add("spinning=False", "spinning", in_processes(by_spinning, batch), more)
     kept = in_a_process(held_memory, "keep")
     for arena in ("shrink", "none"):
-        calls = {name: runner(tuned(256, 4, threads=1, arena=name), 4096, 256) for name in (arena, "keep")}
         more = f"holds {in_a_process(held_memory, arena):.0f} MiB, keep {kept:.0f}"
-        add(f'arena="{arena}"', "4 layers of 256, 4,096 rows, 1 thread", "keep", compare(calls, 1), more)
-    for width, layers, batch in ((64, 2, 1), (256, 4, 1), (256, 4, 64), (256, 1, 4096)):
-        session = tuned(width, layers, threads=1)
-        binding = session.bind({"x": rows_of(batch, width)})
-        calls = {"bind": binding.run, "run": runner(session, batch, width)}
-        what = f"{layers} layer{'s' * (layers > 1)} of {width}, {batch:,} row{'s' * (batch > 1)}, 1 thread"
-        add("bind", what, "run", compare(calls, 1))
-    with tempfile.TemporaryDirectory() as folder:
-        for what, content in (("24 convolutions of 256 channels, 57 MB", convolutions(24, 256)),):
-            bundles = {name: bundled(content, Path(folder, name)) for name in ("optimized", "original")}
-            opened = {name: deploy.open_bundle(path) for name, path in bundles.items()}
-            providers = ["CPUExecutionProvider"]
-            makes: Calls = {name: partial(each.session, providers) for name, each in opened.items()}
-            add("bundle --optimized: a session", what, "without", compare(makes, 1))
-            opens: Calls = {name: partial(deploy.open_bundle, path) for name, path in bundles.items()}
-            add("bundle --optimized: opening the bundle", what, "without", compare(opens, 1))
+        add(f'arena="{arena}"', "keep", in_processes(by_arena, arena), more)
+    add("bind", "run", in_processes(by_binding))
+    add("bundle --optimized: a session", "without", in_processes(by_bundle, False))
+    add("bundle --optimized: opening the bundle", "without", in_processes(by_bundle, True))
     packages = ("numpy", "onnx", "onnxruntime")
     print(write("serving", QUESTION, NOTE, COLUMNS, rows, raw, environment(packages)))
 

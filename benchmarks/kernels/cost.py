@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.kernels.row import Row, slower_by, times_as_long
 from benchmarks.kernels.sessions import CONTRIB, DOMAIN, Step, session
-from benchmarks.report import Timing, alternate, summarise
+from benchmarks.report import Seconds, alternate, in_processes
 
 EXTRA = ("a", "b")
 ONE_INPUT = {
@@ -21,6 +21,7 @@ THREE_INPUTS = {
 }
 LINKS = 100  # nodes of the long chain beyond the one of the short
 BIG = 1 << 24  # float32 elements, 64 MiB
+_ONE, _THREE, _BIG = "one input, 4 float32", "three inputs, 4 float32", "64 MiB float32"
 
 
 def runner(*steps: Step, size: int) -> Callable[[], object]:
@@ -31,42 +32,42 @@ def runner(*steps: Step, size: int) -> Callable[[], object]:
 
 
 def rows() -> list[Row]:
-    one, three = node_costs(ONE_INPUT), node_costs(THREE_INPUTS)
+    found = in_processes(measure)
     ours, theirs = ({"at_most": 1.0}, {})
     return [
-        *_beside_first("a node", "one input, 4 float32", one, slower_by, ours, theirs),
-        *_beside_first("a node", "three inputs, 4 float32", three, slower_by, theirs, theirs),
-        *_beside_first("a run", "64 MiB float32", big(), times_as_long, {"at_most": 1.1}, theirs),
+        *_beside_first("a node", _ONE, found[_ONE], slower_by, ours, theirs),
+        *_beside_first("a node", _THREE, found[_THREE], slower_by, theirs, theirs),
+        *_beside_first("a run", _BIG, found[_BIG], times_as_long, {"at_most": 1.1}, theirs),
     ]
 
 
-def node_costs(steps: Mapping[str, Step]) -> dict[str, Timing]:
+def measure() -> dict[str, Seconds]:
+    """Time what a node adds to a chain, and a run on 64 MiB; that of extensions, a second and more, once."""
+    runs = {name: runner(step, size=BIG) for name, step in ONE_INPUT.items()}
+    slow = {"extensions": runs.pop("extensions")}
+    big = alternate(runs, threads=1, rounds=9) | alternate(slow, threads=1, rounds=1, round_seconds=0)
+    return {_ONE: node_costs(ONE_INPUT), _THREE: node_costs(THREE_INPUTS), _BIG: big}
+
+
+def node_costs(steps: Mapping[str, Step]) -> Seconds:
     """Return what a node adds to a chain: that of a long one less that of a short one."""
     calls = {
         f"{name} {length}": runner(*[step] * length, size=4)
         for name, step in steps.items()
         for length in (1, 1 + LINKS)
     }
-    seconds = alternate(calls, threads=1)
+    seconds = alternate(calls, threads=1, rounds=9)
     costs = {}
     for name in steps:
         short, long = (np.array(seconds[f"{name} {length}"]) for length in (1, 1 + LINKS))
-        costs[name] = summarise((long - short) / LINKS)
+        costs[name] = list((long - short) / LINKS)
     return costs
-
-
-def big() -> dict[str, Timing]:
-    """Return what a run on 64 MiB takes; that of extensions, a second and more, is timed thrice."""
-    calls = {name: runner(step, size=BIG) for name, step in ONE_INPUT.items()}
-    slow = {"extensions": calls.pop("extensions")}
-    seconds = alternate(calls, threads=1) | alternate(slow, threads=1, rounds=3, round_seconds=0)
-    return {name: summarise(values) for name, values in seconds.items()}
 
 
 def _beside_first(
     what: str,
     case: str,
-    times: Mapping[str, Timing],
+    times: Seconds,
     make: Callable[..., Row],
     *asked: Mapping[str, float],
 ) -> list[Row]:

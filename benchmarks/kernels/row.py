@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Timing
+from benchmarks.report import Timing, ratio, summarise
 
 COLUMNS = ("what", "case", "threads", "beside", "measured", "difference", "asked")
 
@@ -32,34 +32,36 @@ class Row:
 
 
 def slower_by(
-    what: str, case: str, threads: int, *two: tuple[str, Timing], at_most: float | None = None
+    what: str, case: str, threads: int, *two: tuple[str, Sequence[float]], at_most: float | None = None
 ) -> Row:
-    """Return a row on two (name, time), the second beside the first; ``at_most`` is in microseconds more."""
-    (_, base), (_, timing) = two
-    over = timing.median_us - base.median_us
+    """Return a row on two (name, seconds), the second beside the first; ``at_most`` is in µs more."""
+    (_, base), (_, seconds) = two
+    over = (np.median(seconds) - np.median(base)) * 1e6
     return _timed(what, case, threads, two, f"{over:+.2f} µs", _asked(over, at_most, "+{} µs"))
 
 
 def times_as_long(
-    what: str, case: str, threads: int, *two: tuple[str, Timing], at_most: float | None = None
+    what: str, case: str, threads: int, *two: tuple[str, Sequence[float]], at_most: float | None = None
 ) -> Row:
-    """Return a row on two (name, time), the second beside the first; ``at_most`` is their ratio."""
-    (_, base), (_, timing) = two
-    ratio = timing.median_us / base.median_us
-    return _timed(what, case, threads, two, f"{ratio:.2f}x", _asked(ratio, at_most, "{}x"))
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return ``median (first quartile to third quartile)`` of ratios."""
-    median, low, high = np.percentile(values, [50, 25, 75])
-    return f"{median:.2f}x ({low:.2f} to {high:.2f})"
+    """Return a row on two (name, seconds), the second beside the first; ``at_most`` is their ratio."""
+    (_, base), (_, seconds) = two
+    times = ratio(seconds, base)
+    row = _timed(what, case, threads, two, times.text, _asked(times.ratio, at_most, "{} times"))
+    return dataclasses.replace(row, raw=row.raw | dataclasses.asdict(times))
 
 
 def _timed(
-    what: str, case: str, threads: int, two: Sequence[tuple[str, Timing]], difference: str, asked: str
+    what: str,
+    case: str,
+    threads: int,
+    two: Sequence[tuple[str, Sequence[float]]],
+    difference: str,
+    asked: str,
 ) -> Row:
-    texts = [f"{name}: {_text(timing)}" for name, timing in two]
-    raw = {name: dataclasses.asdict(timing) for name, timing in two}
+    timings = {name: summarise(seconds) for name, seconds in two}
+    texts = [f"{name}: {_text(timing)}" for name, timing in timings.items()]
+    raw: dict[str, Any] = dict(zip(("beside", "measured"), timings, strict=True))
+    raw |= {name: dataclasses.asdict(timing) for name, timing in timings.items()}
     return Row(what, case, threads, *texts, difference, asked, raw)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.kernels.row import Row, times_as_long
 from benchmarks.kernels.sessions import DOMAIN, SIDE, WEIGHT, Step, product_seconds, session
-from benchmarks.report import Timing, summarise
+from benchmarks.report import Seconds, in_processes
 
 DEFAULT = "default"
 SETTINGS = {
@@ -25,43 +25,40 @@ SETTINGS = {
 }
 MATMUL, PRODUCT = Step("MatMul", "", ("weight",)), Step("Product", DOMAIN)
 SQUARE = (SIDE, SIDE)
-BLOCKS, RUNS = 8, 10
+OUTSIDE = "outside"
+BLOCKS, RUNS = 3, 10
 REST = 0.05  # seconds, in which threads that spin from the block before go to sleep
 BLAS = {"OPENBLAS_THREAD_TIMEOUT": "4"}  # a thread of OpenBLAS spins for 2**4 cycles, the least
 
-Seconds = dict[str, list[float]]  # by setting
-
 
 def rows() -> list[Row]:
-    outside = ("outside", _outside())
-    found = {n: (measure([PRODUCT], n)[0], *measure([MATMUL, PRODUCT], n)) for n in (1, 2)}
-    products = [
-        row
-        for n, (alone, after, _) in found.items()
-        for case, seconds in (("in a kernel", alone), ("in a kernel after MatMul", after))
-        for row in _beside("product", case, n, outside, seconds)
-    ]
-    runs = found[2][2]
+    products, runs = [], {}
+    for n in (1, 2):
+        for case, steps in (("in a kernel", [PRODUCT]), ("in a kernel after MatMul", [MATMUL, PRODUCT])):
+            found = in_processes(measure, steps, n)
+            products += _beside("product", case, n, found["products"], OUTSIDE)
+            runs = found["runs"]  # of the last, MatMul and a product on two threads
     blas = {f"{setting}, {'='.join(*BLAS.items())}": s for setting, s in _with_other_blas().items()}
-    default = (DEFAULT, summarise(runs.pop(DEFAULT)))
-    return [*products, *_beside("run", "MatMul and product", 2, default, runs | blas), *_built_in()]
+    return [*products, *_beside("run", "MatMul and product", 2, runs | blas, DEFAULT), *_built_in()]
 
 
-def measure(steps: Sequence[Step], threads: int, shape: tuple[int, ...] = SQUARE) -> tuple[Seconds, Seconds]:
-    """Return what the product took inside the kernel and what the run took, in alternating blocks.
+def measure(steps: Sequence[Step], threads: int, shape: tuple[int, ...] = SQUARE) -> dict[str, Seconds]:
+    """Return what products took, inside the kernel and outside, and what runs took, in alternating blocks.
 
     Runs of one block follow each other at once: threads that spin from the last are still there.
     """
     made = {name: session(*steps, threads=threads, config=config) for name, config in SETTINGS.items()}
-    feed = {"x": np.full(shape, 0.5, np.float32)}
-    inside: Seconds = {name: [] for name in made}
+    x = np.full(shape, 0.5, np.float32)
+    products: Seconds = {name: [] for name in (OUTSIDE, *made)}
     runs: Seconds = {name: [] for name in made}
     for _ in range(BLOCKS):
+        if PRODUCT in steps:
+            products[OUTSIDE] += _timed(lambda: x @ WEIGHT)
         for name, one in made.items():
             product_seconds.clear()
-            runs[name] += _timed(lambda one=one: one.run(None, feed))
-            inside[name] += product_seconds[1:]
-    return inside, runs
+            runs[name] += _timed(lambda one=one: one.run(None, {"x": x}))
+            products[name] += product_seconds[1:]
+    return {"products": products, "runs": runs}
 
 
 def _timed(call: Callable[[], object]) -> list[float]:
@@ -76,16 +73,9 @@ def _timed(call: Callable[[], object]) -> list[float]:
     return seconds
 
 
-def _outside() -> Timing:
-    x = np.full(SQUARE, 0.5, np.float32)
-    return summarise([s for _ in range(BLOCKS) for s in _timed(lambda: x @ WEIGHT)])
-
-
-def _beside(what: str, case: str, threads: int, base: tuple[str, Timing], seconds: Seconds) -> list[Row]:
-    return [
-        times_as_long(what, case, threads, base, (name, summarise(values)))
-        for name, values in seconds.items()
-    ]
+def _beside(what: str, case: str, threads: int, seconds: Seconds, base: str) -> list[Row]:
+    others = {name: values for name, values in seconds.items() if name != base}
+    return [times_as_long(what, case, threads, (base, seconds[base]), each) for each in others.items()]
 
 
 def _with_other_blas() -> Seconds:
@@ -103,11 +93,10 @@ def _built_in() -> list[Row]:
         ("50 Tanh on 1 MiB", [Step("Tanh")] * 50, (1 << 18,)),
         ("20 MatMul of 64 rows", [MATMUL] * 20, (64, SIDE)),
     ):
-        _, runs = measure(steps, 2, shape)
-        default = (DEFAULT, summarise(runs.pop(DEFAULT)))
-        found += _beside("run of built-in nodes", case, 2, default, runs)
+        runs = in_processes(measure, steps, 2, shape)["runs"]
+        found += _beside("run of built-in nodes", case, 2, runs, DEFAULT)
     return found
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure([MATMUL, PRODUCT], 2)[1]))
+    print(json.dumps(measure([MATMUL, PRODUCT], 2)["runs"]))
