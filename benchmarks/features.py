@@ -3,11 +3,13 @@
 Every trial runs in a process of its own, since some of them end it, and prints what became of it.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -333,17 +335,21 @@ def run_one(number: int) -> None:
         print(f"\nraises {type(error).__name__}: {first_line(error)}")
 
 
+def in_a_process(number: int) -> str:
+    """Return what became of a trial in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.features", str(number)]
+        environ = {"PYTHONPATH": str(Path.cwd()), "PATH": "/usr/bin:/bin", "HOME": folder}
+        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines()
+    return lines[-1] if lines and done.returncode == 0 else f"the process ends, status {done.returncode}"
+
+
 def main() -> None:
     rows, raw = [], []
-    for number, (what, by) in enumerate(TRIALS):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "benchmarks.features", str(number)]
-            environ = {"PYTHONPATH": str(Path.cwd()), "PATH": "/usr/bin:/bin", "HOME": folder}
-            done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
-        lines = done.stdout.strip().splitlines()
-        became = (
-            lines[-1] if lines and done.returncode == 0 else f"the process ends, status {done.returncode}"
-        )
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        outcomes = pool.map(in_a_process, range(len(TRIALS)))
+    for (what, by), became in zip(TRIALS, outcomes, strict=True):
         rows.append((what if what not in [row[0] for row in rows] else "", by, became.replace("|", "\\|")))
         raw.append({"what": what, "with": by, "became": became})
         print(rows[-1], flush=True)

@@ -201,10 +201,11 @@ def find_function(name: str, allowed: Mapping[str, type], packages: Sequence[str
     if name in allowed:
         return allowed[name]
     module, _, qualified = name.partition(":")
-    if not any(module == package or module.startswith(f"{package}.") for package in packages):
+    if not any(module == each or module.startswith(f"{each}.") for each in packages):
+        package = module.partition(".")[0]
         raise ValueError(
             f"it is run by {name}, which a file may not name by itself: pass functions=[...] with that "
-            f"Function, or trust=[{module.partition('.')[0]!r}]"
+            f"Function, or trust=[{package!r}] (ort-ops --trust {package})"
         )
     torch = importlib.import_module("torch")
     try:

@@ -5,26 +5,19 @@ Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usa
 
 import sys
 
-import typer
-
 from mylinear.errors import MyLinearError
-from ort_ops.cli.running import run
+from ort_ops.cli.running import make_app, run
 from ort_ops.errors import OrtOpsError
 
 from . import demo, export, train, verify
 
 __all__ = ["main"]
 
-app = typer.Typer(
-    name="mylinear",
-    help="MYLINEAR, Y = X·Wᵀ + B: train it in PyTorch, export it, run it in ONNX Runtime, compare.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,  # a bug shows Python's own traceback
+app = make_app(
+    "mylinear",
+    "MYLINEAR, Y = X·Wᵀ + B: train it in PyTorch, export it, run it in ONNX Runtime, compare.",
+    (demo.demo, train.train, export.export, verify.verify),
 )
-for command in (demo.demo, train.train, export.export, verify.verify):
-    app.command()(command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,7 +5,13 @@ Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usa
 
 import sys
 
-import typer
+try:
+    import rich  # noqa: F401, to say at once what is missing
+    import typer  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"the commands need typer and rich: pip install 'ort-ops[cli]' ({error})", name=error.name
+    ) from None
 
 from ort_ops.errors import OrtOpsError
 
@@ -15,24 +21,15 @@ from .inspect import inspect
 from .locate import locate
 from .record import record
 from .replay import replay
-from .running import run
+from .running import make_app, run
 
 __all__ = ["main"]
 
-app = typer.Typer(
-    name="ort-ops",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,  # a bug shows Python's own traceback
+app = make_app(
+    "ort-ops",
+    "Check ONNX files against the models that they come of, and look at what is in them.",
+    (check, locate, record, replay, bundle, inspect),
 )
-for command in (check, locate, record, replay, bundle, inspect):
-    app.command()(command)
-
-
-@app.callback()
-def _ort_ops() -> None:
-    """Check ONNX files against the models that they come of, and look at what is in them."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
@@ -11,10 +11,25 @@ from ort_ops.parity import ExitCode
 
 from .console import complain
 
-__all__ = ["run"]
+__all__ = ["make_app", "run"]
 
 # typer.BadParameter's base, whichever copy of click this release of typer stands on.
 _UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+def make_app(name: str, help_text: str, commands: Iterable[Callable[..., Any]]) -> typer.Typer:
+    """Return a command line of functions, each a command with the function's name."""
+    app = typer.Typer(
+        name=name,
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,  # a bug shows Python's own traceback
+    )
+    for command in commands:
+        app.command()(command)
+    return app
 
 
 def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterable[type[Exception]]) -> int:
@@ -34,8 +49,6 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
         return ExitCode.COULD_NOT_RUN
     except KeyboardInterrupt:
         return 130  # as a shell says it: 128 and the number of SIGINT
-    except (
-        Exception
-    ):  # a bug, or what the user's own code raises: no verdict, though Python would exit with 1
+    except Exception:  # a bug, or the user's own code's: no verdict, though Python would exit with 1
         traceback.print_exc()
         return ExitCode.CRASHED

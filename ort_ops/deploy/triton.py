@@ -10,6 +10,7 @@ from ort_ops.dtypes import from_onnx
 from ort_ops.errors import BundleError
 from ort_ops.model import Value, read_model
 
+from .batchable import check_batchable
 from .opening import Bundle
 
 __all__ = ["write_triton"]
@@ -46,13 +47,15 @@ def write_triton(
     instances: how many sessions there are, on the CPU or, with ``gpu``, on each GPU.
 
     Raises BundleError where an input or output has no type of Triton's or no rank, where a batch is asked for
-    and the first dimension is fixed, and where the folder is there already.
+    and a first dimension is fixed, and where the folder is there already.
     """
     name = bundle.model.stem if name is None else name
     folder = Path(out, name)
     if folder.exists():
         raise BundleError(f"{folder} is there already; expected a new folder")
     content = read_model(bundle.model)
+    if max_batch:
+        check_batchable(content)
     config = [
         f"name: {json.dumps(name)}",
         'backend: "onnxruntime"',
@@ -86,14 +89,7 @@ def _tensor(kind: str, value: Value, max_batch: int) -> str:
     if value.shape is None:
         raise BundleError(f"{kind} {value.name!r} has no rank in the model; Triton's configuration needs one")
     shape = [dim if isinstance(dim, int) else -1 for dim in value.shape]
-    if max_batch:
-        if not shape or shape[0] != -1:
-            first = shape[0] if shape else "none"
-            raise BundleError(
-                f"{kind} {value.name!r} has a first dimension of {first}; expected a free one to batch"
-            )
-        shape = shape[1:]
-    dims = ", ".join(map(str, shape))
+    dims = ", ".join(map(str, shape[1:] if max_batch else shape))
     return f"{kind} [ {{ name: {json.dumps(value.name)} data_type: {_TYPES[known]} dims: [ {dims} ] }} ]"
 
 

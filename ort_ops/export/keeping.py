@@ -33,6 +33,7 @@ from .operator import CALL, calls_in
 from .options import Options
 from .own import is_running_own
 from .program import Program
+from .quiet import registration_quiet
 from .record import Record
 from .torchscript import Writing, results_matter
 from .translate import translation
@@ -186,7 +187,7 @@ def _export_captured(
         own = {CALL: translation(record)}
         table = {**(options.pop("custom_translation_table", None) or {}), **translations(), **own}
         try:
-            with initializers_apart(kept._options.canonical):
+            with initializers_apart(kept._options.canonical), registration_quiet():
                 program = original(model, args, None, custom_translation_table=table, **options)
         except Exception as error:
             _raise_reason(error)

@@ -5,15 +5,25 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-__all__ = ["quiet"]
+__all__ = ["quiet", "registration_quiet"]
+
+
+@contextlib.contextmanager
+def registration_quiet() -> Iterator[None]:
+    """Silence notes on functions that write operators: that ours takes whatever it is given is meant."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it reports that torchvision, which nobody asked for, is missing, too
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the exporters' notes on their own state."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), registration_quiet():
         ignore = warnings.filterwarnings
         # The TorchScript exporter is deprecated as a whole; it is asked for by name.
         ignore("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
@@ -24,8 +34,4 @@ def quiet() -> Iterator[None]:
         ignore("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
         # Its second way of tracing makes an instance of autograd.Function.
         ignore("ignore", r"<class 'torch\.autograd\.function\.Function'> should not be", DeprecationWarning)
-        logger.setLevel(logging.ERROR)  # it reports that torchvision, which nobody asked for, is missing
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        yield

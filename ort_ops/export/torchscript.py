@@ -42,6 +42,7 @@ class Writing:
         self._seen = seen
         self._waiting: list[Call] | None = None
         self._note = note
+        self._typed: dict[Any, list[Call]] = {}  # those whose types are known, by what they are given
 
     def write(self, function: type[Function], own: Callable[..., Any], g: Any, given: Any) -> Any:
         """Run ``symbolic`` for the next call of a Function that has these arguments."""
@@ -58,8 +59,20 @@ class Writing:
         self._note(call, whole)
         unknown = [output for output in outputs if output is not None and not _has_type(output)]
         if unknown or self._all_types:
-            _set_types(call, values, outputs)
+            self._find_types(call, values)
+            _set_types(call, outputs)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _find_types(self, call: Call, values: Sequence[Any]) -> None:
+        """Find out dtypes and sizes of a call's results, once for all calls of the same arguments."""
+        given = (call.function, call.examples, call.autocast, *(_known_sizes(value) for value in values))
+        alike = self._typed.setdefault(given, [])
+        for other in alike:
+            if other.structure == call.structure and _same_leaves(other, call):
+                call.types = other.types
+                return
+        call.types = _types_by_forward(call, values)
+        alike.append(call)
 
     def _next(self, asked: Call, values: Sequence[Any]) -> Call:
         """Take the next traced call that this one can be; those before it the exporter dropped."""
@@ -75,15 +88,26 @@ class Writing:
 
 def _fits(call: Call, asked: Call, values: Sequence[Any]) -> bool:
     """Tell whether a traced call can be the one that is asked for: same constants, same known sizes."""
-    if not all(_same_leaf(*pair) for pair in zip(call.leaves, asked.leaves, strict=True)):
+    if not _same_leaves(call, asked):
         return False
     for value, (shape, _, _) in zip(values, call.examples, strict=True):
-        known = value.type().varyingSizes() if isinstance(value.type(), torch._C.TensorType) else None
+        known = _known_sizes(value)
         if known is not None and not (
             len(known) == len(shape) and all(k in (None, s) for k, s in zip(known, shape, strict=True))
         ):
             return False
     return True
+
+
+def _known_sizes(value: Any) -> tuple[int | None, ...] | None:
+    """Return the sizes that the exporter knows of a value, None where it knows no rank."""
+    kind = value.type()
+    known = kind.varyingSizes() if isinstance(kind, torch._C.TensorType) else None
+    return None if known is None else tuple(known)
+
+
+def _same_leaves(one: Call, other: Call) -> bool:
+    return all(_same_leaf(*pair) for pair in zip(one.leaves, other.leaves, strict=True))
 
 
 def _same_leaf(mine: Any, other: Any) -> bool:
@@ -121,21 +145,27 @@ def _is_constant(node: Any) -> bool:
     return bool(node.kind() == "onnx::Constant" and node.kindOf("value") == "t")
 
 
-def _set_types(call: Call, values: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Give the results the dtypes and shapes that forward gives, where ``symbolic`` didn't say."""
+def _types_by_forward(
+    call: Call, values: Sequence[Any]
+) -> Sequence[tuple[torch.dtype, Sequence[int | Dim | None]]]:
+    """Return dtype and sizes of each result that forward gives; nothing where that can't be found out."""
     try:
         fakes, results = _fake_results(call, values)
     except Exception:
         # The shape of a result is a service to what comes after it; the file is right without.
-        return
+        return ()
     dims: dict[Any, Dim] = {}
     for index, fake in enumerate(fakes):
         for axis, size in enumerate(fake.shape):
             if isinstance(size, torch.SymInt):
                 dims.setdefault(size.node.expr, Dim(index, axis))
-    call.types = [
-        (r.dtype, [s if isinstance(s, int) else dims.get(s.node.expr) for s in r.shape]) for r in results
-    ]
+    return [(r.dtype, [s if isinstance(s, int) else dims.get(s.node.expr) for s in r.shape]) for r in results]
+
+
+def _set_types(call: Call, outputs: Sequence[Any]) -> None:
+    """Give the results the dtypes and shapes that forward gives, where ``symbolic`` didn't say."""
+    if not call.types:
+        return
     for output, (dtype, sizes) in zip(outputs, call.types, strict=True):
         if output is not None and not _has_type(output):
             known = [size if isinstance(size, int) else None for size in sizes]
@@ -151,7 +181,7 @@ def _fake_results(call: Call, values: Sequence[Any]) -> tuple[list[Tensor], list
     mode = FakeTensorMode(shape_env=ShapeEnv())
     fakes: list[Tensor] = []
     for index, (value, (shape, dtype, device)) in enumerate(zip(values, call.examples, strict=True)):
-        known = value.type().varyingSizes() or [None] * len(shape)
+        known = _known_sizes(value) or [None] * len(shape)
         sizes = [_DYNAMIC if k is None and s in (0, 1) else s for k, s in zip(known, shape, strict=True)]
         dims = [DimDynamic.DYNAMIC if k is None else DimDynamic.STATIC for k in known]
         fakes.append(

@@ -284,7 +284,8 @@ def _remedy(node: NodeProto) -> str:
         return ""
     package = named.partition(":")[0].partition(".")[0]
     return (
-        f"; it stands for a call of {named}: pass functions=[...] with that Function, or trust=[{package!r}]"
+        f"; it stands for a call of {named}: pass functions=[...] with that Function, or trust=[{package!r}] "
+        f"(ort-ops --trust {package})"
     )
 
 

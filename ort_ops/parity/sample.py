@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from ort_ops.errors import ParityError
 
 from .exact import ExactFile
-from .original import Arguments, ExactModel, as_arrays, run_model
+from .original import Arguments, ExactModel, as_arrays
 
 __all__ = ["Given", "Sample", "bind", "take_sample"]
 
@@ -84,9 +84,10 @@ def bind(model: nn.Module, names: Sequence[str], given: Any) -> Given:
     return Given(arguments, dict(zip(names, as_arrays(leaves), strict=True)))
 
 
-def take_sample(model: nn.Module, exact_model: ExactModel, exact_file: ExactFile, given: Given) -> Sample:
-    """Run a model as it is and in float64, and its file in float64."""
-    outputs = as_arrays(run_model(model, given.arguments))
+def take_sample(
+    outputs: Sequence[NDArray[Any]], exact_model: ExactModel, exact_file: ExactFile, given: Given
+) -> Sample:
+    """Run a model in float64, and its file; ``outputs`` is what the model as it is makes of the inputs."""
     if not outputs:
         raise ParityError("the model returned nothing; expected one tensor at least")
     exact = as_arrays(exact_model.run(given.arguments))

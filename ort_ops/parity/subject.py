@@ -18,7 +18,7 @@ from .exact import ExactFile
 from .folded import Constant
 from .graphs import read_tensor
 from .inputs import make_inputs
-from .original import ExactModel, check_mode
+from .original import ExactModel, as_arrays, check_mode, run_model
 from .sample import Given, Sample, bind, take_sample
 from .tensors import to_numpy, to_torch
 from .weights import ChangedWeight, match_weights
@@ -128,17 +128,19 @@ class Subject:
                 )
 
     def sample(self, given: Given) -> Sample:
-        """Run the model and the file on inputs."""
+        """Run the model and the file on inputs; raises ParityError for a model that fails on made-up ones."""
         try:
-            return take_sample(self.model, self.exact_model, self.exact_file, given)
+            outputs = as_arrays(run_model(self.model, given.arguments))
         except Exception as error:
-            if self._made_up:
-                shapes = ", ".join(f"{name} {array.shape}" for name, array in given.feed.items())
-                error.add_note(
-                    f"The inputs were made up from what the file says of them: {shapes}. Pass inputs, or "
-                    "ranges and sizes of dimensions, where the model takes others only."
-                )
-            raise
+            if not self._made_up:
+                raise
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in given.feed.items())
+            raise ParityError(
+                f"the model fails on inputs made up from what the file says of them, {shapes}: "
+                f"{type(error).__name__}: {error}; expected the model that the file is of, or, where it "
+                "takes others only, inputs, ranges or sizes of dimensions"
+            ) from error
+        return take_sample(outputs, self.exact_model, self.exact_file, given)
 
     def _made(
         self, number: int, ranges: Mapping[str, tuple[float, float]] | None, dims: Mapping[str, int] | None

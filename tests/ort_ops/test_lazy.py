@@ -36,6 +36,14 @@ def test_inspect_loads_neither_torch_nor_onnx() -> None:
     assert loaded_by(code) == {"typer", "rich"}
 
 
+@pytest.mark.parametrize("package", ["ort_ops", "mylinear"])
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_commands_without_their_extra_say_which_it_is(package: str, missing: str) -> None:
+    program = f"import sys\nsys.modules[{missing!r}] = None\nimport {package}.cli"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError: the commands need typer and rich: pip install 'ort-ops[cli]'" in done.stderr
+
+
 @pytest.mark.parametrize("planted", ["torch", "typer"])
 def test_the_proof_can_fail(planted: str) -> None:
     pytest.importorskip(planted)

@@ -7,22 +7,10 @@ from typing import Any
 import numpy as np
 
 from ort_ops.errors import BundleError
-from ort_ops.model import Model
 
 from .replica import Feed, Outputs
 
-__all__ = ["check_batchable", "row_count", "run_together"]
-
-
-def check_batchable(model: Model) -> None:
-    """Raise BundleError where an input or an output has no free first dimension, to batch along."""
-    for kind, values in (("input", model.inputs), ("output", model.outputs)):
-        for value in values:
-            if value.kind != "tensor" or not value.shape or isinstance(value.shape[0], int):
-                found = value.shape if value.kind == "tensor" else f"a {value.kind}"
-                raise BundleError(
-                    f"{kind} {value.name!r} is {found}; expected a tensor whose first dimension is free"
-                )
+__all__ = ["row_count", "run_together"]
 
 
 def row_count(feed: Feed) -> int | None:

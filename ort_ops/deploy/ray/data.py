@@ -8,10 +8,10 @@ import numpy as np
 import ray.data
 from numpy.typing import NDArray
 
+from ort_ops.deploy.batchable import check_batchable
 from ort_ops.errors import BundleError
 from ort_ops.model import read_model
 
-from .batching import check_batchable
 from .replica import Replica, Setting, prepare
 
 __all__ = ["predict"]

@@ -7,9 +7,10 @@ from typing import Any
 
 from ray import serve
 
+from ort_ops.deploy.batchable import check_batchable
 from ort_ops.model import read_model
 
-from .batching import check_batchable, row_count, run_together
+from .batching import row_count, run_together
 from .replica import Feed, Outputs, Replica, Setting, prepare
 from .requests import Request, portable
 

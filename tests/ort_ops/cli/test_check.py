@@ -39,6 +39,10 @@ def crashes():
     raise ZeroDivisionError("planted")
 
 
+def other():
+    return torch.nn.Linear(5, 2).eval()
+
+
 def inputs():
     return [torch.ones(3, 8), torch.zeros(5, 8)]
 
@@ -82,6 +86,9 @@ def test_a_crash_a_missing_file_and_a_wrong_argument_are_different_things(cli: C
     assert code == 70
     assert "ZeroDivisionError: planted" in err
     assert cli("check", "no.onnx", "--module", "parity_models:build")[0] == 3
+    code, _, err = cli("check", "model.onnx", "--module", "parity_models:other")
+    assert code == 3
+    assert err.startswith("error: ParityError: the model fails on inputs made up from what the file says")
     assert (
         cli(
             "check", "model.onnx", "--module", "parity_models:build", "--provider", "NoSuchExecutionProvider"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ort_ops.deploy.batchable import check_batchable
 from ort_ops.errors import BundleError
 from ort_ops.model import Model, Value
 
@@ -89,6 +90,6 @@ def test_an_output_without_a_row_for_each_is_refused() -> None:
 @pytest.mark.parametrize("value", [Value("x", "tensor", 1, (2, 3)), Value("x", "sequence"), Value("x")])
 def test_a_model_without_a_free_first_dimension_is_refused(value: Value) -> None:
     free = Value("y", "tensor", 1, ("n", 3))
-    batching.check_batchable(Model({}, (), frozenset(), inputs=(free,), outputs=(free,)))
-    with pytest.raises(BundleError, match=r"'x' is .*; expected a tensor whose first dimension is free"):
-        batching.check_batchable(Model({}, (), frozenset(), inputs=(free,), outputs=(value,)))
+    check_batchable(Model({}, (), frozenset(), inputs=(free,), outputs=(free,)))
+    with pytest.raises(BundleError, match=r"'x' is .*; expected a first dimension that is free"):
+        check_batchable(Model({}, (), frozenset(), inputs=(free,), outputs=(value,)))

@@ -213,9 +213,9 @@ def test_the_readmes_lines_run(bundle: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     shutil.copytree(bundle, "linear-1.0")
     x = np.ones((1, 3), np.float32)
-    rows, answers = str(tmp_path / "rows"), str(tmp_path / "answers")  # Ray's workers are in another folder
+    rows, answers = str(tmp_path / "rows"), str(tmp_path / "answers")
     ray.data.from_numpy(np.ones((10, 3), np.float32)).rename_columns({"data": "x"}).write_parquet(rows)
-    lines = lines.replace('"rows"', repr(rows)).replace('"answers"', repr(answers))
+    lines = lines.replace('"/data/rows"', repr(rows)).replace('"/data/answers"', repr(answers))
     # The bundle's kernel is in Python, and has to be named; the README's is in the bundle.
     lines = lines.replace('("linear-1.0", replicas', f'("linear-1.0", modules={KERNELS}, replicas')
     lines = lines.replace('"linear-1.0", replicas=2)', f'"linear-1.0", modules={KERNELS}, replicas=2)')

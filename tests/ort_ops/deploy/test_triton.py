@@ -70,8 +70,8 @@ def test_a_repository_may_be_for_another_path_and_gpus(bundle: deploy.Bundle, tm
     ("kind", "shape", "max_batch", "said"),
     [
         (1, None, 0, "has no rank"),
-        (1, [2, 3], 4, "has a first dimension of 2; expected a free one to batch"),
-        (1, [], 4, "has a first dimension of none"),
+        (1, [2, 3], 4, "expected a first dimension that is free, to batch"),
+        (1, [], 4, "expected a first dimension that is free, to batch"),
         (17, ["n"], 0, "for which Triton has no type"),
     ],
 )

@@ -1,6 +1,8 @@
 """What is in the file besides the nodes: domains, versions, types, names, and where it is written."""
 
+import contextlib
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,24 @@ def test_versions_of_domains_are_honoured(dynamo: bool, by: str) -> None:
         (program,) = kept.programs
     assert dict(program.model.opset_imports).keys() == {"", "my"}
     assert program.model.opset_imports["my"] == 7
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning")  # torch's own
+@pytest.mark.parametrize("silent", [True, False])
+def test_an_export_by_others_is_told_nothing_of_how_ours_works(
+    silent: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    if not silent:  # torch would say something
+        monkeypatch.setattr("ort_ops.export.keeping.registration_quiet", contextlib.nullcontext)
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger.addHandler(caplog.handler)
+    case = BY_NAME["one node"]
+    with keep_functions():
+        torch.onnx.export(case.model(), case.inputs, io.BytesIO(), dynamo=True, verbose=False)
+    logger.removeHandler(caplog.handler)
+    assert ("Failed to infer the signature" in caplog.text) is not silent
 
 
 @BOTH

@@ -101,6 +101,22 @@ struct Copy {
   }
 };
 
+// A shape that comes of attributes of every kind that a shape function reads.
+struct Shaped {
+  static constexpr const char* name = "Shaped";
+  static void infer(Shapes& shapes) {
+    Dims dims;
+    for (std::int64_t size : shapes.attribute("sizes", std::vector<std::int64_t>{7})) dims.emplace_back(size);
+    for (float size : shapes.attribute("floats", std::vector<float>{})) dims.emplace_back(std::int64_t(size));
+    dims.emplace_back(shapes.attribute("i", std::int64_t{8}));
+    dims.emplace_back(std::int64_t(shapes.attribute("f", 9.0f)));
+    dims.emplace_back(shapes.attribute("flag", false) ? 1 : 0);
+    dims.emplace_back(shapes.attribute("symbol", std::string("none")));
+    shapes.output(0, dims);
+  }
+  void compute(Input<float> x, Output<float> y) const { y.allocate(x.shape()); }
+};
+
 // A sorted table, made once where the input is a constant.
 struct Rank {
   static constexpr const char* name = "Rank";
@@ -212,5 +228,5 @@ struct Elsewhere {
 }  // namespace
 
 ORT_OPS_LIBRARY("test.native", Scale<float>, Scale<double>, Scale<Float16>, AddAndCount, Rotate, Describe,
-                ListOfStrings, Upper, Copy, Rank, SumOfSquares, Products, Fail, Half<Float16>, Half<BFloat16>,
+                ListOfStrings, Upper, Shaped, Copy, Rank, SumOfSquares, Products, Fail, Half<Float16>, Half<BFloat16>,
                 ToHalf<Float16>, ToHalf<BFloat16>, Elsewhere)

@@ -112,6 +112,33 @@ def test_attributes_of_every_kind_are_read(session: Session) -> None:
         session(model_of(node, [], [("y", 8)]))
 
 
+def test_a_tensor_of_another_type_than_is_read_is_refused(session: Session) -> None:
+    kinds = {"i": 1, "f": 0.5, "s": "", "ints": [1], "floats": [0.5], "flag": 0}
+    tensor = numpy_helper.from_array(np.ones((1, 2), np.float32))
+    node = helper.make_node("Describe", [], ["y"], domain="test.native", **kinds, tensor=tensor)
+    with pytest.raises(Exception, match='attribute "tensor" is missing, or is of another type'):
+        session(model_of(node, [], [("y", 8)]))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shape"),
+    [
+        ({}, [7, 8, 9, 0, "none"]),
+        (
+            {"sizes": [2, 3], "floats": [4.0], "i": 5, "f": 6.0, "flag": 1, "symbol": "m"},
+            [2, 3, 4, 5, 6, 1, "m"],
+        ),
+        ({"symbol": "ü"}, [7, 8, 9, 0, "ü"]),
+    ],
+)
+def test_a_shape_function_reads_attributes(
+    session: Session, attributes: dict[str, Any], shape: list[Any]
+) -> None:
+    node = helper.make_node("Shaped", ["x"], ["y"], domain="test.native", **attributes)
+    model = model_of(node, [helper.make_tensor_value_info("x", 1, None)], [("y", 1)])
+    assert session(model).get_outputs()[0].shape == shape
+
+
 @pytest.mark.skipif(RELEASE < (1, 25), reason="ONNX Runtime 1.25 gives lists")
 def test_a_list_of_strings_is_read(session: Session) -> None:
     node = helper.make_node("ListOfStrings", [], ["y"], domain="test.native", each=["a", "", "ü"])

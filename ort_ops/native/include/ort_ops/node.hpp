@@ -140,8 +140,8 @@ class Node {
     if (!present(api_, abi::GetAttributeTensor(api_, info_, key, allocator, &value))) return std::nullopt;
     auto release = [this](abi::Value* each) { abi::ReleaseValue(api_, each); };
     const std::unique_ptr<abi::Value, decltype(release)> owned(value, release);
+    if (detail::type_and_shape(api_, value).type != element_type<Element>) return std::nullopt;
     const Input<Element> view(api_, value);
-    if (view.type() != element_type<Element>) return std::nullopt;
     return Tensor{view.shape(), std::vector<Element>(view.begin(), view.end())};
   }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -72,10 +73,27 @@ class Shapes {
     return type;
   }
 
-  std::int64_t attribute(const char* key, std::int64_t otherwise) const {
-    return read(key, abi::kInt, otherwise);
+  // The attribute, where the node has it: std::int64_t, bool, float, std::string, a std::vector of
+  // std::int64_t or float. One of another type reads as 0 or as nothing, ONNX Runtime doesn't say; the
+  // constructor, by Node, refuses it.
+  template <typename T>
+  T attribute(const char* key, T otherwise) const {
+    const abi::OpAttr* found = nullptr;
+    if (!present(api_, abi::ShapeInferGetAttribute(api_, context_, key, &found)) || found == nullptr)
+      return otherwise;
+    if constexpr (std::is_same_v<T, std::int64_t>)
+      return read_one<T>(found, abi::kInt);
+    else if constexpr (std::is_same_v<T, bool>)
+      return read_one<std::int64_t>(found, abi::kInt) != 0;
+    else if constexpr (std::is_same_v<T, float>)
+      return read_one<T>(found, abi::kFloat);
+    else if constexpr (std::is_same_v<T, std::vector<std::int64_t>>)
+      return read_list<T>(found, abi::kInts);
+    else if constexpr (std::is_same_v<T, std::vector<float>>)
+      return read_list<T>(found, abi::kFloats);
+    else
+      return read_list<T>(found, abi::kString);
   }
-  float attribute(const char* key, float otherwise) const { return read(key, abi::kFloat, otherwise); }
 
   // Says what an output is, as far as it is known, and its element type where that is Any. Of structs of one
   // name ONNX Runtime asks the first: what is said has to hold for all of their element types.
@@ -118,14 +136,23 @@ class Shapes {
   }
 
   template <typename T>
-  T read(const char* key, int type, T otherwise) const {
-    const abi::OpAttr* attribute = nullptr;
+  T read_one(const abi::OpAttr* attribute, int type) const {
     std::size_t size = 0;
     T value{};
-    if (!present(api_, abi::ShapeInferGetAttribute(api_, context_, key, &attribute)) || attribute == nullptr)
-      return otherwise;
     check(api_, abi::ReadOpAttr(api_, attribute, type, &value, sizeof value, &size));
     return value;
+  }
+
+  // A list of numbers, or a text, which says its size in bytes when it is given no room.
+  template <typename List>
+  List read_list(const abi::OpAttr* attribute, int type) const {
+    std::size_t bytes = 0;
+    typename List::value_type none{};
+    present(api_, abi::ReadOpAttr(api_, attribute, type, &none, 0, &bytes));
+    List list(bytes / sizeof none, none);
+    check(api_, abi::ReadOpAttr(api_, attribute, type, list.data(), bytes, &bytes));
+    if constexpr (std::is_same_v<List, std::string>) list.resize(list.find_last_not_of('\0') + 1);
+    return list;
   }
 
   const abi::Api* api_;
