@@ -228,5 +228,5 @@ struct Elsewhere {
 }  // namespace
 
 ORT_OPS_LIBRARY("test.native", Scale<float>, Scale<double>, Scale<Float16>, AddAndCount, Rotate, Describe,
-                ListOfStrings, Upper, Shaped, Copy, Rank, SumOfSquares, Products, Fail, Half<Float16>, Half<BFloat16>,
-                ToHalf<Float16>, ToHalf<BFloat16>, Elsewhere)
+                ListOfStrings, Upper, Shaped, Copy, Rank, SumOfSquares, Products, Fail, Half<Float16>,
+                Half<BFloat16>, ToHalf<Float16>, ToHalf<BFloat16>, Elsewhere)
