@@ -22,8 +22,8 @@ NOTE = (
     "and bias are constants. The ratios are to a session with the built-in Gemm, which has "
     "float32 weights packed; for 16-bit types, of which ONNX Runtime's CPU provider has no such Gemm, to one "
     "with a Python kernel in which NumPy converts x to float32, multiplies by a weight that was converted "
-    "before, and converts back (two threads, as its BLAS has; these spin for 0.12 s after a product, so that "
-    "each round begins 0.15 s after the one before). "
+    "before, and converts back (two threads, as its BLAS has; these spin for 0.12 s after a product, and "
+    "what comes next begins 0.15 s after it). "
     f"{SPREAD}"
 )
 COLUMNS = ("type", "width", "threads", "batch", "Gemm or NumPy, µs", "function body", "library")
@@ -35,7 +35,7 @@ WIDTHS = (64, 256, 1024, 4096)
 BATCHES = (1, 2, 8, 32, 128, 512)
 NUMPY = "NumPy"
 _ROUNDS, _SECONDS = 3, 0.02
-_PAUSE = 0.15  # 2^28 cycles, by default, and some more
+_REST = 0.15  # 2^28 cycles, by default, and some more
 
 
 def model(op: str, dtype: Any, width: int) -> bytes:
@@ -129,7 +129,7 @@ def measure() -> dict[str, Seconds]:
                 threads=threads,
                 rounds=_ROUNDS,
                 round_seconds=_SECONDS,
-                pause_seconds=_PAUSE if NUMPY in calls else 0.0,
+                rest_after={NUMPY: _REST},
             )
     return found
 

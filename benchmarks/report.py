@@ -77,12 +77,12 @@ def alternate(
     threads: int,
     rounds: int = 25,
     round_seconds: float = 0.04,
-    pause_seconds: float = 0.0,
+    rest_after: Mapping[str, float] | None = None,
 ) -> Seconds:
     """Return seconds a call by round: in turn, so that a slow moment of the machine falls on all of them.
 
-    threads: of torch, while timing. A round times one call for about ``round_seconds``, and ``pause_seconds``
-    after the one before: for calls whose threads spin on when they are done.
+    threads: of torch, while timing. A round times one call for about ``round_seconds``. ``rest_after`` has
+    seconds of rest after a call, by its name: for one whose threads spin on when it is done.
     """
     timers = {
         name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()
@@ -95,8 +95,8 @@ def alternate(
     for turn in range(rounds):
         order = list(timers) if turn % 2 == 0 else list(reversed(timers))  # so that none always comes first
         for name in order:
-            time.sleep(pause_seconds)
             seconds[name].append(timers[name].timeit(numbers[name]).median)
+            time.sleep((rest_after or {}).get(name, 0.0))
     return seconds
 
 

@@ -30,11 +30,15 @@ def run_on_torch(function: Function, outputs: int, takes_out: bool, on_cuda: boo
         if not on_cuda:
             _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
             return
-        # The inputs are on the provider's own device; a kernel without any runs on the current one.
-        devices = [i.device for i in inputs if i is not None and i.is_cuda]
-        device = devices[0] if devices else torch.device("cuda", torch.cuda.current_device())
-        with torch.cuda.stream(torch.cuda.ExternalStream(call.stream(), device=device)):
+        with torch.cuda.stream(_stream(torch, call, inputs)):
             _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
+
+
+def _stream(torch: Any, call: Call, inputs: Sequence[Any]) -> Any:
+    """Return ONNX Runtime's own stream, on the device of a call's inputs, which are tensors of torch."""
+    devices = [i.device for i in inputs if i is not None and i.is_cuda]
+    device = devices[0] if devices else torch.device("cuda", torch.cuda.current_device())
+    return torch.cuda.ExternalStream(call.stream(), device=device)
 
 
 def _compute_on_torch(
@@ -67,10 +71,29 @@ def _compute_on_torch(
 
 
 def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call) -> None:
-    """Run a kernel on objects that speak DLPack; its results have to speak it, too."""
-    torch = importlib.import_module("torch") if on_cuda else None
+    """Run a kernel on objects that speak DLPack; its results have to speak it, too.
+
+    On a GPU the kernel may work on any stream: what ONNX Runtime launched has ended before it begins, what it
+    wrote into ``out`` before it returns; its results are waited for as DLPack says, on ONNX Runtime's stream.
+    """
+    inputs = call.inputs()
+    if not on_cuda:
+        _compute_on_dlpack(None, function, outputs, takes_out, call, inputs)
+        return
+    torch = importlib.import_module("torch")
+    stream = _stream(torch, call, [None if i is None else torch.from_dlpack(i) for i in inputs])
+    stream.synchronize()
+    with torch.cuda.stream(stream):
+        _compute_on_dlpack(torch, function, outputs, takes_out, call, inputs)
+    if takes_out:
+        torch.cuda.synchronize(stream.device)
+
+
+def _compute_on_dlpack(
+    torch: Any, function: Function, outputs: int, takes_out: bool, call: Call, inputs: Sequence[Any]
+) -> None:
     out = _out(lambda buffer: buffer, call) if takes_out else {}
-    result = function(*call.inputs(), **call.attributes(), **out)
+    result = function(*inputs, **call.attributes(), **out)
     if takes_out:
         _refuse_result(result, out)
         return

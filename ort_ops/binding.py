@@ -54,14 +54,19 @@ class Binding:
         buffers = {name: _checked(name, array, ends[name]) for name, array in inputs.items()}
         for name, buffer in buffers.items():
             self._binding.bind_input(name, *buffer.arguments)
-        self._on_cuda = any(buffer.device == "cuda" for buffer in buffers.values())
+        self._devices = {buffer.device_id for buffer in buffers.values() if buffer.device == "cuda"}
         outputs = self._allocate() if outputs is None else outputs
         self.outputs: Mapping[str, Any] = MappingProxyType(dict(outputs))
-        for end in session.get_outputs():
-            if end.name not in self.outputs:
-                raise ValueError(f"output {end.name!r} has no array; give one for each, or none at all")
-            buffer = _checked(end.name, self.outputs[end.name], end.type)
-            self._binding.bind_output(end.name, *buffer.arguments)
+        there = {end.name: end.type for end in session.get_outputs()}
+        if there.keys() != outputs.keys():
+            raise ValueError(
+                f"the outputs are {', '.join(outputs)}; the model's are {', '.join(there)}; expected one "
+                "array for each, or none at all"
+            )
+        for name, declared in there.items():
+            buffer = _checked(name, self.outputs[name], declared, written=True)
+            self._binding.bind_output(name, *buffer.arguments)
+            self._devices |= {buffer.device_id} if buffer.device == "cuda" else set()
 
     def run(self) -> Mapping[str, Any]:
         """Run the model on what the inputs hold now; returns ``outputs``.
@@ -73,9 +78,10 @@ class Binding:
         return self.outputs
 
     def _run(self, run_options: onnxruntime.RunOptions | None) -> None:
-        if self._on_cuda:
-            # What was written into the inputs on torch's stream is there when ONNX Runtime reads it.
-            sys.modules["torch"].cuda.current_stream().synchronize()
+        for device in self._devices:
+            # What was written into the inputs on torch's stream is there when ONNX Runtime reads it, and what
+            # was read of the outputs was read before it writes them.
+            sys.modules["torch"].cuda.current_stream(device).synchronize()
         self._session.run_with_iobinding(self._binding, run_options)
 
     def _allocate(self) -> dict[str, Any]:
@@ -94,8 +100,10 @@ class Binding:
         }
 
 
-def _checked(name: str, array: Any, declared: str) -> _Buffer:
+def _checked(name: str, array: Any, declared: str, *, written: bool = False) -> _Buffer:
     """Return an array's buffer; raises ValueError where ONNX Runtime could not use it as it is."""
+    if written and isinstance(array, np.ndarray) and not array.flags.writeable:
+        raise ValueError(f"{name!r} is read-only; expected an array that a run may write into")
     buffer = _numpy_buffer(name, array) if isinstance(array, np.ndarray) else _torch_buffer(name, array)
     if declared != f"tensor({buffer.dtype.ort})" or buffer.dtype.ort == "string":
         raise ValueError(f"{name!r} is {buffer.dtype.name}; the model has a {declared}")

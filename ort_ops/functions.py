@@ -88,7 +88,7 @@ class RecordedCall:
             call = cls(function=node.metadata[FUNCTION], **json.loads(node.metadata[CALL]))
             call.check()
             return call
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"what node {node.name!r} records of its call can't be read: {error}") from error
 
 

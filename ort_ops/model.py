@@ -86,7 +86,10 @@ class Model:
 
 
 def read_model(source: str | os.PathLike[str] | bytes) -> Model:
-    """Read a model from a file or from its bytes; raises ModelError where it is no ONNX model."""
+    """Read a model from a file or from its bytes; raises ModelError where it is no ONNX model.
+
+    Of a file in ORT's own format nothing is read.
+    """
     if isinstance(source, bytes):
         return _read(source, "the given bytes")
     with open(source, "rb") as file:
@@ -139,6 +142,8 @@ def _locations(buffer: Buffer, span: slice, kind: str) -> Iterator[str]:
 
 
 def _read(buffer: Buffer, what: str) -> Model:
+    if buffer[4:8] == b"ORTM":  # a flatbuffer, by its identifier
+        return Model({}, (), frozenset())
     try:
         return _model(buffer)
     except (IndexError, ValueError, RecursionError) as error:

@@ -207,7 +207,7 @@ def onnx_op(
 
 def add_op(op: Op) -> None:
     """Register a kernel in place of what the same function registered before; see ``onnx_op``."""
-    predecessors = [o for o in _ops if o.kernel.where == op.kernel.where and _overlap(op, o)]
+    predecessors = [o for o in _ops if _redefines(op, o)]
     for other in _ops:
         if other not in predecessors:
             _refuse_conflict(op, other)
@@ -224,6 +224,18 @@ def split_name(name: str) -> tuple[str, str]:
     return ("" if domain == "ai.onnx" else domain), op_type
 
 
+def _redefines(op: Op, other: Op) -> bool:
+    """Tell whether a kernel is another one defined anew; one line that is run for several types is not."""
+    if op.kernel.where != other.kernel.where or not _overlap(op, other):
+        return False
+    code, others = (getattr(each.kernel.function, "__code__", None) for each in (op, other))
+    return code is None or code is not others or bool(_inputs(op) & _inputs(other))
+
+
+def _inputs(op: Op) -> set[tuple[int, ...]]:
+    return {signature.inputs for signature in op.kernel.schema.signatures()}
+
+
 def _overlap(op: Op, other: Op) -> bool:
     return op.version == other.version and bool(set(op.names) & set(other.names))
 
@@ -231,8 +243,7 @@ def _overlap(op: Op, other: Op) -> bool:
 def _refuse_conflict(op: Op, other: Op) -> None:
     if not _overlap(op, other) or not set(op.kernel.providers) & set(other.kernel.providers):
         return
-    mine = {s.inputs for s in op.kernel.schema.signatures()}
-    if any(s.inputs in mine for s in other.kernel.schema.signatures()):
+    if _inputs(op) & _inputs(other):
         raise RegistrationError(
             f"{op!r} and {other!r} are kernels for the same operator, types and provider; "
             "give one of them another name, other types or another provider"

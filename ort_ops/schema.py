@@ -143,6 +143,12 @@ def read_schema(
             f"{where}: more than {MAX_SIGNATURES} combinations of element types; "
             "let parameters of one type share a type variable"
         )
+    taken = [signature.inputs for signature in schema.signatures()]
+    if len(set(taken)) < len(taken):
+        raise SchemaError(
+            f"{where}: for inputs of one type there are several of an output; let it share a type variable "
+            "with an input, or leave its type open (Any) and say it in .infer"
+        )
     return schema
 
 

@@ -9,7 +9,9 @@ import contextvars
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+import onnxruntime
 
 from . import _bridge
 from .errors import RegistrationError
@@ -18,13 +20,16 @@ from .libraries import Library
 from .model import Model
 from .registry import Op, Overload, find_ops, registered_ops, split_name
 
-__all__ = ["Plan", "Prefer", "giving", "offer", "plan_for"]
+__all__ = ["Plan", "Prefer", "giving", "offer", "plan_for", "refuse_leftovers"]
 
 Prefer = Literal["kernel", "body"]
 
 # Domains that another library registers: ours stay out unless a model or the user asks for them, since
 # ONNX Runtime refuses a domain that is set twice.
 FOREIGN_DOMAINS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
+
+REGISTERED = "ort_ops.registered"
+"""The config entry by which the bridge notes what it has registered."""
 
 _offered: set[Op] = set()
 
@@ -92,6 +97,8 @@ def plan_for(
     the choice to these operators (names, or what ``onnx_op`` returned); ``others`` are kernels for operators
     that have no registered one that can run here.
     """
+    if prefer not in get_args(Prefer):
+        raise ValueError(f"prefer={prefer!r}; expected one of {', '.join(get_args(Prefer))}")
     plan = _plan_of(model, providers, prefer, ops, lambda name: find_ops(name, model.opsets.get(name[0])))
     taken = {name for name, _ in plan.overloads}
     left = {name: op for name, op in (others or {}).items() if name not in taken}
@@ -163,6 +170,28 @@ def _runnable(
     return sorted(fitting or here, key=lambda o: o.signature.inputs.count(0)), ""
 
 
+def refuse_leftovers(plan: Plan, model: Model, options: onnxruntime.SessionOptions) -> None:
+    """Raise RegistrationError where options have a kernel from before that this plan leaves out.
+
+    ONNX Runtime can take nothing out of them, and would run it all the same.
+    """
+    try:
+        there: dict[str, list[int]] = json.loads(options.get_session_config_entry(REGISTERED))
+    except Exception:  # nothing of ours was registered
+        return
+    planned = {name for name, _ in plan.overloads}
+    for name in model.calls() - planned:
+        left = set(there.get(name[0], ()))
+        for op in registered_ops():
+            bridges = (o.bridge for leaves_out in (False, True) for o in op.overloads(name, leaves_out))
+            if name in op.names and any(id(bridge) in left for bridge in bridges):
+                raise RegistrationError(
+                    f"this SessionOptions has the kernel {op.kernel.where} of {'::'.join(name)} from before, "
+                    f"which is to be left out here ({plan.reasons.get(name, 'it fits no node')}); give each "
+                    "session a SessionOptions of its own"
+                )
+
+
 _plan: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("ort_ops_plan", default=None)
 
 
@@ -196,7 +225,14 @@ def _everything(wanted: str | None) -> Plan:
     if missing:
         listed = ", ".join(f"{domain}::{name}" for domain, name in sorted(missing))
         raise RegistrationError(f"ort_ops.ops names {listed}, for which no kernel is registered")
-    overloads = [(name, o) for name, ops in newest.items() for op in ops for o in op.overloads(name, True)]
+    absent = set(onnxruntime.get_all_providers()) - set(onnxruntime.get_available_providers())
+    overloads = [
+        (name, overload)
+        for name, ops in newest.items()
+        for op in ops
+        for overload in op.overloads(name, True)
+        if overload.provider not in absent  # a kernel hides its operator's body even where it can't run
+    ]
     return Plan(tuple(sorted(overloads, key=lambda pair: pair[1].signature.inputs.count(0))))
 
 

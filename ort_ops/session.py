@@ -18,8 +18,8 @@ from .libraries import libraries_in
 from .model import read_model
 from .providers import session_providers
 from .registry import CPU, Op
-from .selection import Plan, Prefer, giving, plan_for
-from .tuning import Arena, Tuning, graph_options
+from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
+from .tuning import Arena, Tuning, graph_options, with_entries
 from .values import NO_ARRAYS, REFUSED_BY_RUN, to_numpy, to_value
 
 __all__ = ["InferenceSession", "get_library_path", "register"]
@@ -89,6 +89,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         registered = tuning.options() if tuning.libraries else given
         self._libraries = libraries_in(registered, self._model.opsets)
         plan = plan.without_libraries(self._libraries, asked=ops is not None)
+        if given is not None:
+            refuse_leftovers(plan, self._model, given)
         arguments = (providers, provider_options, disabled_optimizers)
         try:
             self._create(path_or_bytes, sess_options, plan, arguments)
@@ -105,7 +107,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             self._create(path_or_bytes, sess_options, plan, arguments)
         self._plan = plan
         self._tuning = tuning
-        self._run_options = self._tuning.run_options(self.get_providers())
+        self._run_entries = self._tuning.run_entries(self.get_providers())
+        self._run_options = with_entries(None, self._run_entries)
         self._graphs = itertools.count(1)
         self._refuse_silent_fallback(providers)
         self._types = {i.name: i.type for i in self.get_inputs()}
@@ -173,8 +176,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         providers, provider_options, disabled_optimizers = arguments
         _bridge.start_log()
-        kernels: list[tuple[str, str, str, str, str]] = []
-        errors: list[BaseException] = []
+        failure: Exception | None = None
         try:
             with giving(plan):
                 if plan.overloads:
@@ -188,11 +190,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 enable_fallback=0,
             )
         except Exception as error:
-            raise_failure(error)
+            failure = error
         finally:
             kernels, errors = _bridge.finish_log()
-        if errors:
-            raise errors[0]
+        if errors:  # of functions that infer shapes, without which ONNX Runtime may then fail by itself
+            raise errors[0] from failure
+        if failure is not None:
+            raise_failure(failure)
         # Nodes may share a name, or have none: what runs the one of them runs the other, too, or is listed.
         self._kernels: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
         for domain, op, node, provider, name in kernels:
@@ -216,7 +220,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     ) -> list[Any]:
         """Run the model; see ``onnxruntime.InferenceSession.run`` and this class for what it raises."""
         try:
-            run_options = run_options or self._run_options
+            run_options = self._with_entries(run_options)
             if self._by_values:
                 return self._run_by_values(output_names, input_feed, run_options)
             return super().run(output_names, input_feed, run_options)  # type: ignore[no-any-return]
@@ -228,16 +232,15 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     ) -> Any:
         """Run with OrtValues, and with the errors of ``run``."""
         try:
-            return super().run_with_ort_values(
-                output_names, input_dict_ort_values, run_options or self._run_options
-            )
+            options = self._with_entries(run_options)
+            return super().run_with_ort_values(output_names, input_dict_ort_values, options)
         except Exception as error:
             raise_failure(error)
 
     def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
         """Run with bound inputs and outputs, and with the errors of ``run``."""
         try:
-            super().run_with_iobinding(iobinding, run_options or self._run_options)
+            super().run_with_iobinding(iobinding, self._with_entries(run_options))
         except Exception as error:
             raise_failure(error)
 
@@ -273,8 +276,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             finally:
                 outlive(self)
 
-        options = run_options or self._run_options
+        options = self._with_entries(run_options)
         answering(lambda answer: run(names, held, answer, user_data, options), answered)
+
+    def _with_entries(self, given: onnxruntime.RunOptions | None) -> onnxruntime.RunOptions | None:
+        """Return the options of a run: this session's, or what is given, which gets their entries, too."""
+        return self._run_options if given is None else with_entries(given, self._run_entries)
 
     def _run_by_values(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any) -> list[Any]:
         wanted = output_names or [output.name for output in self.get_outputs()]

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,7 +11,7 @@ import onnxruntime
 
 from .errors import ProviderError
 
-__all__ = ["Arena", "Tuning", "available_cores", "graph_options"]
+__all__ = ["Arena", "Tuning", "available_cores", "graph_options", "with_entries"]
 
 Arena = Literal["keep", "shrink", "none"]
 Provider = str | tuple[str, dict[str, Any]]
@@ -29,6 +29,7 @@ class Tuning:
     arena: Arena = "keep"
     cuda_graph: bool = False
     libraries: Sequence[str | os.PathLike[str]] = ()
+    optimize: bool = True
 
     def __post_init__(self) -> None:
         if self.arena not in get_args(Arena):
@@ -41,6 +42,8 @@ class Tuning:
         spinning = may_spin if self.spinning is None else self.spinning
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         options.enable_cpu_mem_arena = self.arena != "none"
+        if not self.optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         for library in self.libraries:
             options.register_custom_ops_library(os.fspath(library))
         return options
@@ -64,26 +67,36 @@ class Tuning:
             options["arena_extend_strategy"] = "kSameAsRequested"
         return _name(provider), options | ({} if isinstance(provider, str) else provider[1])
 
-    def run_options(self, providers: Sequence[str]) -> onnxruntime.RunOptions | None:
-        """Return the options of each run on a session's providers; None where they are ONNX Runtime's own."""
+    def run_entries(self, providers: Sequence[str]) -> dict[str, str]:
+        """Return the entries that the options of each run on a session's providers have."""
         entries: dict[str, str] = {}
         if self.arena == "shrink":
             arenas = ["cpu:0", *(["gpu:0"] if _CUDA in providers else [])]
             entries["memory.enable_memory_arena_shrinkage"] = ";".join(arenas)
         if self.cuda_graph:  # buffers that are given once would be captured with it
             entries["gpu_graph_id"] = _NO_CAPTURE
-        return _run_options(entries) if entries else None
+        return entries
 
 
 def graph_options(number: int) -> onnxruntime.RunOptions:
     """Return the options of runs that are captured as CUDA graph ``number``, and replayed."""
-    return _run_options({"gpu_graph_id": str(number)})
-
-
-def _run_options(entries: dict[str, str]) -> onnxruntime.RunOptions:
     options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return options
+
+
+def with_entries(
+    options: onnxruntime.RunOptions | None, entries: Mapping[str, str]
+) -> onnxruntime.RunOptions | None:
+    """Return run options that have these entries, too, but for those that are in them already."""
+    if not entries:
+        return options
+    options = onnxruntime.RunOptions() if options is None else options
     for key, value in entries.items():
-        options.add_run_config_entry(key, value)
+        try:
+            options.get_run_config_entry(key)
+        except Exception:  # it is not there
+            options.add_run_config_entry(key, value)
     return options
 
 

@@ -1,16 +1,17 @@
+// clang-format off
 /* A model with MYLINEAR in it, run from C on ONNX Runtime's C ABI alone: no header of ONNX Runtime's, nothing
  * linked but the loader of shared libraries.
  *
  *   cc run_linear.c -o run_linear -ldl
- *   ./run_linear libonnxruntime.so libmylinear_ort.so linear.onnx 1.5 -2
+ *   ./run_linear libonnxruntime.so libmylinear_ort.so linear.onnx 1.5 -2  0.25 4
  *
- * prints what the model gives for a batch of these numbers, one a line. Its input is float64 of shape (batch,
- * 1), as that of the file which `mylinear train` and `mylinear export` make. Where both libraries are:
+ * prints what the model gives for each pair of numbers, one answer a line. Its input is float64 of shape
+ * (batch, 2), as that of the file which `mylinear train` and `mylinear export` make. Where both libraries are:
  *
- *   python -c 'import pathlib, onnxruntime as o;
- * print(*pathlib.Path(o.__file__).parent.glob("capi/libonnxruntime.so*"))' python -c 'import mylinear;
- * print(mylinear.get_library_path())'
+ *   python -c 'import pathlib, onnxruntime as o; print(*pathlib.Path(o.__file__).parent.glob("capi/libonnxruntime.so*"))'
+ *   python -c 'import mylinear; print(mylinear.get_library_path())'
  */
+// clang-format on
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -71,15 +72,17 @@ static Function* get_api(const char* path) {
 }
 
 int main(int count, char** arguments) {
-  if (count < 5) {
-    fprintf(stderr, "usage: %s LIBONNXRUNTIME LIBMYLINEAR_ORT MODEL NUMBER...\n", arguments[0]);
+  const int given = count - 4; /* numbers */
+  if (given < 2 || given % 2 != 0) {
+    fprintf(stderr, "usage: %s LIBONNXRUNTIME LIBMYLINEAR_ORT MODEL (NUMBER NUMBER)...\n", arguments[0]);
     return 2;
   }
   api = get_api(arguments[1]);
-  const int64_t shape[2] = {count - 4, 1};
-  double* numbers = malloc(sizeof(double) * (size_t)shape[0]);
+  const int64_t shape[2] = {given / 2, 2};
+  const size_t bytes = sizeof(double) * (size_t)given;
+  double* numbers = malloc(bytes);
   if (numbers == NULL) return 1;
-  for (int i = 0; i < shape[0]; ++i) numbers[i] = strtod(arguments[4 + i], NULL);
+  for (int i = 0; i < given; ++i) numbers[i] = strtod(arguments[4 + i], NULL);
 
   Handle env, options, session, memory, x, y = NULL, allocator, info;
   check(((Handle (*)(int, const char*, Handle*))api[CREATE_ENV])(WARNING, "run_linear", &env), "environment");
@@ -102,7 +105,7 @@ int main(int count, char** arguments) {
         "memory");
   check(
       ((Handle (*)(Handle, void*, size_t, const int64_t*, size_t, int, Handle*))api[CREATE_TENSOR_WITH_DATA])(
-          memory, numbers, sizeof(double) * (size_t)shape[0], shape, 2, DOUBLE, &x),
+          memory, numbers, bytes, shape, 2, DOUBLE, &x),
       "tensor");
   check(((Handle (*)(Handle, Handle, const char* const*, const Handle*, size_t, const char* const*, size_t,
                      Handle*))api[RUN])(session, NULL, (const char* const*)&input, &x, 1,

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.onnx import symbolic_helper
 
 
 def deform_conv(
@@ -148,14 +147,14 @@ class DeformConv(torch.autograd.Function):
         group: int,
         offset_group: int,
     ) -> Any:
-        """Write one node; an absent mask is left out, and an absent bias before a mask has an empty name."""
-        inputs = [x, weight, offset, bias, mask]
-        while inputs[-1] is None:
-            inputs.pop()
-        absent = symbolic_helper._optional_input_placeholder_tensor(g)  # for None, which g.op can't take
+        """Write one node; bias and mask may be None, which ort_ops.export takes for an absent input."""
         return g.op(
             "example::DeformConv",
-            *(absent if each is None else each for each in inputs),
+            x,
+            weight,
+            offset,
+            bias,
+            mask,
             strides_i=strides,
             pads_i=pads,
             dilations_i=dilations,

@@ -1,6 +1,6 @@
 """The command ``mylinear``: demo, train, export, verify; one file a command.
 
-Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usage.
+Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usage, 70 crashed.
 """
 
 import sys

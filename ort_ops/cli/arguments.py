@@ -37,7 +37,7 @@ def resolve(text: str, option: str) -> Any:
     module, separator, name = text.partition(":")
     if not separator or not name:
         raise typer.BadParameter(f"{option}: {text!r} is not of the form pkg.module:name")
-    import_modules([module])
+    import_modules([module], option)
     found: Any = sys.modules[module]
     for part in name.split("."):
         if not hasattr(found, part):
@@ -46,14 +46,16 @@ def resolve(text: str, option: str) -> Any:
     return found
 
 
-def import_modules(names: Iterable[str]) -> None:
+def import_modules(names: Iterable[str], option: str = "--kernels") -> None:
     """Import modules for the kernels that they register, those in the current folder too.
 
-    Raises RegistrationError where one can't be imported; nothing else in a command imports code by name.
+    option: that names them, for the error. Raises RegistrationError where one can't be imported; nothing else
+    in a command imports code by name.
     """
-    sys.path.append(os.getcwd())  # last, so that a file in it stands for no installed module
     for name in names:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # last, so that a file in it stands for no installed module
         try:
             importlib.import_module(name)
         except Exception as error:
-            raise RegistrationError(f"--module {name}: {type(error).__name__}: {error}") from error
+            raise RegistrationError(f"{option} {name}: {type(error).__name__}: {error}") from error

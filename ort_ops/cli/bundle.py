@@ -43,6 +43,12 @@ def bundle(
     """Put what a deployment needs into one folder, for ort-ops replay to check before anything is loaded."""
     if provider is not None and not optimized:
         raise typer.BadParameter("--provider is what --optimized is for; give both")
+    if triton is None and (triton_root or max_batch or delay_us or instances != 1 or gpu):
+        raise typer.BadParameter(
+            "--triton-root, --max-batch, --delay-us, --instances and --gpu are for --triton"
+        )
+    if delay_us and not max_batch:
+        raise typer.BadParameter("--delay-us is for --max-batch")
     import_modules(kernels or ())
     manifest = deploy.bundle(
         file,

@@ -77,8 +77,8 @@ def check(
         "atol": atol,
         "rtol": rtol,
     }
-    if (config is None) == (file is None or module is None):
-        raise typer.BadParameter("expected FILE and --module, or --config")
+    if (file is None, module is None) != ((config is not None,) * 2):
+        raise typer.BadParameter("expected FILE and --module, or --config alone")
     if config is not None:
         if html is not None or json_file is not None:
             raise typer.BadParameter("--html and --json are for one model; --junit holds several")

@@ -37,20 +37,33 @@ def read_config(path: Path) -> Iterator[Checked]:
     if not isinstance(models, list) or not models or set(read) != {"model"}:
         raise typer.BadParameter(f"{path} has no tables [[model]], or others besides")
     for number, table in enumerate(models, 1):
+        if not isinstance(table, dict):
+            raise typer.BadParameter(f"{path}, model {number} is a {type(table).__name__}; expected a table")
         unknown = sorted(set(table) - _KNOWN)
         missing = sorted({"file", "module"} - set(table))
         if unknown or missing:
             what = f"no option {unknown[0]!r}" if unknown else f"{missing[0]!r} is missing"
             raise typer.BadParameter(f"{path}, model {number}: {what}")
+        for key, value in table.items():
+            if not isinstance(value, _expected(key)):
+                raise typer.BadParameter(f"{path}, model {number}: {key} is a {type(value).__name__}")
         options = {key: _value(key, value) for key, value in table.items() if key not in ("file", "module")}
         yield Checked(path.parent / table["file"], table["module"], options)
+
+
+def _expected(key: str) -> tuple[type, ...]:
+    """Return what TOML types a setting may be of."""
+    if key in _TABLES:
+        return (dict,)
+    if key in _LISTS:
+        return (str, list)
+    return {"seeds": (int,), "atol": (int, float), "rtol": (int, float)}.get(key, (str,))
 
 
 def _value(key: str, value: Any) -> Any:
     """Return a setting as the command has it: lists of texts, and name=value for tables."""
     if key in _TABLES:
-        pairs = value.items() if isinstance(value, dict) else ()
-        return [f"{name}={':'.join(map(str, v)) if isinstance(v, list) else v}" for name, v in pairs]
+        return [f"{name}={':'.join(map(str, v)) if isinstance(v, list) else v}" for name, v in value.items()]
     if key in _LISTS:
         return [value] if isinstance(value, str) else [str(each) for each in value]
     return value

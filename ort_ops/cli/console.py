@@ -20,14 +20,15 @@ def say(text: str = "", style: str = "") -> None:
     console.print(cell(text, style), soft_wrap=True)
 
 
-def cell(text: str, style: str = "") -> Text:
+def cell(text: str, style: str = "", *, keep: str = "") -> Text:
     """Return a text in which nothing is markup, nor an escape sequence: a file's names may hold either."""
-    return Text("".join(each if each.isprintable() else repr(each)[1:-1] for each in text), style)
+    shown = (each if each.isprintable() or each in keep else repr(each)[1:-1] for each in text)
+    return Text("".join(shown), style)
 
 
 def complain(error: BaseException) -> None:
     """Print an error to stderr as one line."""
-    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+    print(f"error: {type(error).__name__}: {cell(str(error), keep=chr(10))}", file=sys.stderr)
 
 
 @contextlib.contextmanager

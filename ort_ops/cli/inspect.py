@@ -11,6 +11,7 @@ from ort_ops.providers import parse_provider
 
 from .arguments import check_provider, import_modules
 from .console import cell, console, say, table
+from .options import Kernels
 
 __all__ = ["inspect"]
 
@@ -19,9 +20,7 @@ _COLOURS = {"kernel": "green", "function body": "green", "nobody": "red", "not n
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="An ONNX file.")],
-    module: Annotated[
-        list[str] | None, typer.Option(help="A Python module that registers kernels; may be given again.")
-    ] = None,
+    kernels: Kernels = None,
     provider: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,7 +42,7 @@ def inspect(
 
     Exits with 0 also where nobody would run a node; "runnable" in the JSON says it.
     """
-    import_modules(module or ())
+    import_modules(kernels or ())
     providers = [parse_provider(text) for text in provider] if provider else None
     found = inspect_model(model, providers, prefer=prefer, trust=trust or ())
     if json:

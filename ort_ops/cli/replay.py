@@ -45,6 +45,9 @@ def replay(
         for name in providers if bundle.manifest.optimized is not None else ():
             loaded = bundle.graph([parse_provider(name)]).path.relative_to(golden)
             say(f"{name}: a session loads {loaded}")
+        if bundle.manifest.golden is None:
+            say("no golden answers: nothing else was checked")
+            return int(parity.ExitCode.CANNOT_SAY)
         report = bundle.replay(providers)
     else:
         report = parity.replay(golden, file or Path(), providers, libraries=library or ())

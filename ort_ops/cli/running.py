@@ -49,6 +49,6 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
         return ExitCode.COULD_NOT_RUN
     except KeyboardInterrupt:
         return 130  # as a shell says it: 128 and the number of SIGINT
-    except Exception:  # a bug, or the user's own code's: no verdict, though Python would exit with 1
+    except (Exception, SystemExit):  # a bug, or the user's own code's: no verdict, whatever it exits with
         traceback.print_exc()
         return ExitCode.CRASHED

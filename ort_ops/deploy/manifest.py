@@ -58,13 +58,15 @@ def read_manifest(folder: Path) -> Manifest:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise BundleError(f"{path} is of format {found}; expected {FORMAT}")
+        if not isinstance(content["files"], dict):
+            raise TypeError(f"files is a {type(content['files']).__name__}")
         needs = [Needs(**each) for each in content["needs"]]
         optimized = _optimized(content.get("optimized"))
         manifest = Manifest(**{**content, "needs": needs, "optimized": optimized})
         _check_types(manifest)
     except FileNotFoundError:
         raise BundleError(f"{folder} is no bundle: {MANIFEST} is missing") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} is no manifest of a bundle: {error}") from error
     for name in manifest.files:
         _refuse_outside(name)

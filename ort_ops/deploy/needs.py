@@ -9,6 +9,7 @@ from pathlib import Path
 import onnxruntime
 
 from ort_ops.builtin import is_built_in
+from ort_ops.errors import BundleError
 from ort_ops.libraries import libraries_in
 from ort_ops.model import Model
 
@@ -35,7 +36,10 @@ def find_needs(model: Model, libraries: Mapping[str, Path]) -> Iterator[Needs]:
     options = onnxruntime.SessionOptions()
     owners: dict[str, tuple[str, frozenset[str]]] = {}
     for name, path in libraries.items():
-        options.register_custom_ops_library(os.fspath(path))
+        try:
+            options.register_custom_ops_library(os.fspath(path))
+        except Exception as error:
+            raise BundleError(f"{path} is no library of custom operators that loads here: {error}") from error
         for domain, library in libraries_in(options, model.opsets).items():
             owners.setdefault(domain, (name, library.operators))
     silent = [name for name in libraries if name not in {owner for owner, _ in owners.values()}]

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ort_ops.dtypes import from_onnx
 from ort_ops.errors import BundleError
@@ -72,10 +72,14 @@ def write_triton(
     if libraries:
         listed = ", ".join(json.dumps(path) for path in libraries)
         config.append(f"model_operations {{ op_library_filename: [ {listed} ] }}")
-    shutil.copytree(bundle.model.parent, folder / "1")
-    for library in bundle.manifest.libraries:
-        (folder / library).parent.mkdir(exist_ok=True)
-        shutil.copyfile(bundle.folder / library, folder / library)
+    home_of_model = PurePosixPath(bundle.manifest.model).parent
+    places = {library: folder / library for library in bundle.manifest.libraries}
+    for file in map(PurePosixPath, bundle.manifest.files):  # and nothing else that lies there
+        if home_of_model in file.parents:
+            places[str(file)] = folder / "1" / file.relative_to(home_of_model)
+    for name_in_bundle, place in places.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.folder / name_in_bundle, place)
     (folder / "config.pbtxt").write_text("\n".join(config) + "\n", encoding="utf-8")
     return folder
 
@@ -90,7 +94,9 @@ def _tensor(kind: str, value: Value, max_batch: int) -> str:
         raise BundleError(f"{kind} {value.name!r} has no rank in the model; Triton's configuration needs one")
     shape = [dim if isinstance(dim, int) else -1 for dim in value.shape]
     dims = ", ".join(map(str, shape[1:] if max_batch else shape))
-    return f"{kind} [ {{ name: {json.dumps(value.name)} data_type: {_TYPES[known]} dims: [ {dims} ] }} ]"
+    # Triton has no tensors without dimensions: it gets one of size 1, which the model hasn't.
+    more = f"dims: [ {dims} ]" if dims else "dims: [ 1 ] reshape { shape: [ ] }"
+    return f"{kind} [ {{ name: {json.dumps(value.name)} data_type: {_TYPES[known]} {more} }} ]"
 
 
 def _batching(batches: Sequence[int], delay_us: int) -> str:

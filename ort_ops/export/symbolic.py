@@ -143,7 +143,7 @@ def run_symbolic(
     positional, keywords = call.arguments(tensors, sizes)
     before = len(g.new_nodes)
     own = own_method(call.function, "symbolic")
-    g.op = _refusing_none(call, g.op)
+    g.op = _taking_none(g.op)
     returned = own(g, *positional, **keywords)
     outputs = list(pytree.tree_flatten(returned, is_leaf=lambda leaf: leaf is None)[0])
     if call.results is not None:
@@ -160,20 +160,20 @@ def run_symbolic(
     return outputs, _find_whole(new_nodes, tensors, sizes, constants, outputs)
 
 
-def _refusing_none(call: Call, op: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a ``g.op`` that raises ExportError for an input None, over which PyTorch's ends the process."""
+def _taking_none(op: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a ``g.op`` for which None is an absent input; PyTorch's ends the process over it."""
 
-    def checked(name: str, *inputs: Any, **attributes: Any) -> Any:
-        place = next((i for i, each in enumerate(inputs) if each is None), None)
-        if place is not None:
-            raise ExportError(
-                f"{call.name}: symbolic gives None as input {place} of {name}; expected a value. Leave out "
-                "an absent input at the end; one before others is "
-                "torch.onnx.symbolic_helper._optional_input_placeholder_tensor(g)"
-            )
-        return op(name, *inputs, **attributes)
+    def taking(name: str, *inputs: Any, **attributes: Any) -> Any:
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
+        return op(name, *(absent() if each is None else each for each in inputs), **attributes)
 
-    return checked
+    def absent() -> Any:
+        value = op("prim::Constant")
+        value.setType(torch._C.OptionalType.ofTensor())
+        return value
+
+    return taking
 
 
 def _find_whole(

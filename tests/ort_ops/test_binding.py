@@ -106,7 +106,7 @@ def test_what_cant_be_bound_as_it_is_is_refused() -> None:
     ]:
         with pytest.raises(ValueError, match=said):
             session.bind(inputs)
-    with pytest.raises(ValueError, match="output 'y' has no array"):
+    with pytest.raises(ValueError, match="the outputs are ; the model's are y"):
         session.bind({"x": x}, {})
     with pytest.raises(ValueError, match="'y' is int32"):
         session.bind({"x": x}, {"y": np.ones((2, 3), np.int32)})
@@ -145,3 +145,13 @@ def test_torch_tensors_in_and_out(device: str) -> None:
         assert torch.equal(y, -x)
     with pytest.raises(ValueError, match="'x' is not contiguous"):
         session.bind({"x": torch.ones(3, 2, device=device).T})
+
+
+def test_outputs_that_can_not_be_written_or_are_none_of_the_models_are_refused() -> None:
+    session, x = ort_ops.InferenceSession(model()), np.ones((2, 3), np.float32)
+    fixed = np.zeros((2, 3), np.float32)
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="'y' is read-only"):
+        session.bind({"x": x}, {"y": fixed})
+    with pytest.raises(ValueError, match="the outputs are y, z; the model's are y"):
+        session.bind({"x": x}, {"y": x.copy(), "z": x.copy()})

@@ -28,6 +28,7 @@ X = np.arange(6, dtype=np.float32).reshape(2, 3)
 # The types that arrays of bytes are; test_types.py has the others.
 BIT_TYPES = [dtype for dtype in DTYPES if dtype.name != "string" and dtype.onnx < 17]
 BODY = function("Op", ["a"], ["b"], builtin("Neg", ["a"], ["b"]))
+WITH_BODY = model([node("Op")], functions=[BODY])
 
 op = ort_ops.onnx_op
 
@@ -331,7 +332,7 @@ def explained(session: ort_ops.InferenceSession) -> list[tuple[str, str, str]]:
 
 def test_a_kernel_wins_over_the_body_unless_the_body_is_preferred() -> None:
     register_plus_one()
-    data = model([node("Op")], functions=[BODY])
+    data = WITH_BODY
     np.testing.assert_array_equal(run(data, X), X + 1)
     np.testing.assert_array_equal(run(data, X, prefer="body"), -X)
     session = ort_ops.InferenceSession(data, prefer="body")
@@ -342,7 +343,7 @@ def test_a_kernel_wins_over_the_body_unless_the_body_is_preferred() -> None:
 
 def test_ops_limits_the_session_to_some_operators() -> None:
     plus = register_plus_one()
-    data = model([node("Op")], functions=[BODY])
+    data = WITH_BODY
     np.testing.assert_array_equal(run(data, X, ops=[plus]), X + 1)
     np.testing.assert_array_equal(run(data, X, ops=[]), -X)
 
@@ -356,7 +357,7 @@ def test_ops_limits_the_session_to_some_operators() -> None:
 )
 def test_a_kernel_that_can_not_run_leaves_the_body(options: Any, why: str) -> None:
     register_plus_one(**options)
-    session = ort_ops.InferenceSession(model([node("Op")], functions=[BODY]), providers=[CPU])
+    session = ort_ops.InferenceSession(WITH_BODY, providers=[CPU])
     assert explained(session) == [("Op", "function body", why)]
     np.testing.assert_array_equal(session.run(None, {"x": X})[0], -X)
 
@@ -710,10 +711,72 @@ def test_a_result_against_the_models_shapes_is_refused() -> None:
 
 
 def test_a_body_is_said_to_run_where_its_nodes_are() -> None:
-    data = model([node("Op")], functions=[BODY])
+    data = WITH_BODY
     several = onnxruntime.get_available_providers()
     (run,) = ort_ops.InferenceSession(data, providers=several).explain()
     # From release 1.24 on ONNX Runtime tells; before, it may be any of the session's.
     assert (run.runner, run.provider) == ("function body", CPU if ORT >= (1, 24) else "+".join(several))
     (run,) = ort_ops.InferenceSession(data, onnxruntime.SessionOptions(), providers=several).explain()
     assert set(run.provider.split("+")) <= set(several)
+
+
+def test_a_kernel_defined_in_a_loop_serves_each_of_its_types() -> None:
+    for dtype in (np.float32, np.float64):
+
+        @op(f"{DOMAIN}::Op", inputs=[dtype], outputs=[dtype])
+        def negative(x: Any) -> Any:
+            return -x
+
+    for dtype in (np.float32, np.float64):
+        x = X.astype(dtype)
+        assert run(one_node("Op", x.dtype.name), x).tolist() == (-X).tolist()
+
+
+def test_an_output_of_several_types_for_one_of_an_input_is_refused() -> None:
+    with pytest.raises(SchemaError, match="share a type variable"):
+
+        @op(f"{DOMAIN}::Op")
+        def kernel(x: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float32] | NDArray[np.float64]:
+            return x
+
+
+@pytest.mark.parametrize("more", [{"prefer": "body"}, {"ops": []}])
+def test_options_with_a_kernel_from_before_say_that_it_can_not_be_left_out(more: dict[str, Any]) -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return x
+
+    options = onnxruntime.SessionOptions()
+    data = WITH_BODY
+    ort_ops.InferenceSession(data, options, providers=[CPU])
+    ort_ops.InferenceSession(data, options, providers=[CPU])
+    with pytest.raises(RegistrationError, match="from before, which is to be left out here"):
+        ort_ops.InferenceSession(data, options, providers=[CPU], **more)
+
+
+def test_a_preference_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="prefer='Body'; expected one of kernel, body"):
+        ort_ops.InferenceSession(WITH_BODY, prefer="Body")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
+def test_a_kernel_for_a_provider_that_is_not_there_leaves_the_body_in_plain_onnxruntime() -> None:
+    @op(f"{DOMAIN}::Op", providers=[CUDA], array="torch")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return x
+
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options)
+    session = onnxruntime.InferenceSession(WITH_BODY, options)
+    assert session.run(None, {session.get_inputs()[0].name: X})[0].tolist() == (-X).tolist()
+
+
+def test_a_file_in_onnxruntimes_own_format_runs(tmp_path: Any) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    data = model([builtin("Neg", ["x"], ["y"])], [tensor("x")], [tensor("y")])
+    onnxruntime.InferenceSession(data, options)
+    session = ort_ops.InferenceSession(tmp_path / "model.ort", providers=[CPU])
+    assert session.run(None, {"x": X})[0].tolist() == (-X).tolist()
+    assert session.explain() == ()

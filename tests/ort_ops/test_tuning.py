@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 import ort_ops
 from ort_ops import tuning
 from ort_ops.errors import ProviderError
-from ort_ops.tuning import Arena, Tuning
+from ort_ops.tuning import Arena, Tuning, with_entries
 
 
 def chain(width: int = 8, layers: int = 2) -> bytes:
@@ -59,7 +59,7 @@ def test_options_say_what_was_chosen() -> None:
     assert Tuning().options(may_spin=False).get_session_config_entry(entry) == "0"
     assert Tuning(spinning=True).options(may_spin=False).get_session_config_entry(entry) == "1"
     assert Tuning().options().intra_op_num_threads == tuning.available_cores()
-    assert Tuning().run_options(["CPUExecutionProvider"]) is None
+    assert Tuning().run_entries(["CPUExecutionProvider"]) == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
@@ -188,3 +188,15 @@ def test_cuda_graphs_replay_what_was_captured() -> None:
             assert torch.equal(binding.run()["y"], x.relu())
     x = np.ones((3, 8), np.float32)  # and one that isn't bound
     assert np.array_equal(session.run(None, {"x": x})[0], x)
+
+
+def test_options_of_a_run_get_the_sessions_entries() -> None:
+    options = onnxruntime.RunOptions()
+    key = "memory.enable_memory_arena_shrinkage"
+    session = ort_ops.InferenceSession.tuned(chain(), threads=1, arena="shrink")
+    session.run(None, {"x": np.ones((1, 8), np.float32)}, options)
+    assert options.get_run_config_entry(key) == "cpu:0"
+    mine = onnxruntime.RunOptions()
+    mine.add_run_config_entry(key, "")
+    assert with_entries(mine, {key: "cpu:0"}) is mine
+    assert mine.get_run_config_entry(key) == ""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ort_ops import parity
 from ort_ops.deploy.opening import Bundle, open_bundle
-from ort_ops.errors import ParityError
+from ort_ops.errors import KernelError, ParityError
 from ort_ops.parity import Report
 from ort_ops.providers import parse_provider
 from ort_ops.tuning import Tuning
@@ -84,7 +84,10 @@ class Replica:
 
     def run(self, feed: Feed) -> Outputs:
         """Run the model; returns all its outputs."""
-        outputs: Outputs = self.session.run(self.names, dict(feed))
+        try:
+            outputs: Outputs = self.session.run(self.names, dict(feed))
+        except SystemExit as error:  # no request ends a replica
+            raise KernelError(f"a kernel asked the process to end: SystemExit({error})") from error
         return outputs
 
     def run_each(self, feeds: Sequence[Feed]) -> list[Outputs]:

@@ -181,3 +181,36 @@ def test_what_is_recorded_is_replayed(cli: Cli, tmp_path: Path) -> None:
     code, _, err = cli("replay", "golden.safetensors", "model.onnx")
     assert code == 3
     assert "is another than the answers were recorded with" in err
+
+
+def test_a_module_that_ends_the_process_is_a_crash_and_no_pass(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("import sys\n\nsys.exit(0)\n")
+    code, _, err = cli("check", "model.onnx", "--module", "ends:model")
+    assert code == 70
+    assert "SystemExit: 0" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model = [1]", "model 1 is a int; expected a table"),
+        ("[[model]]\nfile = 1\nmodule = 'a:b'", "file is a int"),
+        ("[[model]]\nfile = 'a'\nmodule = 'a:b'\nseeds = '3'", "seeds is a str"),
+        ("[[model]]\nfile = 'a'\nmodule = 'a:b'\ndim = ['batch=4']", "dim is a list"),
+    ],
+)
+def test_a_table_of_another_form_is_wrong_usage(cli: Cli, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "parity.toml").write_text(text)
+    code, _, err = cli("check", "--config", "parity.toml")
+    assert code == 4
+    assert said in " ".join(err.split())
+
+
+def test_options_that_would_be_ignored_are_wrong_usage(cli: Cli) -> None:
+    for arguments in (
+        ("check", "model.onnx", "--config", "parity.toml"),
+        ("check", "--module", "parity_models:build", "--config", "parity.toml"),
+        ("bundle", "model.onnx", "-o", "out", "--max-batch", "4"),
+        ("bundle", "model.onnx", "-o", "out", "--triton", "models", "--delay-us", "4"),
+    ):
+        assert cli(*arguments)[0] == 4

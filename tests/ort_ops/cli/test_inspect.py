@@ -57,7 +57,7 @@ def test_a_table_of_what_is_there(cli: Cli, file: str) -> None:
 
 def test_a_module_brings_its_kernels(cli: Cli, file: str, tmp_path: Path) -> None:
     (tmp_path / "my_kernels.py").write_text(KERNELS)
-    code, out, _ = cli("inspect", file, "--module", "my_kernels", "--module", "json", "--provider", "cpu")
+    code, out, _ = cli("inspect", file, "--kernels", "my_kernels", "--kernels", "json", "--provider", "cpu")
     assert code == 0
     assert "kernel my_kernels.kernel" in out
 
@@ -112,8 +112,8 @@ def test_names_in_a_file_are_neither_markup_nor_escape_sequences(cli: Cli, tmp_p
         (["."], "Is a directory"),
         (["broken.onnx"], "ModelError: broken.onnx"),
         (["model.onnx", "--provider", "NoSuchExecutionProvider"], "ProviderError"),
-        (["model.onnx", "--module", "no_such_module"], "no_such_module: ModuleNotFoundError"),
-        (["model.onnx", "--module", "failing"], "failing: ZeroDivisionError"),
+        (["model.onnx", "--kernels", "no_such_module"], "no_such_module: ModuleNotFoundError"),
+        (["model.onnx", "--kernels", "failing"], "failing: ZeroDivisionError"),
     ],
 )
 def test_what_could_not_run_exits_with_3(

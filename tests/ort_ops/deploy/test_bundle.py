@@ -215,3 +215,20 @@ def test_what_can_not_be_bundled_is_an_error(tmp_path: Path) -> None:
 def test_a_bundle_without_answers_says_so(made: Path) -> None:
     with pytest.raises(BundleError, match="has no golden answers"):
         deploy.open_bundle(made).replay()
+
+
+@pytest.mark.parametrize(
+    "content", ['{"format": 1, "files": []}', "[" * 100_000, '{"format": 1, "files": {"a": 1}}']
+)
+def test_a_manifest_of_another_form_is_no_crash(content: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(BundleError, match="is no manifest of a bundle"):
+        deploy.open_bundle(tmp_path)
+
+
+def test_a_library_that_does_not_load_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.so").write_bytes(b"no library")
+    with pytest.raises(BundleError, match=r"broken.so is no library of custom operators that loads here"):
+        deploy.bundle(
+            write_model(tmp_path / "model.onnx"), tmp_path / "out", libraries=[tmp_path / "broken.so"]
+        )

@@ -277,3 +277,33 @@ def test_the_files_of_golden_answers_are_those_of_the_original(made: Path) -> No
     assert manifest.files["model/model.onnx"] == parity.digest(made / "model/model.onnx")
     assert manifest.files["optimized/model.onnx"] == parity.digest(made / "optimized/model.onnx")
     assert manifest.files["optimized/model.onnx"] != manifest.files["model/model.onnx"]
+
+
+def test_golden_answers_are_those_of_the_original(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).eval()
+    file, golden = tmp_path / "model.onnx", tmp_path / "golden"
+    ort_ops.export.export(model, (torch.zeros(1, 3),), file, verbose=False)
+    parity.record(model, file, golden)
+    deploy.bundle(file, tmp_path / "bundle", golden=golden, optimized=True)
+    bundle = deploy.open_bundle(tmp_path / "bundle")
+    assert bundle.golden_answers().manifest.samples > 0
+    edit(bundle.folder, lambda content: content.update(optimized=None))  # whose file has the same name
+    with pytest.raises(BundleError, match=r"golden answers of another model\.onnx"):
+        deploy.open_bundle(bundle.folder).golden_answers()
+
+
+def test_a_session_of_a_bundle_runs_the_body_where_the_kernel_is_refused(tmp_path: Path) -> None:
+    model = onnx.load(write_model(tmp_path / "model.onnx"))
+    body = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+    imports = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("mylinear", "MYLINEAR", ["x", "w"], ["y"], [body], imports))
+    onnx.save(model, tmp_path / "model.onnx")
+    deploy.bundle(tmp_path / "model.onnx", tmp_path / "bundle")
+
+    @ort_ops.onnx_op("mylinear::MYLINEAR")
+    def refused(x: Floats, weight: Floats, *, no_such_attribute: int) -> Floats:
+        return x
+
+    session = deploy.open_bundle(tmp_path / "bundle").session([CPU])
+    assert [run.runner for run in session.explain()] == ["function body"]

@@ -87,3 +87,24 @@ def test_what_triton_can_not_serve_is_an_error(
     with pytest.raises(BundleError, match=said):
         deploy.write_triton(deploy.open_bundle(tmp_path / "bundle"), tmp_path / "models", max_batch=max_batch)
     assert not (tmp_path / "models").exists()
+
+
+def test_tensors_without_further_dimensions_are_reshaped(tmp_path: Path) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    ends = [helper.make_tensor_value_info(name, 1, ["n"]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    deploy.bundle(tmp_path / "model.onnx", tmp_path / "bundle")
+    folder = deploy.write_triton(deploy.open_bundle(tmp_path / "bundle"), tmp_path / "models", max_batch=4)
+    (x,) = parsed(folder).input
+    assert (list(x.dims), x.HasField("reshape"), list(x.reshape.shape)) == ([1], True, [])
+
+
+def test_what_the_manifest_does_not_name_is_left_out(bundle: deploy.Bundle, tmp_path: Path) -> None:
+    (bundle.model.parent / "secret").write_text("not checked")
+    (bundle.model.parent / "link").symlink_to(tmp_path)
+    folder = deploy.write_triton(bundle, tmp_path / "models")
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    model = "1/" + bundle.model.name
+    assert found == sorted(["1/data/weights.bin", model, "config.pbtxt", f"libraries/{LIBRARY.name}"])

@@ -365,15 +365,16 @@ def test_a_file_without_its_functions_says_what_it_needs(dynamo: bool) -> None:
 
 class GivesNone(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, scale: Tensor, mask: Tensor | None) -> Tensor:
         return x * scale
 
     @staticmethod
-    def symbolic(g: Any, x: Any, bias: Any, scale: Any) -> Any:
-        return g.op("my::GivesNone", x, bias, scale)
+    def symbolic(g: Any, x: Any, bias: Any, scale: Any, mask: Any) -> Any:
+        return g.op("my::GivesNone", x, bias, scale, mask)
 
 
 @BOTH
-def test_none_for_an_input_is_an_error_and_not_the_end_of_the_process(dynamo: bool) -> None:
-    with pytest.raises(ExportError, match="GivesNone: symbolic gives None as input 1 of my::GivesNone"):
-        exported(lambda model, x: GivesNone.apply(x, None, x), dynamo=dynamo)
+def test_none_among_inputs_is_an_absent_input(dynamo: bool) -> None:
+    program = exported(lambda model, x: GivesNone.apply(x, None, x, None), dynamo=dynamo)
+    (node,) = [node for node in program.model.graph if node.domain == "my"]
+    assert [value is not None for value in node.inputs] == [True, False, True]
