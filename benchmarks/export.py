@@ -95,7 +95,7 @@ def main() -> None:
         for way, measured in found.items():
             seconds = statistics.median(measured.seconds)
             memory = statistics.median(measured.memory)
-            beside = ratio(measured.seconds, base.seconds)
+            beside = ratio(measured.seconds, base.seconds, in_turn=False)
             memory_ratio = memory / statistics.median(base.memory)
             name = "torch.onnx.export" if way == "torch" else f'ort_ops.export, functions="{way}"'
             spread = f"{seconds:.2f} ({min(measured.seconds):.2f} to {max(measured.seconds):.2f})"

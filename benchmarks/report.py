@@ -105,12 +105,13 @@ def summarise(seconds: Sequence[float]) -> Timing:
     return Timing(*(float(value) * 1e6 for value in np.percentile(seconds, _MIDDLE)))
 
 
-def ratio(seconds: Sequence[float], base: Sequence[float]) -> Ratio:
+def ratio(seconds: Sequence[float], base: Sequence[float], *, in_turn: bool = True) -> Ratio:
     """Return the median of the rounds' own ratios, so that a machine that slows down changes nothing.
 
-    Where the two were timed apart, in other numbers of rounds, each is set against the base's median.
+    Where the two were not timed in turn, in rounds as many, each round is set against each of the base's.
     """
-    each = np.array(seconds) / (np.array(base) if len(seconds) == len(base) else np.median(base))
+    paired = in_turn and len(seconds) == len(base)
+    each = np.array(seconds) / base if paired else np.divide.outer(seconds, base)
     return Ratio(*(float(value) for value in np.percentile(each, _MIDDLE)))
 
 

@@ -18,7 +18,7 @@ class Op:
         attributes: list[tuple[str, int, bool]],
         function: Callable[..., object],
         infer: Callable[[list[tuple[int, tuple[int | str | None, ...] | None]]], object] | None,
-        infers: bool,
+        told: int,
         by_call: bool,
         takes_out: bool,
     ) -> None: ...

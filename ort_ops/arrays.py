@@ -116,7 +116,8 @@ def _compute_on_dlpack(
 
 def _out(wrap: Callable[[Any], Any], call: Call) -> dict[str, Any]:
     """Return the keyword argument that holds the buffers of the outputs: one array, or a tuple of them."""
-    buffers = [call.output(index, shape) for index, shape in enumerate(call.output_shapes())]
+    there = call.output_count()  # a node may leave trailing ones out
+    buffers = [call.output(i, shape) if i < there else None for i, shape in enumerate(call.output_shapes())]
     arrays = tuple(None if buffer is None else wrap(buffer) for buffer in buffers)
     return {"out": arrays[0] if len(arrays) == 1 else arrays}
 

@@ -60,11 +60,11 @@ class Kernel:
         provider: str,
         signature: Signature,
         infer: Callable[..., Any] | None,
-        infers: bool,
+        told: int,
     ) -> _bridge.Op:
         """Return what ONNX Runtime is given for one name, provider and combination of types.
 
-        ``infer`` serves ``out=``, and ONNX Runtime while it makes a session unless ``infers`` is False.
+        ``infer`` serves ``out=``, and ONNX Runtime while it makes a session, for ``told`` outputs.
         """
         inputs = [_characteristic(f.optional, f.variadic) for f in self.schema.inputs]
         return _bridge.Op(
@@ -78,7 +78,7 @@ class Kernel:
             attributes=[(a.name, _ATTRIBUTE_TYPE[a.kind], a.required) for a in self.schema.attributes],
             function=self.function if self.array == "numpy" else self._run_call,
             infer=None if infer is None else Infer(infer, self.schema, signature),
-            infers=infers,
+            told=told,
             by_call=self.array != "numpy",
             takes_out=self.schema.takes_out,
         )

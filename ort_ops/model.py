@@ -53,6 +53,8 @@ class Node:
     overload: str = ""
     """Which of several function bodies of its operator the node asks for (IR 10)."""
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    outputs: int = 0
+    """How many it has, with those that have no name but are before others."""
 
     @property
     def op(self) -> tuple[str, str]:
@@ -227,12 +229,15 @@ def _node(
 ) -> Iterator[Node]:
     name = op_type = domain = overload = ""
     inputs: list[int | None] = []
+    outputs = 0
     graphs: list[slice] = []
     metadata: dict[str, str] = {}
     for field, value in fields(buffer, span.start, span.stop):
         if field == 1:
             given = text(buffer, value)
             inputs.append(types.get(given) if given else 0)
+        elif field == 2:
+            outputs += 1
         elif field == 3:
             name = text(buffer, value)
         elif field == 4:
@@ -247,7 +252,7 @@ def _node(
         elif field == 9 and isinstance(value, slice):  # metadata_props
             entry = dict(fields(buffer, value.start, value.stop))
             metadata[text(buffer, entry.get(1))] = text(buffer, entry.get(2))
-    yield Node(name, _domain(domain), op_type, tuple(inputs), in_function, overload, metadata)
+    yield Node(name, _domain(domain), op_type, tuple(inputs), in_function, overload, metadata, outputs)
     for graph in graphs:
         yield from _graph(buffer, graph, types, in_function)
 

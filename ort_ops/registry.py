@@ -31,7 +31,7 @@ class Op:
         self.names = names
         self.version = version
         self._infer: Callable[..., Any] | None = None
-        self._overloads: dict[tuple[tuple[str, str], bool], tuple[Overload, ...]] = {}
+        self._overloads: dict[tuple[tuple[str, str], int], tuple[Overload, ...]] = {}
         self.__doc__ = kernel.function.__doc__
         self.__wrapped__ = kernel.function
 
@@ -75,21 +75,38 @@ class Op:
             "share a type variable"
         )
 
-    def overloads(self, name: tuple[str, str], leaves_out: bool) -> tuple["Overload", ...]:
+    def overloads(
+        self, name: tuple[str, str], leaves_out: bool, outputs: int | None = None
+    ) -> tuple["Overload", ...]:
         """Return what ONNX Runtime can be given for one of the operator's names.
 
-        ``leaves_out`` says whether some node may leave out an optional input, by an empty name.
+        ``leaves_out`` says whether some node may leave out an optional input, by an empty name; ``outputs``
+        is how many outputs each node has at least, None where the nodes aren't known.
         """
-        infers = self._infers(leaves_out)
-        if (name, infers) not in self._overloads:
-            self._overloads[name, infers] = tuple(
-                Overload(
-                    self, provider, signature, infers, self._bridge_op(name, provider, signature, infers)
-                )
+        told = self._told(outputs) if self._infers(leaves_out) else 0
+        if (name, told) not in self._overloads:
+            self._overloads[name, told] = tuple(
+                Overload(self, provider, signature, told, self._bridge_op(name, provider, signature, told))
                 for provider in self.kernel.providers
                 for signature in self._signatures()
             )
-        return self._overloads[name, infers]
+        return self._overloads[name, told]
+
+    def given(self, name: tuple[str, str]) -> Iterator["Overload"]:
+        """Give all that ONNX Runtime may have been given for one of the operator's names."""
+        for (of, _), overloads in self._overloads.items():
+            if of == name:
+                yield from overloads
+
+    def _told(self, outputs: int | None) -> int:
+        """Return of how many outputs ONNX Runtime may be told.
+
+        Up to 1.27 it ends the process where it is told of one that the node doesn't have; 1.30 says so.
+        """
+        declared = len(self.kernel.schema.outputs)
+        if outputs is None:
+            return declared if _RELEASE >= (1, 30) else 1
+        return min(declared, outputs)
 
     def _infers(self, leaves_out: bool) -> bool:
         """Tell whether ONNX Runtime may be given a function for output types and shapes.
@@ -111,13 +128,11 @@ class Op:
             else:
                 yield signature
 
-    def _bridge_op(
-        self, name: tuple[str, str], provider: str, signature: Signature, infers: bool
-    ) -> _bridge.Op:
+    def _bridge_op(self, name: tuple[str, str], provider: str, signature: Signature, told: int) -> _bridge.Op:
         infer = self._infer
         if infer is None and _computes_type(signature):
             infer = _like_first(len(signature.outputs))
-        return self.kernel.bridge_op(*name, provider, signature, infer, infers)
+        return self.kernel.bridge_op(*name, provider, signature, infer, told)
 
 
 def _computes_type(signature: Signature) -> bool:
@@ -139,13 +154,13 @@ def _like_first(count: int) -> Callable[..., Any]:
 class Overload:
     """An operator on one execution provider with one combination of element types.
 
-    ``infers`` says whether ONNX Runtime may ask it for output types and shapes.
+    ``told``: for so many outputs ONNX Runtime may ask it for types and shapes.
     """
 
     op: Op
     provider: str
     signature: Signature
-    infers: bool
+    told: int
     bridge: _bridge.Op = field(repr=False)
 
     def accepts(self, input_types: Sequence[int | None]) -> bool:

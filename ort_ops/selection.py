@@ -157,11 +157,17 @@ def _runnable(
 ) -> tuple[list[Overload], str]:
     """Return the overloads that some node needs; none where a node with a body is not covered."""
     leaves_out = _leaves_out(model, name)
-    here = [o for op in candidates for o in op.overloads(name, leaves_out) if o.provider in providers]
+    nodes = [node for node in model.nodes if node.op == name]
+    outputs = min((node.outputs for node in nodes), default=None)
+    here = [
+        overload
+        for op in candidates
+        for overload in op.overloads(name, leaves_out, outputs)
+        if overload.provider in providers
+    ]
     if not here:
         wanted = sorted({provider for op in candidates for provider in op.kernel.providers})
         return [], f"its kernels run on {', '.join(wanted)}; this session has {', '.join(providers)}"
-    nodes = [node for node in model.nodes if node.op == name]
     for node in nodes:
         if name in model.functions and not any(o.accepts(node.input_types) for o in here):
             return [], f"no kernel takes the element types of node {node.name!r}"
@@ -183,8 +189,7 @@ def refuse_leftovers(plan: Plan, model: Model, options: onnxruntime.SessionOptio
     for name in model.calls() - planned:
         left = set(there.get(name[0], ()))
         for op in registered_ops():
-            bridges = (o.bridge for leaves_out in (False, True) for o in op.overloads(name, leaves_out))
-            if name in op.names and any(id(bridge) in left for bridge in bridges):
+            if any(id(overload.bridge) in left for overload in op.given(name)):
                 raise RegistrationError(
                     f"this SessionOptions has the kernel {op.kernel.where} of {'::'.join(name)} from before, "
                     f"which is to be left out here ({plan.reasons.get(name, 'it fits no node')}); give each "

@@ -16,8 +16,10 @@ def test_a_ratio_is_of_rounds_so_that_a_slower_machine_changes_nothing() -> None
     assert ratio([3 * each for each in base], base) == Ratio(3, 3, 3)
 
 
-def test_a_ratio_of_other_numbers_of_rounds_is_to_the_median() -> None:
-    assert ratio([4.0], [1.0, 2.0, 9.0]) == Ratio(2, 2, 2)
+def test_rounds_that_were_not_taken_in_turn_are_each_set_against_each() -> None:
+    assert ratio([4.0], [1.0, 2.0, 8.0]) == Ratio(2, pytest.approx(0.65), pytest.approx(3.8))
+    assert ratio([2.0, 4.0], [2.0, 4.0]) == Ratio(1, 1, 1)
+    assert ratio([2.0, 4.0], [2.0, 4.0], in_turn=False).high > 1.5
 
 
 def test_a_spread_holds_nine_of_ten_rounds() -> None:

@@ -28,14 +28,14 @@ void infer_shapes(Shapes& shapes) {
   shapes.output(0, y);
 }
 
-// Checks what was given; x may have any leading dimensions, and a bias that isn't there has none.
-Sizes sizes_of(const Shape& x, const Shape& weight, const Shape& bias) {
+// Checks what was given; x may have any leading dimensions, and the bias may be absent.
+Sizes sizes_of(const Shape& x, const Shape& weight, const Shape* bias) {
   if (weight.size() != 2) fail("MYLINEAR: weight is ", weight, "; expected (out, in)");
   const std::int64_t out = weight[0], in = weight[1];
   if (x.empty() || x.back() != in)
     fail("MYLINEAR: weight is ", weight, " but x is ", x, "; expected x (..., ", in, ")");
-  if (!bias.empty() && (bias.size() != 1 || bias.front() != out))
-    fail("MYLINEAR: weight is ", weight, " but bias is ", bias, "; expected bias (", out, ",)");
+  if (bias != nullptr && (bias->size() != 1 || bias->front() != out))
+    fail("MYLINEAR: weight is ", weight, " but bias is ", *bias, "; expected bias (", out, ",)");
   std::int64_t rows = 1;
   for (std::size_t i = 0; i + 1 < x.size(); ++i) rows *= x[i];
   return {rows, in, out};
@@ -66,12 +66,11 @@ struct OnCpu {
 
   explicit OnCpu(const Node& node)
       : weight_(node.constant<T>(1)), bias_(node.constant<T>(2)), product_(node, node.has_input(2)) {
-    // Both shapes are asked for here, so that runs at the same time only read them.
-    const Shape bias = bias_ ? bias_->shape() : Shape();
     if (!weight_) return;
     const Shape& weight = weight_->shape();
     // What is wrong with constants is said here, once.
-    const Sizes sizes = sizes_of({0, weight.size() == 2 ? weight[1] : 0}, weight, bias);
+    const Sizes sizes =
+        sizes_of({0, weight.size() == 2 ? weight[1] : 0}, weight, bias_ ? &bias_->shape() : nullptr);
     product_.pack(node, sizes, weight_->data(), bias_ ? bias_->data() : nullptr);
   }
 
@@ -79,10 +78,9 @@ struct OnCpu {
 
   void compute(const Context& context, Input<T> x, Input<T> given, std::optional<Input<T>> given_bias,
                Output<T> y) const {
-    const Shape none;
     const Input<T>& weight = weight_ ? *weight_ : given;
     const Input<T>* bias = bias_ ? &*bias_ : given_bias ? &*given_bias : nullptr;
-    const Sizes sizes = sizes_of(x.shape(), weight.shape(), bias ? bias->shape() : none);
+    const Sizes sizes = sizes_of(x.shape(), weight.shape(), bias ? &bias->shape() : nullptr);
     T* to = allocate(y, x, sizes);
     Operand<const T> plus;
     if (bias) plus = {bias->data(), bias->value()};
@@ -107,7 +105,7 @@ struct OnCuda {
 
   void compute(const Context& context, Input<T> x, Input<T> weight, std::optional<Input<T>> bias,
                Output<T> y) const {
-    const Sizes sizes = sizes_of(x.shape(), weight.shape(), bias ? bias->shape() : Shape());
+    const Sizes sizes = sizes_of(x.shape(), weight.shape(), bias ? &bias->shape() : nullptr);
     T* to = allocate(y, x, sizes);
     if (sizes.rows == 0 || sizes.out == 0) return;
     const Operand<const T> plus = bias ? Operand<const T>{bias->data(), bias->value()} : Operand<const T>{};

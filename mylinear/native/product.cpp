@@ -56,7 +56,8 @@ template <typename T>
 void Product<T>::pack(const Node& node, const Sizes& sizes, const T* weight, const T* bias) {
   const std::int64_t in = sizes.in, out = sizes.out;
   if ((has_bias_ && bias == nullptr) || in * out < kPackedFrom<T> || !Packed::is_there(node)) return;
-  const std::int64_t count = std::clamp<std::int64_t>(in * out / kBlock, 1, kMostBlocks);
+  const std::int64_t count =
+      std::clamp<std::int64_t>(in * out / kBlock, 1, std::min<std::int64_t>(kMostBlocks, out));
   std::vector<Wide<T>> wide, wide_bias;
   const auto bytes = [](std::int64_t elements) {
     return static_cast<std::size_t>(elements) * sizeof(Wide<T>);

@@ -1,5 +1,4 @@
 // A node's attributes as Python values: read once, when the kernel is made.
-#include <algorithm>
 #include <memory>
 
 #include "kernel.hpp"
@@ -89,34 +88,6 @@ nb::object read_attribute(const Node& node, const Attribute& attribute) {
   }
 }
 
-bool is_empty_list(const nb::object& value) {
-  return PyList_Check(value.ptr()) && PyList_Size(value.ptr()) == 0;
-}
-
-// What ONNX stores an attribute of one of our types as.
-int stored_as(int type) {
-  switch (type) {
-    case abi::kBool:
-      return abi::kInt;
-    case abi::kBools:
-      return abi::kInts;
-    case abi::kBytes:
-      return abi::kString;
-    default:
-      return type;
-  }
-}
-
-// ONNX Runtime shows an attribute of another type as an absent one, or as an empty list.
-bool in_another_type(const Node& node, const Attribute& attribute) {
-  constexpr int kTypes[] = {abi::kInt, abi::kFloat, abi::kInts, abi::kFloats, abi::kString};
-  return std::any_of(std::begin(kTypes), std::end(kTypes), [&](int type) {
-    if (type == stored_as(attribute.type)) return false;
-    const nb::object value = read_attribute(node, {attribute.name, type, false});
-    return !value.is_none() && !is_empty_list(value);
-  });
-}
-
 }  // namespace
 
 void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_release) {
@@ -128,11 +99,13 @@ void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_rele
           kernel.op->name + ": attribute \"" + attribute.name +
           "\" is a list of strings, which an operator can read from ONNX Runtime 1.25 on; this is 1." +
           std::to_string(minor_release));
-    nb::object value = read_attribute(node, attribute);
-    if ((value.is_none() || is_empty_list(value)) && in_another_type(node, attribute))
-      throw Error(kernel.op->name + " node \"" + kernel.node + "\" has attribute \"" + attribute.name +
-                  "\" in another type than " + kernel.op->kernel_name +
-                  " declares; expected what the kernel's signature says");
+    nb::object value;
+    try {
+      value = read_attribute(node, attribute);
+    } catch (const Error& error) {  // it is of another type
+      throw Error(kernel.op->name + " node \"" + kernel.node + "\": " + error.what() + ", which " +
+                  kernel.op->kernel_name + " declares");
+    }
     if (value.is_none()) {
       if (!attribute.required) continue;  // the kernel's own default serves
       throw Error(kernel.op->name + " node \"" + kernel.node + "\" has no attribute \"" + attribute.name +

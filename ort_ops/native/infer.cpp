@@ -51,13 +51,18 @@ std::string summary_of(const nb::python_error& error) {
 
 }  // namespace
 
+std::map<std::pair<std::string, std::string>, std::string>& infer_errors() {
+  static auto& errors = *new std::map<std::pair<std::string, std::string>, std::string>();
+  return errors;
+}
+
 abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferContext* context) noexcept {
   const Op& op = op_of(custom);
   const Api* api = registration_of(custom).api;
   if (!Py_IsInitialized()) return nullptr;
   const HoldGil gil;
   try {
-    Shapes shapes(api, context, {});
+    Shapes shapes(api, context, op.told, registration_of(custom).minor_release);
     std::size_t index = 0;
     for (nb::handle output : call_python(op.infer, read_inputs(shapes))) {
       if (!output.is_none()) shapes.output(index, from_python(output[1]), nb::cast<int>(output[0]));
@@ -68,7 +73,8 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
     if (!logs().empty())
       logs().back().errors.push_back(nb::borrow(error.value()));
     else
-      registration_of(custom).infer_error = op.kernel_name + "'s infer function failed: " + summary_of(error);
+      infer_errors()[{op.domain, op.name}] =
+          op.kernel_name + "'s infer function failed: " + summary_of(error);
   } catch (const Error& error) {
     if (!logs().empty())
       logs().back().errors.push_back(nb::borrow(PyExc_RuntimeError)((op.name + ": " + error.what()).c_str()));

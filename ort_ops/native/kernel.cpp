@@ -79,7 +79,8 @@ nb::object make_out(const Call& call) {
   const std::vector<std::vector<std::int64_t>> shapes = output_shapes(call);
   if (call.kernel.op->outputs.size() == 1) return numpy_output(call, 0, shapes.at(0));
   nb::list outputs;
-  for (std::size_t i = 0; i < shapes.size(); ++i) outputs.append(numpy_output(call, i, shapes[i]));
+  for (std::size_t i = 0; i < shapes.size(); ++i)  // a node may leave trailing ones out
+    outputs.append(i < call.kernel.expected.size() ? numpy_output(call, i, shapes[i]) : nb::none());
   return nb::tuple(outputs);
 }
 
@@ -223,7 +224,8 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
     kernel->api = api;
     kernel->owned = !logs().empty();
     const Registration& registration = registration_of(custom);
-    if (!registration.infer_error.empty()) throw Error(std::exchange(registration.infer_error, ""));
+    if (const auto found = infer_errors().extract({op.domain, op.name}); !found.empty())
+      throw Error(found.mapped());
     kernel->node = read_string(api, [&](char* text, std::size_t* size) {
       return abi::KernelInfoGetNodeName(api, info, text, size);
     });

@@ -17,7 +17,7 @@ std::vector<Formal> formals(const std::vector<std::pair<int, int>>& pairs) {
 void make_op(Op* self, const std::string& domain, const std::string& name, const std::string& provider,
              const std::string& kernel_name, const std::vector<std::pair<int, int>>& inputs,
              const std::vector<std::pair<int, int>>& outputs, nb::list attributes, nb::object function,
-             nb::object infer, bool infers, bool by_call, bool takes_out) {
+             nb::object infer, std::size_t told, bool by_call, bool takes_out) {
   new (self) Op();
   self->domain = domain;
   self->name = name;
@@ -30,7 +30,7 @@ void make_op(Op* self, const std::string& domain, const std::string& name, const
         {nb::cast<std::string>(item[0]), nb::cast<int>(item[1]), nb::cast<bool>(item[2])});
   self->function = std::move(function);
   self->infer = std::move(infer);
-  self->infers = infers;
+  self->told = told;
   self->by_call = by_call;
   self->takes_out = takes_out;
 }
@@ -126,7 +126,7 @@ NB_MODULE(_bridge, m) {
   nb::class_<Op>(m, "Op").def("__init__", make_op, nb::arg("domain"), nb::arg("name"), nb::arg("provider"),
                               nb::arg("kernel_name"), nb::arg("inputs"), nb::arg("outputs"),
                               nb::arg("attributes"), nb::arg("function"), nb::arg("infer").none(),
-                              nb::arg("infers"), nb::arg("by_call"), nb::arg("takes_out"));
+                              nb::arg("told"), nb::arg("by_call"), nb::arg("takes_out"));
   nb::class_<Call>(m, "Call")
       .def("inputs", call_inputs)
       .def("attributes", call_attributes)

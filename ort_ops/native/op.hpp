@@ -37,7 +37,7 @@ struct Op {
   std::vector<Attribute> attributes;
   nb::object function;  // numpy arrays in, numpy arrays out; or, if `by_call`, takes a Call
   nb::object infer;     // (inputs) -> outputs, or None
-  bool infers;          // whether ONNX Runtime is given `infer`, too
+  std::size_t told;     // of so many outputs, which each node has, ONNX Runtime is told by `infer`
   bool by_call;
   bool takes_out;  // fills the buffers of its outputs by itself
 };
@@ -49,8 +49,6 @@ struct Registration {
   const Op* op;
   const abi::Api* api;
   int minor_release;  // of ONNX Runtime: 32 for 1.32
-  // What `infer` raised for a session of plain onnxruntime: said where the kernel is made.
-  mutable std::string infer_error;
 };
 
 inline const Registration& registration_of(const abi::CustomOp* op) {

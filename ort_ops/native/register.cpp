@@ -44,7 +44,7 @@ abi::CustomOp callbacks_of(const Op& op) {
   };
   to.CreateKernelV2 = create_kernel;
   to.KernelComputeV2 = compute_kernel;
-  if (op.infers && !op.infer.is_none()) to.InferOutputShapeFn = infer_output_shapes;
+  if (op.told != 0 && !op.infer.is_none()) to.InferOutputShapeFn = infer_output_shapes;
   to.GetStartVersion = one;
   to.GetEndVersion = [](const abi::CustomOp*) { return 0x7fffffff; };
   return to;
@@ -61,7 +61,7 @@ abi::CustomOpDomain* domain_of(const Api* api, int minor_release, const std::str
   abi::CustomOpDomain* filled = nullptr;
   check(api, abi::CreateCustomOpDomain(api, name.c_str(), &filled));
   for (const Op* op : ops) {
-    auto* registration = new Registration{callbacks_of(*op), op, api, minor_release, {}};
+    auto* registration = new Registration{callbacks_of(*op), op, api, minor_release};
     check(api, abi::CustomOpDomainAdd(api, filled, &registration->callbacks));
   }
   return domain = filled;

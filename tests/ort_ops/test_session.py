@@ -209,7 +209,10 @@ def test_an_attribute_of_another_type_does_not_pass_for_an_absent_one(given: Any
     def kernel(x, *, f: float = 1.0, lf: list[float] = []):  # noqa: B006
         return x
 
-    with pytest.raises(Exception, match=r"in another type than .* declares"):
+    with pytest.raises(
+        Exception,
+        match=r'Op node "Op": attribute "l?f" is an? .*; expected a.* float.*, which .*kernel declares',
+    ):
         ort_ops.InferenceSession(one_node("Op", **given))
 
 
@@ -780,3 +783,47 @@ def test_a_file_in_onnxruntimes_own_format_runs(tmp_path: Any) -> None:
     session = ort_ops.InferenceSession(tmp_path / "model.ort", providers=[CPU])
     assert session.run(None, {"x": X})[0].tolist() == (-X).tolist()
     assert session.explain() == ()
+
+
+@pytest.mark.parametrize("outputs", [("a", "b", "c"), ("a", "", "c"), ("a", "b"), ("a",)])
+@pytest.mark.parametrize("plain", [False, True])
+def test_shapes_of_outputs_that_a_node_leaves_out_are_nobodys(outputs: tuple[str, ...], plain: bool) -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: Any) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        return x + 1, x + 2, x + 3
+
+    @kernel.infer
+    def _(x: ort_ops.TensorType) -> Any:
+        return (ort_ops.TensorType(np.dtype(np.float32), (2, 3)),) * 3
+
+    named = [tensor(name) for name in outputs if name]
+    data = model([node("Op", outputs=outputs)], outputs=named)
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options)
+    session = onnxruntime.InferenceSession(data, options) if plain else ort_ops.InferenceSession(data)
+    for value, info in zip(session.run(None, {"x": X}), named, strict=True):
+        np.testing.assert_array_equal(value, X + 1 + "abc".index(info.name))
+    told = [output.shape for output in session.get_outputs()]
+    assert told[0] == [2, 3]
+    assert plain or all(shape == [2, 3] for shape in told)
+
+
+@pytest.mark.parametrize("outputs", [("a", "b"), ("a",)])
+@pytest.mark.parametrize("array", ["numpy", "torch"])
+def test_buffers_are_given_of_outputs_that_are_there(outputs: tuple[str, ...], array: Any) -> None:
+    if array == "torch" and torch is None:
+        pytest.skip("torch is missing")
+
+    @op(f"{DOMAIN}::Op", array=array, inputs=[np.float32], outputs=[np.float32, np.float32])
+    def kernel(x: Any, *, out: Any) -> None:
+        for place, each in enumerate(out):
+            if each is not None:
+                each[...] = place
+
+    @kernel.infer
+    def _(x: ort_ops.TensorType) -> Any:
+        return (x, x)
+
+    data = model([node("Op", outputs=outputs)], outputs=[tensor(name) for name in outputs])
+    results = ort_ops.InferenceSession(data).run(None, {"x": X})
+    assert [set(result.flat) for result in results] == [{float(i)} for i in range(len(outputs))]

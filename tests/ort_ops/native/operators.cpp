@@ -25,6 +25,10 @@ struct Scale {
 // An optional input and an optional output.
 struct AddAndCount {
   static constexpr const char* name = "AddAndCount";
+  static void infer(Shapes& shapes) {
+    shapes.output(0, shapes.input(0));
+    shapes.output(1, Dims{});  // which a node may leave out
+  }
   void compute(Input<float> x, std::optional<Input<float>> bias, Output<float> y,
                OptionalOutput<std::int64_t> count) const {
     float* to = y.allocate(x.shape());
@@ -172,6 +176,25 @@ struct Products {
   }
 };
 
+// A constant that is read as another type than it has.
+struct Misread {
+  static constexpr const char* name = "Misread";
+  explicit Misread(const Node& node) { node.constant<std::int64_t>(1); }
+  void compute(Input<float> x, Input<float>, Output<float> y) const { y.allocate(x.shape()); }
+};
+
+// A shape function of two structs, which throws for a negative size.
+template <typename T>
+struct Sized {
+  static constexpr const char* name = "Sized";
+  static void infer(Shapes& shapes) {
+    const std::int64_t size = shapes.attribute("size", std::int64_t{0});
+    if (size < 0) fail("Sized: size is ", size);
+    shapes.output(0, Dims{size});
+  }
+  void compute(Input<T> x, Output<T> y) const { y.allocate(x.shape()); }
+};
+
 // Every way to fail.
 struct Fail {
   static constexpr const char* name = "Fail";
@@ -228,5 +251,5 @@ struct Elsewhere {
 }  // namespace
 
 ORT_OPS_LIBRARY("test.native", Scale<float>, Scale<double>, Scale<Float16>, AddAndCount, Rotate, Describe,
-                ListOfStrings, Upper, Shaped, Copy, Rank, SumOfSquares, Products, Fail, Half<Float16>,
-                Half<BFloat16>, ToHalf<Float16>, ToHalf<BFloat16>, Elsewhere)
+                ListOfStrings, Upper, Shaped, Misread, Sized<float>, Sized<double>, Copy, Rank, SumOfSquares,
+                Products, Fail, Half<Float16>, Half<BFloat16>, ToHalf<Float16>, ToHalf<BFloat16>, Elsewhere)

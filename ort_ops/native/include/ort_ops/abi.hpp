@@ -153,6 +153,7 @@ inline constexpr Slot<252, Status*(Value*, std::size_t index, std::size_t length
     GetStringElementBuffer;
 inline constexpr Slot<96, void(Value*)> ReleaseValue;
 inline constexpr Slot<76, Status*(Allocator*, void*)> AllocatorFree;
+inline constexpr Slot<132, void(Allocator*)> ReleaseAllocator;  // not of the default one
 inline constexpr Slot<78, Status*(Allocator**)> GetDefaultAllocator;
 inline constexpr Slot<194, Status*(const Value*, const MemoryInfo**)> GetTensorMemoryInfo;
 inline constexpr Slot<72, Status*(const MemoryInfo*, int* id)> MemoryInfoGetId;
@@ -213,6 +214,7 @@ inline constexpr Slot<91, Status*(KernelContext*, std::size_t, const std::int64_
                                   Value**)>
     GetOutput;
 // GetScratchBuffer (277) would crash on the CPU up to release 1.22.
+// The allocator belongs to whoever asked.
 inline constexpr Slot<253, Status*(const KernelContext*, const MemoryInfo*, Allocator**)> GetContextAllocator;
 inline constexpr Slot<274, Status*(const KernelContext*, void (*body)(void*, std::size_t), std::size_t count,
                                    std::size_t batches, void* data)>

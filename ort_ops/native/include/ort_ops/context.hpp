@@ -21,21 +21,22 @@ namespace ort_ops {
 template <typename T>
 class Scratch {
  public:
+  // Takes the allocator.
   Scratch(const abi::Api* api, abi::Allocator* allocator, std::size_t count)
-      : api_(api), allocator_(allocator), count_(count) {
+      : allocator_(allocator, Release{api}), count_(count) {
     if (count == 0) return;
     void* data = nullptr;
     check(api, abi::AllocatorAlloc(api, allocator, count * sizeof(T), &data));
     data_ = static_cast<T*>(data);
   }
   Scratch(Scratch&& other) noexcept
-      : api_(other.api_),
-        allocator_(other.allocator_),
+      : allocator_(std::move(other.allocator_)),
         count_(other.count_),
         data_(std::exchange(other.data_, nullptr)) {}
   Scratch& operator=(Scratch&&) = delete;
   ~Scratch() {
-    if (data_ != nullptr) present(api_, abi::AllocatorFree(api_, allocator_, data_));
+    const abi::Api* api = allocator_.get_deleter().api;
+    if (data_ != nullptr) present(api, abi::AllocatorFree(api, allocator_.get(), data_));
   }
 
   T* data() const { return data_; }
@@ -43,8 +44,11 @@ class Scratch {
   T& operator[](std::size_t i) const { return data_[i]; }
 
  private:
-  const abi::Api* api_;
-  abi::Allocator* allocator_;
+  struct Release {
+    const abi::Api* api;
+    void operator()(abi::Allocator* allocator) const { abi::ReleaseAllocator(api, allocator); }
+  };
+  std::unique_ptr<abi::Allocator, Release> allocator_;
   std::size_t count_;
   T* data_ = nullptr;
 };
@@ -114,7 +118,7 @@ class Context {
   }
 
   // Calls body(0) to body(count - 1) in ONNX Runtime's threads, and returns when all have ended. What one of
-  // them throws is thrown here.
+  // them throws is thrown here. Inputs are asked for their shape and data before, not in several threads.
   template <typename Body>
   void parallel_for(std::size_t count, const Body& body) const {
     struct Shared {

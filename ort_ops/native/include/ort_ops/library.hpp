@@ -14,6 +14,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -72,6 +73,25 @@ inline bool claim_domain(const abi::Api* api, abi::SessionOptions* options, cons
 
 namespace detail {
 
+// What the shape function of an operator's structs threw, of which ONNX Runtime asks the first alone: said
+// where a kernel of theirs is made, by the thread that makes the session.
+class InferError {
+ public:
+  void keep(const std::string& name, const char* text) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    texts_[std::this_thread::get_id()] = name + ": its infer function failed: " + text;
+  }
+  void raise() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = texts_.extract(std::this_thread::get_id());
+    if (!found.empty()) throw Error(found.mapped());
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::thread::id, std::string> texts_;
+};
+
 // An operator as one ONNX Runtime sees it. Never destroyed: sessions keep the address, and nobody says when
 // the last of them is gone.
 struct Registration {
@@ -80,20 +100,10 @@ struct Registration {
   int minor_release;
   std::string name;
   std::vector<ElementTypes> overloads;  // of all structs of this name
-  mutable std::mutex mutex{};
-  mutable std::string infer_error{};
+  InferError* infer_error;              // theirs
 
   static const Registration& of(const abi::CustomOp* op) {
     return *reinterpret_cast<const Registration*>(op);
-  }
-
-  void keep_infer_error(const char* text) const {
-    const std::lock_guard<std::mutex> lock(mutex);
-    infer_error = name + ": its infer function failed: " + text;
-  }
-  void raise_infer_error() const {
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (!infer_error.empty()) throw Error(std::exchange(infer_error, ""));
   }
 };
 
@@ -109,8 +119,8 @@ Entry entry_of(const char* library_domain);
 class Library {
  public:
   template <typename... Ops>
-  static const Library* make(const char* domain) {
-    return new Library({entry_of<Ops>(domain)...});
+  static const Library* make(const char* domain, const void* here) {
+    return new Library({entry_of<Ops>(domain)...}, here);
   }
 
   abi::Status* add_to(abi::SessionOptions* options, const abi::ApiBase* base) const noexcept {
@@ -131,18 +141,25 @@ class Library {
  private:
   using Domains = std::map<std::string, abi::CustomOpDomain*>;
 
-  explicit Library(std::vector<Entry> entries) : entries_(std::move(entries)) {}
+  // here: an address in the library; that of a variable in this header might be another's.
+  Library(std::vector<Entry> entries, const void* here) : entries_(std::move(entries)), here_(here) {}
 
   // The domains as one ONNX Runtime sees them: a process may have two.
   const Domains& domains_for(const abi::Api* api, int minor_release) const {
     const auto found = made_.find(api);
     if (found != made_.end()) return found->second;
     Domains domains;
+    std::map<std::pair<std::string, std::string>, InferError*> errors;
     for (const Entry& entry : entries_) {
       abi::CustomOpDomain*& domain = domains[entry.domain];
       if (domain == nullptr) check(api, abi::CreateCustomOpDomain(api, entry.domain.c_str(), &domain));
+      InferError*& error = errors[{entry.domain, entry.name}];
+      if (error == nullptr) error = new InferError();
       auto* registration =
-          new Registration{entry.callbacks, api, minor_release, entry.name, overloads_of(entry)};
+          new Registration{entry.callbacks, api, minor_release, entry.name, overloads_of(entry), error};
+      // Before 1.24 it reads the type of every input for shapes, and of one that is left out there is none.
+      if (minor_release < 24 && entry.types.optional_inputs)
+        registration->callbacks.InferOutputShapeFn = nullptr;
       check(api, abi::CustomOpDomainAdd(api, domain, &registration->callbacks));
     }
     return made_[api] = std::move(domains);
@@ -165,18 +182,18 @@ class Library {
   }
 
   // Where this library is: its file, or, where that isn't known, an address in it, which no other has.
-  static std::string path() {
-    static const char here = 0;
+  std::string path() const {
 #if !defined(_WIN32)
     Dl_info info{};
-    if (dladdr(&here, &info) != 0 && info.dli_fname != nullptr) return info.dli_fname;
+    if (dladdr(here_, &info) != 0 && info.dli_fname != nullptr) return info.dli_fname;
 #endif
     std::ostringstream text;
-    text << "a library of custom operators at " << static_cast<const void*>(&here);
+    text << "a library of custom operators at " << here_;
     return text.str();
   }
 
   std::vector<Entry> entries_;
+  const void* here_;
   mutable std::mutex mutex_;
   mutable std::map<const abi::Api*, Domains> made_;
 };

@@ -33,11 +33,11 @@ class Node {
   }
 
   // The attribute: std::int64_t, bool, float, std::string, a std::vector of std::int64_t, float or
-  // std::string, or Constant<T>. Throws where the node has none of this type.
+  // std::string, or Constant<T>. Throws where the node has none, or one of another type.
   template <typename T>
   T attribute(const char* key) const {
     std::optional<T> found = find<T>(key);
-    if (!found) fail("attribute \"", key, "\" is missing, or is of another type; expected ", name_of<T>());
+    if (!found) fail("attribute \"", key, "\" is missing; expected ", name_of<T>());
     return *std::move(found);
   }
   template <typename T>
@@ -45,9 +45,62 @@ class Node {
     return find<T>(key).value_or(std::move(otherwise));
   }
 
-  // The same, where the node has it.
+  // The same, where the node has it. ONNX Runtime shows one of another type as an absent one, or as an empty
+  // list.
   template <typename T>
   std::optional<T> find(const char* key) const {
+    std::optional<T> found = read<T>(key);
+    if (!found || is_empty_list(*found)) refuse_another<T>(key);
+    return found;
+  }
+
+ private:
+  template <typename T>
+  static bool is_empty_list(const T&) {
+    return false;
+  }
+  template <typename T>
+  static bool is_empty_list(const std::vector<T>& list) {
+    return list.empty();
+  }
+
+  // Throws where the node has an attribute of this name that is no T.
+  template <typename T>
+  void refuse_another(const char* key) const {
+    const auto refuse = [key](const char* what) {
+      fail("attribute \"", key, "\" is ", what, "; expected ", name_of<T>());
+    };
+    std::int64_t integer = 0;
+    float fraction = 0;
+    std::size_t size = 0;
+    constexpr bool kOfInts = std::is_same_v<T, std::int64_t> || std::is_same_v<T, bool>;
+    if (!kOfInts && present(api_, abi::GetAttributeInt(api_, info_, key, &integer))) refuse("an integer");
+    if (!std::is_same_v<T, float> && present(api_, abi::GetAttributeFloat(api_, info_, key, &fraction)))
+      refuse("a float");
+    if (!std::is_same_v<T, std::string>) {
+      present(api_, abi::GetAttributeString(api_, info_, key, nullptr, &size));
+      if (size != 0) refuse("a string");
+    }
+    if (present(api_, abi::GetAttributeInts(api_, info_, key, nullptr, &size)) && size != 0)
+      refuse("a list of integers");
+    if (present(api_, abi::GetAttributeFloats(api_, info_, key, nullptr, &size)) && size != 0)
+      refuse("a list of floats");
+    if (tensor_type(key) != 0) refuse("a tensor of another type");
+  }
+
+  // ONNX's number of the elements of an attribute that is a tensor; 0 where it is none.
+  int tensor_type(const char* key) const {
+    abi::Allocator* allocator = nullptr;
+    abi::Value* value = nullptr;
+    check(api_, abi::GetDefaultAllocator(api_, &allocator));
+    if (!present(api_, abi::GetAttributeTensor(api_, info_, key, allocator, &value))) return 0;
+    const int type = detail::type_and_shape(api_, value).type;
+    abi::ReleaseValue(api_, value);
+    return type;
+  }
+
+  template <typename T>
+  std::optional<T> read(const char* key) const {
     if constexpr (std::is_same_v<T, std::int64_t> || std::is_same_v<T, bool>) {
       std::int64_t value = 0;
       if (!present(api_, abi::GetAttributeInt(api_, info_, key, &value))) return std::nullopt;
@@ -73,6 +126,7 @@ class Node {
     }
   }
 
+ public:
   std::size_t input_count() const {
     std::size_t count = 0;
     check(api_, abi::KernelInfoGetInputCount(api_, info_, &count));
@@ -89,7 +143,8 @@ class Node {
     return true;
   }
 
-  // Input `index` where the model has it as a constant; it is valid as long as the kernel.
+  // Input `index` where the model has it as a constant; it is valid as long as the kernel, and its data are
+  // on the provider's device. Throws where its elements are no T.
   template <typename T>
   std::optional<Input<T>> constant(std::size_t index) const {
     int is_constant = 0;
@@ -98,7 +153,14 @@ class Node {
     if (!present(api_, abi::KernelInfoGetConstantInput(api_, info_, index, &is_constant, &value)))
       return std::nullopt;
     if (!is_constant || value == nullptr) return std::nullopt;
-    return Input<T>(api_, value);
+    const int type = detail::type_and_shape(api_, value).type;
+    if (!std::is_same_v<T, Any> && type != element_type<T>)
+      fail("input ", index, " is of element type ", type, "; expected ", element_type<T>);
+    Input<T> input(api_, value);
+    input.shape();  // asked for now: several runs may read it at once
+    if constexpr (!std::is_same_v<T, std::string>)
+      if (type != element_type<std::string>) input.data();
+    return input;
   }
 
   const abi::Api* api() const { return api_; }

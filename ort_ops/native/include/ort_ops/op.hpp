@@ -38,6 +38,7 @@
 
 #include <cstddef>
 #include <exception>
+#include <string_view>
 #include <type_traits>
 
 #include "ort_ops/context.hpp"
@@ -97,13 +98,17 @@ struct Kernel {
 template <typename Op>
 struct Callbacks {
   using Signature = typename SignatureOf<Op, decltype(&Op::compute)>::type;
-  static constexpr bool kOnCuda = Provider<Op>::value != nullptr;
+  static constexpr bool kOnCuda =
+      Provider<Op>::value != nullptr && std::string_view(Provider<Op>::value) == "CUDAExecutionProvider";
 
   static ElementTypes types() {
     ElementTypes types;
     for (const Formal& formal : Signature::formals) {
+      const bool required = formal.characteristic == abi::kRequired;
       if (formal.role == Role::kInput) types.inputs.push_back(formal.type);
+      if (formal.role == Role::kInput && !required) types.optional_inputs = true;
       if (formal.role == Role::kOutput) types.outputs.push_back(formal.type);
+      if (formal.role == Role::kOutput && required) ++types.required_outputs;
     }
     return types;
   }
@@ -147,7 +152,7 @@ struct Callbacks {
                              void** out) noexcept {
     const Registration& registration = Registration::of(self);
     return guarded(api, [&] {
-      registration.raise_infer_error();
+      registration.infer_error->raise();
       const Node node(api, info, registration.minor_release);
       *out = new Kernel<Op>{api, Kernel<Op>::make(node)};
     });
@@ -165,12 +170,12 @@ struct Callbacks {
   static abi::Status* infer(const abi::CustomOp* self, abi::ShapeInferContext* context) noexcept {
     const Registration& registration = Registration::of(self);
     try {
-      Shapes shapes(registration.api, context, registration.overloads);
+      Shapes shapes(registration.api, context, registration.overloads, registration.minor_release);
       Op::infer(shapes);
     } catch (const std::exception& error) {
-      registration.keep_infer_error(error.what());
+      registration.infer_error->keep(registration.name, error.what());
     } catch (...) {
-      registration.keep_infer_error("an exception that is no std::exception");
+      registration.infer_error->keep(registration.name, "an exception that is no std::exception");
     }
     return nullptr;
   }
@@ -185,9 +190,10 @@ Entry entry_of(const char* library_domain) {
 }  // namespace ort_ops::detail
 
 // Defines the function by which ONNX Runtime takes a library, with these operators in this domain.
-#define ORT_OPS_LIBRARY(library_domain, ...)                                                    \
-  ORT_OPS_EXPORT ort_ops::abi::Status* RegisterCustomOps(ort_ops::abi::SessionOptions* options, \
-                                                         const ort_ops::abi::ApiBase* base) {   \
-    static const auto& library = *ort_ops::detail::Library::make<__VA_ARGS__>(library_domain);  \
-    return library.add_to(options, base);                                                       \
+#define ORT_OPS_LIBRARY(library_domain, ...)                                                          \
+  ORT_OPS_EXPORT ort_ops::abi::Status* RegisterCustomOps(ort_ops::abi::SessionOptions* options,       \
+                                                         const ort_ops::abi::ApiBase* base) {         \
+    static const char here = 0;                                                                       \
+    static const auto& library = *ort_ops::detail::Library::make<__VA_ARGS__>(library_domain, &here); \
+    return library.add_to(options, base);                                                             \
   }

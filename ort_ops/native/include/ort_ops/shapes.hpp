@@ -26,15 +26,22 @@ struct Dim {
 };
 using Dims = std::vector<Dim>;
 
-// What a struct declares; 0 is Any.
+// What a struct declares; 0 is Any. A node may leave out outputs behind the required ones.
 struct ElementTypes {
   std::vector<int> inputs, outputs;
+  std::size_t required_outputs = 0;
+  bool optional_inputs = false;
 };
 
 class Shapes {
  public:
-  Shapes(const abi::Api* api, abi::ShapeInferContext* context, const std::vector<ElementTypes>& overloads)
-      : api_(api), context_(context) {
+  // Of `there` outputs it is known that the node has them. Of others ONNX Runtime says from 1.30 on that
+  // there is none; up to 1.27 it ends the process.
+  Shapes(const abi::Api* api, abi::ShapeInferContext* context, std::size_t there, int minor_release)
+      : api_(api), context_(context), there_(there), says_what_is_none_(minor_release >= 30) {}
+  Shapes(const abi::Api* api, abi::ShapeInferContext* context, const std::vector<ElementTypes>& overloads,
+         int minor_release)
+      : Shapes(api, context, overloads.front().required_outputs, minor_release) {
     for (const ElementTypes& each : overloads)
       if (output_types_.empty() && fits(each.inputs)) output_types_ = each.outputs;
   }
@@ -91,13 +98,19 @@ class Shapes {
       return read_list<T>(found, abi::kInts);
     else if constexpr (std::is_same_v<T, std::vector<float>>)
       return read_list<T>(found, abi::kFloats);
-    else
+    else {
+      static_assert(std::is_same_v<T, std::string>,
+                    "shapes.attribute reads std::int64_t, bool, float, "
+                    "std::string, std::vector of std::int64_t or float");
       return read_list<T>(found, abi::kString);
+    }
   }
 
-  // Says what an output is, as far as it is known, and its element type where that is Any. Of structs of one
-  // name ONNX Runtime asks the first: what is said has to hold for all of their element types.
+  // Says what an output is, as far as it is known, and its element type where that is Any; nothing of one
+  // that the node leaves out, and of optional ones nothing before ONNX Runtime 1.30. Of structs of one name
+  // ONNX Runtime asks the first: what is said has to hold for all of their element types.
   void output(std::size_t index, const std::optional<Dims>& dims, int type = 0) {
+    if (index >= there_ && !says_what_is_none_) return;
     const int own = index < output_types_.size() && output_types_[index] != 0 ? output_types_[index] : type;
     if (!dims && own == 0) return;
     abi::TensorInfo* info = nullptr;
@@ -106,7 +119,11 @@ class Shapes {
     const std::unique_ptr<abi::TensorInfo, decltype(release)> owned(info, release);
     if (own != 0) check(api_, abi::SetTensorElementType(api_, info, own));
     if (dims) set_dims(info, *dims);
-    check(api_, abi::ShapeInferSetOutputTypeShape(api_, context_, index, info));
+    abi::Status* status = abi::ShapeInferSetOutputTypeShape(api_, context_, index, info);
+    if (index < there_)
+      check(api_, status);
+    else
+      present(api_, status);
   }
 
  private:
@@ -157,6 +174,8 @@ class Shapes {
 
   const abi::Api* api_;
   abi::ShapeInferContext* context_;
+  std::size_t there_;
+  bool says_what_is_none_;
   std::vector<int> output_types_;
 };
 

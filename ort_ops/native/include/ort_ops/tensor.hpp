@@ -71,6 +71,8 @@ class Input {
   // The elements in row-major order; const void* for Any. Not for strings.
   auto data() const {
     static_assert(!std::is_same_v<T, std::string>, "strings are read one by one: input.at(i)");
+    if constexpr (std::is_same_v<T, Any>)
+      if (type() == element_type<std::string>) fail("a tensor of strings has no elements to be copied");
     if (data_ == nullptr) data_ = detail::data_of(api_, value_);
     if constexpr (std::is_same_v<T, Any>)
       return data_;
@@ -82,7 +84,7 @@ class Input {
 
   // A string of a tensor of strings.
   std::string at(std::size_t i) const {
-    static_assert(std::is_same_v<T, std::string>, "at(i) is for strings: input[i]");
+    static_assert(std::is_same_v<T, std::string>, "at(i) is for strings; elements are data()[i]");
     std::size_t length = 0;
     check(api_, abi::GetStringElementLength(api_, value_, i, &length));
     std::string text(length, '\0');
@@ -120,6 +122,9 @@ class Output {
   auto allocate(const Shape& shape) {
     static_assert(!std::is_same_v<T, std::string>, "strings are written one by one: allocate_strings");
     create(shape);
+    if constexpr (std::is_same_v<T, Any>)
+      if (value_ != nullptr && detail::type_and_shape(api_, value_).type == element_type<std::string>)
+        fail("a tensor of strings has no elements to be copied");
     void* data = value_ == nullptr ? nullptr : detail::data_of(api_, value_);
     if constexpr (std::is_same_v<T, Any>)
       return data;
