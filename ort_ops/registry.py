@@ -7,11 +7,16 @@ from typing import Any
 import onnxruntime
 
 from . import _bridge
+from .dtypes import DTYPES
 from .errors import RegistrationError, SchemaError
 from .kernel import ArrayKind, Kernel
 from .schema import Signature, read_schema
 
 __all__ = ["Op", "Overload", "add_op", "find_ops", "onnx_op", "registered_ops", "split_name"]
+
+# What the first of several inputs without a type may be: float8 and 4-bit types are to be declared, since not
+# every release has each of them.
+_COMMON_TYPES = tuple(dtype.onnx for dtype in DTYPES if dtype.onnx <= 16)
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -119,35 +124,27 @@ class Op:
     def _signatures(self) -> Iterator[Signature]:
         """Give the schema's signatures, with the first input's type for outputs of any type.
 
-        That is where it is declared and there is no ``infer`` function to say another one.
+        That is where there is no ``infer`` function to say another one. ONNX Runtime finds it by itself only
+        where just one input is of any type; a type that is computed it could not be told without a shape. So
+        for others there is a signature for each type that the first input may have.
         """
+        variadic = any(formal.variadic for formal in self.kernel.schema.inputs)
         for signature in self.kernel.schema.signatures():
-            declared = signature.inputs[:1]
-            if self._infer is None and any(declared) and _computes_type(signature):
-                yield Signature(signature.inputs, tuple(t or declared[0] for t in signature.outputs))
-            else:
+            first, *others = signature.inputs or (0,)
+            known = 0 not in signature.outputs or not (_computes_type(signature) or variadic)
+            if self._infer is not None or known or not signature.inputs:
                 yield signature
+                continue
+            for each in [first] if first else _COMMON_TYPES:
+                yield Signature((each, *others), tuple(t or each for t in signature.outputs))
 
     def _bridge_op(self, name: tuple[str, str], provider: str, signature: Signature, told: int) -> _bridge.Op:
-        infer = self._infer
-        if infer is None and _computes_type(signature):
-            infer = _like_first(len(signature.outputs))
-        return self.kernel.bridge_op(*name, provider, signature, infer, told)
+        return self.kernel.bridge_op(*name, provider, signature, self._infer, told)
 
 
 def _computes_type(signature: Signature) -> bool:
     """Tell whether an output's type has to be computed while the session is made."""
     return 0 in signature.outputs and signature.inputs.count(0) != 1
-
-
-def _like_first(count: int) -> Callable[..., Any]:
-    """Return what stands in for ``infer``: ``count`` outputs of the first input's type."""
-
-    def infer(*inputs: Any) -> Any:
-        first = type(inputs[0])(inputs[0].dtype, None)
-        return (first,) * count if count != 1 else first
-
-    return infer
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,11 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
   if (!Py_IsInitialized()) return nullptr;
   const HoldGil gil;
   try {
-    Shapes shapes(api, context, op.told, registration_of(custom).minor_release);
+    ElementTypes types;
+    for (const Formal& input : op.inputs) types.inputs.push_back(input.type);
+    for (const Formal& output : op.outputs) types.outputs.push_back(output.type);
+    types.variadic_inputs = !op.inputs.empty() && op.inputs.back().characteristic == abi::kVariadic;
+    Shapes shapes(api, context, op.told, registration_of(custom).minor_release, types);
     std::size_t index = 0;
     for (nb::handle output : call_python(op.infer, read_inputs(shapes))) {
       if (!output.is_none()) shapes.output(index, from_python(output[1]), nb::cast<int>(output[0]));

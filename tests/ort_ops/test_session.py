@@ -138,7 +138,7 @@ def register_optional(kind: Any) -> ort_ops.registry.Op:
 )
 def test_inputs_that_a_node_leaves_out_are_none(inputs: list[str], added: int, kind: Any) -> None:
     register_optional(kind).infer(lambda x, a, b: x)
-    data = model([node("Op", inputs)])
+    data = model([node("Op", inputs)], [tensor("x", shape=X.shape)])
     with computed(kind, (1, 24) if ORT >= (1, 22) else (1, 22)):
         np.testing.assert_array_equal(run(data, X), X + added)
         options = onnxruntime.SessionOptions()
@@ -827,3 +827,36 @@ def test_buffers_are_given_of_outputs_that_are_there(outputs: tuple[str, ...], a
     data = model([node("Op", outputs=outputs)], outputs=[tensor(name) for name in outputs])
     results = ort_ops.InferenceSession(data).run(None, {"x": X})
     assert [set(result.flat) for result in results] == [{float(i)} for i in range(len(outputs))]
+
+
+@pytest.mark.parametrize("shape", [["n", "m"], None])
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("which", ["two", "optional", "left out", "many", "unknown", "one"])
+def test_an_output_whose_shape_is_not_known_is_no_scalar(which: str, plain: bool, shape: Any) -> None:
+    functions: dict[str, Callable[..., Any]] = {
+        "two": lambda x, y: x,
+        "many": lambda *xs: xs[0],
+        "one": lambda x: x,
+        "unknown": lambda x: x,
+    }
+    names = ["x"] if which in ("one", "unknown", "left out") else ["x", "y"]
+    typed: Any = {"inputs": [np.float32], "outputs": [np.float32]} if which == "unknown" else {}
+    kernel = op(f"{DOMAIN}::Op", **typed)(functions.get(which, lambda x, y=None: x))
+    if which in ("unknown", "one"):
+        kernel.infer(lambda x: ort_ops.TensorType(x.dtype, None))
+    nodes = [node("Op", names, ["v"]), builtin("Shape", ["v"], ["s"])]
+    data = model(nodes, [tensor(name, shape=shape) for name in names], [tensor("s", "int64")])
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options)
+    session = onnxruntime.InferenceSession(data, options) if plain else ort_ops.InferenceSession(data)
+    assert session.run(None, dict.fromkeys(names, X))[0].tolist() == [2, 3]
+
+
+def test_a_computed_type_without_a_rank_is_an_error() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x, y):
+        return x
+
+    kernel.infer(lambda x, y: ort_ops.TensorType(x.dtype, None))
+    with pytest.raises(Exception, match="expected its rank at least, or a declared type"):
+        ort_ops.InferenceSession(model([node("Op", ["x", "x"])]))

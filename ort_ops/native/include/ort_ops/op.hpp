@@ -107,6 +107,8 @@ struct Callbacks {
       const bool required = formal.characteristic == abi::kRequired;
       if (formal.role == Role::kInput) types.inputs.push_back(formal.type);
       if (formal.role == Role::kInput && !required) types.optional_inputs = true;
+      if (formal.role == Role::kInput && formal.characteristic == abi::kVariadic)
+        types.variadic_inputs = true;
       if (formal.role == Role::kOutput) types.outputs.push_back(formal.type);
       if (formal.role == Role::kOutput && required) ++types.required_outputs;
     }

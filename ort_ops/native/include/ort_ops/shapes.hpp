@@ -1,6 +1,7 @@
 // Output types and shapes while a session is made, from those of the inputs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -31,19 +32,33 @@ struct ElementTypes {
   std::vector<int> inputs, outputs;
   std::size_t required_outputs = 0;
   bool optional_inputs = false;
+  bool variadic_inputs = false;
+
+  // Whether ONNX Runtime finds the type of an output of Any by itself: that of the one input of Any.
+  bool any_is_found() const { return !variadic_inputs && std::count(inputs.begin(), inputs.end(), 0) == 1; }
 };
 
 class Shapes {
  public:
   // Of `there` outputs it is known that the node has them. Of others ONNX Runtime says from 1.30 on that
   // there is none; up to 1.27 it ends the process.
-  Shapes(const abi::Api* api, abi::ShapeInferContext* context, std::size_t there, int minor_release)
-      : api_(api), context_(context), there_(there), says_what_is_none_(minor_release >= 30) {}
+  Shapes(const abi::Api* api, abi::ShapeInferContext* context, std::size_t there, int minor_release,
+         const ElementTypes& types)
+      : api_(api),
+        context_(context),
+        there_(there),
+        says_what_is_none_(minor_release >= 30),
+        any_is_found_(types.any_is_found()),
+        output_types_(types.outputs) {}
   Shapes(const abi::Api* api, abi::ShapeInferContext* context, const std::vector<ElementTypes>& overloads,
          int minor_release)
-      : Shapes(api, context, overloads.front().required_outputs, minor_release) {
+      : Shapes(api, context, overloads.front().required_outputs, minor_release, overloads.front()) {
     for (const ElementTypes& each : overloads)
-      if (output_types_.empty() && fits(each.inputs)) output_types_ = each.outputs;
+      if (fits(each.inputs)) {
+        any_is_found_ = each.any_is_found();
+        output_types_ = each.outputs;
+        break;
+      }
   }
 
   std::size_t input_count() const {
@@ -111,8 +126,12 @@ class Shapes {
   // ONNX Runtime asks the first: what is said has to hold for all of their element types.
   void output(std::size_t index, const std::optional<Dims>& dims, int type = 0) {
     if (index >= there_ && !says_what_is_none_) return;
-    const int own = index < output_types_.size() && output_types_[index] != 0 ? output_types_[index] : type;
-    if (!dims && own == 0) return;
+    const bool declared = index < output_types_.size() && output_types_[index] != 0;
+    const int own = declared ? output_types_[index] : type;
+    if (!dims && (declared || any_is_found_ || own == 0)) return;
+    if (!dims)  // ONNX Runtime would take it for a scalar
+      fail("output ", index, " has a type that is computed, and dimensions that are not known; ",
+           "expected its rank at least, or a declared type");
     abi::TensorInfo* info = nullptr;
     check(api_, abi::CreateTensorInfo(api_, &info));
     auto release = [this](abi::TensorInfo* each) { abi::ReleaseTensorInfo(api_, each); };
@@ -175,7 +194,7 @@ class Shapes {
   const abi::Api* api_;
   abi::ShapeInferContext* context_;
   std::size_t there_;
-  bool says_what_is_none_;
+  bool says_what_is_none_, any_is_found_;
   std::vector<int> output_types_;
 };
 
