@@ -67,6 +67,7 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
     for (const Formal& output : op.outputs) types.outputs.push_back(output.type);
     types.variadic_inputs = !op.inputs.empty() && op.inputs.back().characteristic == abi::kVariadic;
     Shapes shapes(api, context, op.told, registration_of(custom).minor_release, types);
+    if (!shapes.fits(types.inputs)) return nullptr;  // of overloads ONNX Runtime asks the first alone
     std::size_t index = 0;
     for (nb::handle output : call_python(op.infer, read_inputs(shapes))) {
       if (!output.is_none()) shapes.output(index, from_python(output[1]), nb::cast<int>(output[0]));

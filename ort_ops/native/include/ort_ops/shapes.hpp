@@ -95,6 +95,16 @@ class Shapes {
     return type;
   }
 
+  // Whether the inputs are of these element types, as far as both are known; the last one's are those behind
+  // it.
+  bool fits(const std::vector<int>& inputs) const {
+    for (std::size_t i = 0; i < input_count() && !inputs.empty(); ++i) {
+      const int own = type(i), wanted = inputs[std::min(i, inputs.size() - 1)];
+      if (own != 0 && wanted != 0 && own != wanted) return false;
+    }
+    return true;
+  }
+
   // The attribute, where the node has it: std::int64_t, bool, float, std::string, a std::vector of
   // std::int64_t or float. One of another type reads as 0 or as nothing, ONNX Runtime doesn't say; the
   // constructor, by Node, refuses it.
@@ -155,14 +165,6 @@ class Shapes {
     }
     check(api_, abi::SetDimensions(api_, info, sizes.data(), sizes.size()));
     check(api_, abi::SetSymbolicDimensions(api_, info, names.data(), names.size()));
-  }
-
-  bool fits(const std::vector<int>& inputs) const {
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const int own = type(i);
-      if (own != 0 && inputs[i] != 0 && own != inputs[i]) return false;
-    }
-    return true;
   }
 
   abi::TensorInfo* input_info(std::size_t index) const {
