@@ -5,6 +5,13 @@ Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usa
 
 import sys
 
+try:
+    import torch  # noqa: F401, to say at once what is missing
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"mylinear's commands need torch: pip install 'ort-ops[torch,cli]' ({error})", name=error.name
+    ) from None
+
 from mylinear.errors import MyLinearError
 from ort_ops.cli.running import make_app, run
 from ort_ops.errors import OrtOpsError

@@ -74,9 +74,14 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write everything ther
 
 
 def load_model(text: str) -> Any:
-    """Return the model that pkg.module:name names or gives."""
+    """Return the model that pkg.module:name names or gives; raises typer.BadParameter where it is none."""
     found = resolve(text, "--module")
-    return found if hasattr(found, "state_dict") and not isinstance(found, type) else found()
+    model = found if hasattr(found, "state_dict") and not isinstance(found, type) else found()
+    if not hasattr(model, "state_dict"):
+        raise typer.BadParameter(
+            f"--module: {text} gives a {type(model).__name__}; expected a torch.nn.Module"
+        )
+    return model
 
 
 def load_inputs(text: str | None) -> Any:

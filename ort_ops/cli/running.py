@@ -17,6 +17,10 @@ __all__ = ["make_app", "run"]
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
+# What the extra ``torch`` brings.
+_BY_TORCH = ("torch", "onnx", "onnx_ir", "onnxscript")
+
+
 def make_app(name: str, help_text: str, commands: Iterable[Callable[..., Any]]) -> typer.Typer:
     """Return a command line of functions, each a command with the function's name."""
     app = typer.Typer(
@@ -44,6 +48,12 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
     except _UsageError as error:
         error.show()
         return ExitCode.WRONG_USAGE
+    except ModuleNotFoundError as error:
+        if error.name not in _BY_TORCH:
+            traceback.print_exc()
+            return ExitCode.CRASHED
+        print(f"error: {error}: this command needs pip install 'ort-ops[torch]'", file=sys.stderr)
+        return ExitCode.COULD_NOT_RUN
     except expected as error:
         complain(error)
         return ExitCode.COULD_NOT_RUN

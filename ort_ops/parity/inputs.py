@@ -30,8 +30,9 @@ def make_inputs(
     ranges: for some inputs the least and the largest value, both included.
     dims: sizes for some symbolic dimensions.
 
-    Raises ParityError for an input that is no tensor, or of strings.
+    Raises ParityError for an input that is no tensor, or of strings, and for names that the file hasn't.
     """
+    _check_names(model, ranges or {}, dims or {})
     generator = np.random.default_rng((seed, sample))
     sizes: dict[str, int] = dict(dims or {})
     made = {}
@@ -46,6 +47,18 @@ def make_inputs(
         given = (ranges or {}).get(name)
         made[name] = _values(generator, shape, dtype, given, model, value)
     return made
+
+
+def _check_names(model: ir.Model, ranges: Mapping[str, Any], dims: Mapping[str, Any]) -> None:
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    symbols = [dim for value in inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)]
+    terms = {term for dim in symbols for term in _terms(dim)}
+    names = {value.name or "" for value in inputs}
+    sizes = {dim.value for dim in symbols if dim.value is not None} | terms
+    for kind, given, there in (("input", ranges, names), ("symbolic dimension", dims, sizes)):
+        if unknown := sorted(given.keys() - there):
+            has = ", ".join(sorted(there)) or "none"
+            raise ParityError(f"there is no {kind} {', '.join(unknown)}; the file has {has}")
 
 
 def _size(dim: int | ir.SymbolicDim, sizes: dict[str, int], sample: int) -> int:

@@ -44,6 +44,17 @@ def test_commands_without_their_extra_say_which_it_is(package: str, missing: str
     assert "ModuleNotFoundError: the commands need typer and rich: pip install 'ort-ops[cli]'" in done.stderr
 
 
+def test_commands_that_need_torch_say_so() -> None:
+    program = "import sys\nsys.modules['torch'] = None\nimport mylinear.cli"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "mylinear's commands need torch: pip install 'ort-ops[torch,cli]'" in done.stderr
+    program = "import sys\nsys.modules['onnx'] = None\nimport ort_ops.cli\nort_ops.cli.main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "check", "model.onnx", "--module", "torch.nn:Identity"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "this command needs pip install 'ort-ops[torch]'" in done.stderr
+
+
 @pytest.mark.parametrize("planted", ["torch", "typer"])
 def test_the_proof_can_fail(planted: str) -> None:
     pytest.importorskip(planted)

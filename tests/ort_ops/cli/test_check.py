@@ -214,3 +214,13 @@ def test_options_that_would_be_ignored_are_wrong_usage(cli: Cli) -> None:
         ("bundle", "model.onnx", "-o", "out", "--triton", "models", "--delay-us", "4"),
     ):
         assert cli(*arguments)[0] == 4
+
+
+def test_names_that_the_file_does_not_have_and_what_is_no_model_are_refused(cli: Cli) -> None:
+    check = ("check", "model.onnx", "--module")
+    code, _, err = cli(*check, "parity_models:build", "--dim", "nonsense=7")
+    assert (code, "there is no symbolic dimension nonsense; the file has batch" in err) == (3, True)
+    code, _, err = cli(*check, "parity_models:build", "--range", "zzz=5:6")
+    assert (code, "there is no input zzz; the file has" in err) == (3, True)
+    code, _, err = cli(*check, "parity_models:inputs")
+    assert (code, "gives a list; expected a torch.nn.Module" in " ".join(err.split())) == (4, True)
