@@ -103,7 +103,7 @@ def test_a_result_may_be_broadcast_or_a_scalar() -> None:
     assert run(one_node("Sum"), X).shape == ()
 
 
-# Inputs of any type, from release 1.22 on; declared ones.
+# Inputs of any type; declared ones.
 KINDS = pytest.mark.parametrize("kind", [None, "float32"], ids=["any", "typed"])
 
 
@@ -119,8 +119,7 @@ def computed(kind: Any, release: tuple[int, int] = (1, 22)) -> AbstractContextMa
 )
 def test_absent_optional_inputs_are_none(inputs: list[str], added: int, kind: Any) -> None:
     register_optional(kind)
-    with computed(kind):
-        np.testing.assert_array_equal(run(model([node("Op", inputs)]), X), X + added)
+    np.testing.assert_array_equal(run(model([node("Op", inputs)]), X), X + added)
 
 
 def register_optional(kind: Any) -> ort_ops.registry.Op:
@@ -160,10 +159,9 @@ def test_variadic_inputs_come_in_any_number(kind: Any) -> None:
     def kernel(x, *more):
         return x + sum(more) + np.float32(100 * len(more))
 
-    with computed(kind):
-        for count in (0, 1, 5):
-            expected = X * (1 + count) + 100 * count
-            np.testing.assert_array_equal(run(model([node("Op", ["x"] * (1 + count))]), X), expected)
+    for count in (0, 1, 5):
+        expected = X * (1 + count) + 100 * count
+        np.testing.assert_array_equal(run(model([node("Op", ["x"] * (1 + count))]), X), expected)
 
 
 ATTRIBUTES = {"i": 3, "f": 0.5, "b": True, "s": "é\0", "li": [1, -2], "lf": [0.5]}
@@ -852,6 +850,7 @@ def test_an_output_whose_shape_is_not_known_is_no_scalar(which: str, plain: bool
     assert session.run(None, dict.fromkeys(names, X))[0].tolist() == [2, 3]
 
 
+@pytest.mark.skipif(ORT < (1, 22), reason="a computed type needs 1.22")
 def test_a_computed_type_without_a_rank_is_an_error() -> None:
     @op(f"{DOMAIN}::Op")
     def kernel(x, y):
