@@ -116,9 +116,9 @@ def kill_one_of_two(marks: Path, send: Callable[[Any], Any]) -> list[tuple[Any, 
     Returns what was sent, and what ``send`` returned.
     """
     seen, sent = set(marks.iterdir()), []
-    for number in range(100):
+    for number in range(150):
         sent.append((x := long_request(number), send(x)))
-        time.sleep(0.1)
+        time.sleep(0.1 if number < 30 else 1.0)  # a busy machine may be long in starting one anew
         running = {int(mark.name.partition("-")[0]) for mark in set(marks.iterdir()) - seen}
         if len(running) == 2:
             os.kill(running.pop(), signal.SIGKILL)
@@ -144,7 +144,7 @@ def test_a_replica_that_is_killed_costs_no_request(bundle: Path, marks: Path) ->
     with Handle(raw) as handle:
         sent = kill_one_of_two(marks, lambda x: handle.submit(None, {"x": x}))
         for x, future in sent:
-            assert np.array_equal(future.result(60)[0], 2 * x)
+            assert np.array_equal(future.result(300)[0], 2 * x)
     assert len(list(marks.iterdir())) - before > len(sent)
 
 
