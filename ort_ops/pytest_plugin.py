@@ -153,10 +153,10 @@ class Parity:
             accepted = accept.get(row.output)
             if accepted is None or accepted.verdict != row.verdict:
                 failed.append(f"{row.question} {row.output}: {text}")
-            elif accepted.until < datetime.datetime.now(tz=datetime.UTC).date():
+                continue
+            used.add(row.output)
+            if accepted.until < datetime.datetime.now(tz=datetime.UTC).date():
                 failed.append(f"{row.question} {row.output}: {text}; accepted only until {accepted.until}")
-            else:
-                used.add(row.output)
         failed += [
             f"{name}: {accept[name].verdict} is accepted, and not found" for name in accept.keys() - used
         ]
