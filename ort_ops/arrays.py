@@ -3,9 +3,12 @@
 Also what is wrong with a result, for every kind of array.
 """
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -17,6 +20,9 @@ __all__ = ["reject", "run_on_dlpack", "run_on_torch"]
 
 Function = Callable[..., Any]
 
+# Memory of captured CUDA graphs, by device and stream; the kernels that are in them hold it.
+_pools: WeakValueDictionary[tuple[int, int], Any] = WeakValueDictionary()
+
 
 def run_on_torch(function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call) -> None:
     """Run a kernel on torch tensors over the buffers; on ONNX Runtime's own stream where it is on a GPU.
@@ -25,13 +31,21 @@ def run_on_torch(function: Function, outputs: int, takes_out: bool, on_cuda: boo
     """
     torch = importlib.import_module("torch")
     # A tensor that is made in inference mode has no version to tell a write by.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), _no_autocast(torch, "cuda" if on_cuda else "cpu"):
         inputs = [None if i is None else torch.from_dlpack(i) for i in call.inputs()]
         if not on_cuda:
             _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
             return
-        with torch.cuda.stream(_stream(torch, call, inputs)):
+        stream = _stream(torch, call, inputs)
+        with torch.cuda.stream(stream), _memory(torch, stream, call):
             _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
+
+
+def _no_autocast(torch: Any, device: str) -> AbstractContextManager[Any]:
+    """Return a context without autocast: the caller's is for the caller's own operators."""
+    if not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)  # type: ignore[no-any-return] # torch is Any
 
 
 def _stream(torch: Any, call: Call, inputs: Sequence[Any]) -> Any:
@@ -39,6 +53,22 @@ def _stream(torch: Any, call: Call, inputs: Sequence[Any]) -> Any:
     devices = [i.device for i in inputs if i is not None and i.is_cuda]
     device = devices[0] if devices else torch.device("cuda", torch.cuda.current_device())
     return torch.cuda.ExternalStream(call.stream(), device=device)
+
+
+def _memory(torch: Any, stream: Any, call: Call) -> AbstractContextManager[Any]:
+    """Return a context in which torch takes its memory from where it may for a run on this stream.
+
+    While ONNX Runtime captures a CUDA graph that is a pool of the session's own: each replay writes where the
+    kernel wrote in the capture, which torch would otherwise give to others, or back to the driver.
+    """
+    if not torch.cuda.is_current_stream_capturing():
+        return contextlib.nullcontext()
+    where = (stream.device.index, stream.cuda_stream)
+    pool = _pools.get(where)
+    if pool is None:
+        pool = _pools[where] = torch.cuda.MemPool()
+    call.keep(pool)
+    return torch.cuda.use_mem_pool(pool, stream.device)  # type: ignore[no-any-return] # torch is Any
 
 
 def _compute_on_torch(
@@ -75,6 +105,7 @@ def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bo
 
     On a GPU the kernel may work on any stream: what ONNX Runtime launched has ended before it begins, what it
     wrote into ``out`` before it returns; its results are waited for as DLPack says, on ONNX Runtime's stream.
+    Since it waits, it can't be captured in a CUDA graph.
     """
     inputs = call.inputs()
     if not on_cuda:
@@ -82,8 +113,13 @@ def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bo
         return
     torch = importlib.import_module("torch")
     stream = _stream(torch, call, [None if i is None else torch.from_dlpack(i) for i in inputs])
-    stream.synchronize()
     with torch.cuda.stream(stream):
+        if torch.cuda.is_current_stream_capturing():
+            raise NotImplementedError(
+                "a kernel on DLPack arrays may work on any stream, and so can't be captured in a CUDA graph; "
+                'expected one with array="torch", which works on ONNX Runtime\'s'
+            )
+        stream.synchronize()
         _compute_on_dlpack(torch, function, outputs, takes_out, call, inputs)
     if takes_out:
         torch.cuda.synchronize(stream.device)

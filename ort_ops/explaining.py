@@ -13,14 +13,17 @@ __all__ = ["NodeRun", "Runners"]
 _BUILT_IN = frozenset({"", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc"})
 
 
+_RENAMED = "or nothing needs its results: ONNX Runtime renames nodes where it resolves a condition"
+
+
 @dataclass(frozen=True)
 class NodeRun:
     """Who runs one custom node of a session.
 
-    ``runner`` is ``"kernel"``, ``"function body"``, or ``"library"`` for an operator that something else
-    registered; ``kernel`` names the function, or the library's file; ``provider`` is the execution provider,
-    several joined by ``+`` where the nodes of a body are on several; ``reason`` says why no kernel of ours
-    runs it.
+    ``runner`` is ``"kernel"``, ``"function body"``, ``"library"`` for an operator that something else
+    registered, or ``"left out"`` for a node whose results ONNX Runtime doesn't need; ``kernel`` names the
+    function, or the library's file; ``provider`` is the execution provider, several joined by ``+`` where the
+    nodes of a body are on several; ``reason`` says why no kernel of ours runs it.
     """
 
     node: str
@@ -32,8 +35,9 @@ class NodeRun:
 
     def __str__(self) -> str:
         who = f"{self.runner} {self.kernel}".rstrip()
+        where = f" on {self.provider}" if self.provider else ""
         why = f" ({self.reason})" if self.reason else ""
-        return f"{self.node} [{self.op}]: {who} on {self.provider}{why}"
+        return f"{self.node} [{self.op}]: {who}{where}{why}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ class Runners:
         """Say of each custom node who runs it."""
         return (self._explain(node) for node in self.model.nodes if self._is_custom(node))
 
+    def _renamed(self, op: tuple[str, str]) -> set[tuple[str, str]]:
+        """Return provider and name of an operator's kernels whose nodes' names are not the file's."""
+        names = {node.name for node in self.model.nodes if node.op == op}
+        made = (
+            (name, kernels) for (domain, kind, name), kernels in self.kernels.items() if (domain, kind) == op
+        )
+        return {kernel for name, kernels in made if name not in names for kernel in kernels}
+
     def _is_custom(self, node: Node) -> bool:
         if node.in_function is not None:  # the nodes of a body are what that body runs
             return False
@@ -63,10 +75,13 @@ class Runners:
 
     def _explain(self, node: Node) -> NodeRun:
         op = f"{node.domain}::{node.op_type}"
-        made = self.kernels.get((*node.op, node.name))
-        if made is not None:
-            where, names = ("+".join(sorted(set(column))) for column in zip(*made, strict=True))
-            return NodeRun(node.name, op, "kernel", where, names)
+        made = self.kernels.get((*node.op, node.name), set())
+        renamed = set() if made else self._renamed(node.op)
+        if made or renamed:
+            where, names = ("+".join(sorted(set(column))) for column in zip(*made | renamed, strict=True))
+            return NodeRun(node.name, op, "kernel", where, names, _RENAMED if renamed else "")
+        if any(name == node.op for name, _ in self.plan.overloads):  # it wins over whatever else there is
+            return NodeRun(node.name, op, "left out", "", reason="nothing needs its results")
         reason = self.plan.reasons.get(node.op, "")
         where = "+".join(self.assigned)
         library = self.libraries.get(node.domain)

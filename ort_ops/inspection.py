@@ -16,7 +16,7 @@ from .dtypes import ANY, DTYPES
 from .errors import RegistrationError
 from .functions import function_ops
 from .model import Model, Node, Value, read_model
-from .providers import session_providers
+from .providers import asked_providers, session_providers
 from .registry import Op, Overload, find_ops
 from .selection import Plan, Prefer, plan_for
 
@@ -162,7 +162,7 @@ def inspect_model(
         dtypes=tuple(type_name(element_type) for element_type in sorted(model.element_types)),
         node_count=sum(node.in_function is None for node in model.nodes),
         functions=tuple(f"{domain}::{name}" for domain, name in sorted(model.functions)),
-        custom=tuple(_grouped(_fates(model, names, prefer, function_ops(model, functions, trust)))),
+        custom=tuple(_grouped(_fates(model, providers, prefer, function_ops(model, functions, trust)))),
     )
 
 
@@ -187,12 +187,16 @@ def _grouped(fates: Sequence[tuple[Node, _Fate]]) -> Iterator[CustomNodes]:
 _Functions = tuple[Mapping[tuple[str, str], Op], Mapping[tuple[str, str], str]]
 
 
+_Providers = Sequence[str | tuple[str, dict[str, Any]]] | None
+
+
 def _fates(
-    model: Model, providers: Sequence[str], prefer: Prefer, functions: _Functions
+    model: Model, providers: _Providers, prefer: Prefer, functions: _Functions
 ) -> list[tuple[Node, _Fate]]:
     """Return every custom node with its fate; ``functions`` has the kernels for recorded calls."""
     plans = {op: _plan(model, op, providers, prefer, functions) for op in model.calls()}
-    custom = [(node, _fate(model, node, plans[node.op], providers)) for node in model.nodes]
+    names = session_providers(providers)
+    custom = [(node, _fate(model, node, plans[node.op], names)) for node in model.nodes]
     custom = [(node, fate) for node, fate in custom if _is_custom(model, node, fate)]
     needed = _bodies_run(custom)
     return [
@@ -202,13 +206,15 @@ def _fates(
 
 
 def _plan(
-    model: Model, op: tuple[str, str], providers: Sequence[str], prefer: Prefer, functions: _Functions
+    model: Model, op: tuple[str, str], providers: _Providers, prefer: Prefer, functions: _Functions
 ) -> Plan:
     """Return what a session registers for one operator; that it refuses to is the reason for having none."""
     alone = replace(model, nodes=tuple(node for node in model.nodes if node.op == op))
     try:
         others, refused = functions
-        plan = plan_for(alone, providers, prefer, others={op: others[op]} if op in others else None)
+        own = {op: others[op]} if op in others else None
+        names, asked = session_providers(providers), asked_providers(providers)
+        plan = plan_for(alone, names, prefer, others=own, asked=asked)
         return Plan(plan.overloads, {**refused, **plan.reasons})
     except RegistrationError as error:
         return Plan((), {op: str(error)})

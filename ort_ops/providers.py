@@ -7,7 +7,7 @@ import onnxruntime
 
 from .errors import ProviderError
 
-__all__ = ["parse_provider", "session_providers"]
+__all__ = ["asked_providers", "parse_provider", "session_providers"]
 
 _SHORT = {
     "cpu": "CPUExecutionProvider",
@@ -34,6 +34,13 @@ def parse_provider(text: str) -> tuple[str, dict[str, str]]:
     return full, options
 
 
+def asked_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | None) -> list[str]:
+    """Return the names of the execution providers that are asked for; None asks for all there are."""
+    if providers is None:
+        return list(onnxruntime.get_available_providers())
+    return [name if isinstance(name, str) else name[0] for name in providers]
+
+
 def session_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | None) -> list[str]:
     """Return the names of the execution providers that a session would have, in its order.
 
@@ -42,9 +49,7 @@ def session_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | No
     """
     cpu = _SHORT["cpu"]
     available = onnxruntime.get_available_providers()
-    if providers is None:
-        return list(available)
-    names = [name if isinstance(name, str) else name[0] for name in providers]
+    names = asked_providers(providers)
     missing = [name for name in names if name not in available]
     if missing and cpu not in names:
         raise ProviderError(

@@ -6,8 +6,9 @@ A registered kernel wins over the function body that a file may carry, even wher
 
 import contextlib
 import contextvars
+import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -90,19 +91,22 @@ def plan_for(
     prefer: Prefer = "kernel",
     ops: Iterable[str | Op] | None = None,
     others: Mapping[tuple[str, str], Op] | None = None,
+    asked: Container[str] | None = None,
 ) -> Plan:
     """Choose the kernels for a model on some execution providers.
 
-    ``prefer="body"`` leaves every operator that has a function body in the file to it; ``ops`` limits
-    the choice to these operators (names, or what ``onnx_op`` returned); ``others`` are kernels for operators
-    that have no registered one that can run here.
+    ``asked`` are those of them that are not only behind the others, None for all: on one that is, no kernel
+    stands in for a function body. ``prefer="body"`` leaves every operator that has a function body in the
+    file to it; ``ops`` limits the choice to these operators (names, or what ``onnx_op`` returned); ``others``
+    are kernels for operators that have no registered one that can run here.
     """
     if prefer not in get_args(Prefer):
         raise ValueError(f"prefer={prefer!r}; expected one of {', '.join(get_args(Prefer))}")
-    plan = _plan_of(model, providers, prefer, ops, lambda name: find_ops(name, model.opsets.get(name[0])))
+    choose = functools.partial(_plan_of, model, providers, providers if asked is None else asked, prefer)
+    plan = choose(ops, lambda name: find_ops(name, model.opsets.get(name[0])))
     taken = {name for name, _ in plan.overloads}
     left = {name: op for name, op in (others or {}).items() if name not in taken}
-    more = _plan_of(model, providers, prefer, None, lambda name: [left[name]] if name in left else [])
+    more = choose(None, lambda name: [left[name]] if name in left else [])
     reasons = {name: why for name, why in plan.reasons.items() if name not in dict(more.overloads)}
     return Plan((*plan.overloads, *more.overloads), {**more.reasons, **reasons})
 
@@ -110,6 +114,7 @@ def plan_for(
 def _plan_of(
     model: Model,
     providers: Sequence[str],
+    asked: Container[str],
     prefer: Prefer,
     ops: Iterable[str | Op] | None,
     find: Callable[[tuple[str, str]], Sequence[Op]],
@@ -135,7 +140,7 @@ def _plan_of(
             continue
         if refused:
             raise RegistrationError(refused)
-        overloads, reason = _runnable(model, name, candidates, providers)
+        overloads, reason = _runnable(model, name, candidates, providers, asked)
         chosen += [(name, overload) for overload in overloads]
         if reason:
             reasons[name] = reason
@@ -153,7 +158,11 @@ def _leaves_out(model: Model, name: tuple[str, str]) -> bool:
 
 
 def _runnable(
-    model: Model, name: tuple[str, str], candidates: Sequence[Op], providers: Sequence[str]
+    model: Model,
+    name: tuple[str, str],
+    candidates: Sequence[Op],
+    providers: Sequence[str],
+    asked: Container[str],
 ) -> tuple[list[Overload], str]:
     """Return the overloads that some node needs; none where a node with a body is not covered."""
     leaves_out = _leaves_out(model, name)
@@ -168,6 +177,9 @@ def _runnable(
     if not here:
         wanted = sorted({provider for op in candidates for provider in op.kernel.providers})
         return [], f"its kernels run on {', '.join(wanted)}; this session has {', '.join(providers)}"
+    if name in model.functions and not any(overload.provider in asked for overload in here):
+        behind = sorted({overload.provider for overload in here})
+        return [], f"its kernels run on {', '.join(behind)}, which wasn't asked for"
     for node in nodes:
         if name in model.functions and not any(o.accepts(node.input_types) for o in here):
             return [], f"no kernel takes the element types of node {node.name!r}"

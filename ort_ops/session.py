@@ -16,7 +16,7 @@ from .failures import raise_failure
 from .functions import function_ops
 from .libraries import libraries_in
 from .model import read_model
-from .providers import session_providers
+from .providers import asked_providers, session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
 from .tuning import Arena, Tuning, graph_options, with_entries
@@ -54,9 +54,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     one; ``functions``, the torch Functions, and ``trust``, the packages with them, that the file may name
     for its custom nodes. Such a node is run by its Function's own forward (see ``ort_ops.export``), unless a
     kernel is registered for it. A kernel is registered only where it can run (element types, a provider
-    asked for); else the body runs, and ``explain()`` says so. Without ``sess_options``, a session with Python
-    kernels on the CPU keeps ONNX Runtime's threads from spinning (``session.intra_op.allow_spinning`` is 0),
-    which would take the cores from the kernels' own threads.
+    asked for); else the body runs, and ``explain()`` says so. On the CPU that ONNX Runtime puts behind the
+    providers that are asked for, a kernel runs where the file has no body. Without ``sess_options``, a
+    session with Python kernels on the CPU keeps ONNX Runtime's threads from spinning
+    (``session.intra_op.allow_spinning`` is 0), which would take the cores from the kernels' own threads.
 
     Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
     CPU as what to fall back to; RegistrationError where two libraries claim a domain; ModelError for a file
@@ -79,9 +80,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         disabled_optimizers: Sequence[str] | None = None,
     ) -> None:
         self._model = read_model(path_or_bytes)
-        names = session_providers(providers)
+        names, asked = session_providers(providers), asked_providers(providers)
         others, refused = function_ops(self._model, functions, trust)
-        plan = plan_for(self._model, names, prefer, ops, others)
+        plan = plan_for(self._model, names, prefer, ops, others, asked)
         plan = Plan(plan.overloads, {**refused, **plan.reasons})
         tuning = sess_options if isinstance(sess_options, Tuning) else Tuning()
         given = None if isinstance(sess_options, Tuning) else sess_options
@@ -204,7 +205,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
     def _refuse_silent_fallback(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
         there = self.get_providers()
-        names = [name if isinstance(name, str) else name[0] for name in asked or ()]
+        names = [] if asked is None else asked_providers(asked)
         missing = [name for name in names if name not in there]
         if missing and CPU not in names:
             raise ProviderError(

@@ -29,7 +29,9 @@ class Tuning:
     arena: Arena = "keep"
     cuda_graph: bool = False
     libraries: Sequence[str | os.PathLike[str]] = ()
-    optimize: bool = True
+    graph_optimization_level: onnxruntime.GraphOptimizationLevel = (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    )
 
     def __post_init__(self) -> None:
         if self.arena not in get_args(Arena):
@@ -42,8 +44,7 @@ class Tuning:
         spinning = may_spin if self.spinning is None else self.spinning
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         options.enable_cpu_mem_arena = self.arena != "none"
-        if not self.optimize:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = self.graph_optimization_level
         for library in self.libraries:
             options.register_custom_ops_library(os.fspath(library))
         return options

@@ -21,6 +21,8 @@ from .optimizing import unfit
 
 __all__ = ["Bundle", "Graph", "open_bundle"]
 
+_AS_IT_IS = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -55,7 +57,7 @@ class Bundle:
     def graph(
         self,
         providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
-        options: onnxruntime.SessionOptions | None = None,
+        options: onnxruntime.SessionOptions | Tuning | None = None,
     ) -> Graph:
         """Return what ``session`` loads for these arguments: the optimised graph where it fits them here."""
         made = self.manifest.optimized
@@ -67,7 +69,7 @@ class Bundle:
     def session(
         self,
         providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
-        options: onnxruntime.SessionOptions | None = None,
+        options: onnxruntime.SessionOptions | Tuning | None = None,
     ) -> InferenceSession:
         """Return a session of the model, the libraries registered; ``options`` are added to.
 
@@ -75,18 +77,20 @@ class Bundle:
         that are here; ``graph`` says which it is.
         """
         graph = self.graph(providers, options)
-        if options is None:  # nothing is left to optimise in a graph that was
-            tuning = Tuning(threads=0, libraries=self.libraries, optimize=not graph.optimized)
-            return InferenceSession(graph.path, tuning, providers)
+        options = Tuning(threads=0) if options is None else options
+        asked = options.graph_optimization_level
+        level = _AS_IT_IS if graph.optimized else asked  # nothing is left to optimise in a graph that was
+        if isinstance(options, Tuning):
+            libraries = (*self.libraries, *options.libraries)
+            tuning = replace(options, libraries=libraries, graph_optimization_level=level)
+            return InferenceSession(graph.path, tuning, tuning.providers(providers))
         for library in self.libraries:
             options.register_custom_ops_library(os.fspath(library))
-        level = options.graph_optimization_level
-        if graph.optimized:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
         try:
             return InferenceSession(graph.path, options, providers)
         finally:
-            options.graph_optimization_level = level
+            options.graph_optimization_level = asked
 
     def replay(self, providers: Sequence[str] = ("cpu",)) -> Report:
         """Check the model on this machine against the golden answers, as ``ort_ops.parity.replay`` does.

@@ -18,6 +18,7 @@ from ort_ops.model import read_model, weight_files
 from ort_ops.providers import parse_provider, session_providers
 from ort_ops.registry import CPU, find_ops, split_name
 from ort_ops.session import InferenceSession
+from ort_ops.tuning import Tuning
 
 from .processor import Processor, this_processor
 
@@ -102,7 +103,7 @@ def _save(model: Path, path: Path, provider: str, libraries: Sequence[Path]) -> 
 def unfit(
     optimized: Optimized,
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None,
-    options: onnxruntime.SessionOptions | None,
+    options: onnxruntime.SessionOptions | Tuning | None,
 ) -> str:
     """Say why a session here, of these arguments, can't be one of the optimised graph; "" where it can."""
     return "; ".join(_differences(optimized, providers, options))
@@ -111,7 +112,7 @@ def unfit(
 def _differences(
     optimized: Optimized,
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None,
-    options: onnxruntime.SessionOptions | None,
+    options: onnxruntime.SessionOptions | Tuning | None,
 ) -> Iterator[str]:
     if optimized.onnxruntime != onnxruntime.__version__:
         yield f"it is for ONNX Runtime {optimized.onnxruntime}, this is {onnxruntime.__version__}"

@@ -57,7 +57,10 @@ nb::object read_tensor(const Node& node, const char* name) {
   abi::Allocator* allocator = nullptr;
   abi::Value* value = nullptr;
   check(api, abi::GetDefaultAllocator(api, &allocator));
-  if (!present(api, abi::GetAttributeTensor(api, node.info(), name, allocator, &value))) return nb::none();
+  if (!present(api, abi::GetAttributeTensor(api, node.info(), name, allocator, &value))) {
+    node.refuse_another<Constant<Any>>(name);
+    return nb::none();
+  }
   auto release = [api](abi::Value* tensor) { abi::ReleaseValue(api, tensor); };
   const std::unique_ptr<abi::Value, decltype(release)> owned(value, release);
   return numpy_copy(api, owned.get());

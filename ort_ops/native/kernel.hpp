@@ -31,6 +31,7 @@ struct Kernel {
   nb::object kwnames;  // a tuple of attribute names, or null where there are none
   std::vector<nb::object> kwvalues;
   std::vector<Expected> expected;
+  mutable std::vector<nb::object> kept;  // what has to live as long as the session
   // What `output_shapes` said last, and for which types and shapes of the inputs.
   mutable std::vector<std::int64_t> asked;
   mutable std::vector<std::vector<std::int64_t>> answered;

@@ -134,6 +134,8 @@ NB_MODULE(_bridge, m) {
       .def("output_count", [](const Call& call) { return live(call).kernel.expected.size(); })
       .def("output_shapes", call_output_shapes)
       .def("stream", call_stream)
+      .def("keep",
+           [](const Call& call, nb::object object) { live(call).kernel.kept.push_back(std::move(object)); })
       .def("node", call_node);
   m.def("set_hooks", set_hooks, nb::arg("fail"), nb::arg("discard"), nb::arg("reject"), nb::arg("select"),
         nb::arg("result_error"), nb::arg("pack"), nb::arg("unpack"), nb::arg("debug"), nb::arg("dtypes"));

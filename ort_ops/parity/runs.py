@@ -12,11 +12,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImpleme
 
 from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
+from ort_ops.tuning import Tuning
 
 __all__ = ["LEVELS", "Run", "Setting", "make_run"]
-
-_ASSIGNMENT = "session.record_ep_graph_assignment_info"
-
 
 _LEVELS = {
     "disable": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -40,14 +38,10 @@ class Setting:
     level: str | None = None
     threads: int | None = None
 
-    def options(self) -> onnxruntime.SessionOptions:
-        """Return session options with this level and these threads."""
-        made = onnxruntime.SessionOptions()
-        if self.level is not None:
-            made.graph_optimization_level = _LEVELS[self.level]
-        if self.threads is not None:
-            made.intra_op_num_threads = self.threads
-        return made
+    def tuning(self, libraries: Sequence[str | os.PathLike[str]]) -> Tuning:
+        """Return what a session with this level, these threads and libraries is made with."""
+        level = _LEVELS[self.level or "all"]
+        return Tuning(self.threads or 0, libraries=libraries, graph_optimization_level=level)
 
     def __str__(self) -> str:
         level = f" level={self.level}" if self.level is not None else ""
@@ -95,11 +89,5 @@ def make_run(
     options: Mapping[str, Any],
 ) -> Run:
     """Make a session; raises ProviderError where its provider isn't there."""
-    session_options = None
-    if libraries or setting.level is not None or setting.threads is not None:
-        session_options = setting.options()
-        session_options.add_session_config_entry(_ASSIGNMENT, "1")
-        for library in libraries:
-            session_options.register_custom_ops_library(os.fspath(library))
-    session = InferenceSession(source, session_options, [parse_provider(setting.provider)], **options)
-    return Run(setting, session)
+    provider = parse_provider(setting.provider)
+    return Run(setting, InferenceSession(source, setting.tuning(libraries), [provider], **options))

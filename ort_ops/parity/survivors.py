@@ -7,15 +7,18 @@ would be looked at than what runs.
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir as ir
+import onnxruntime
 from numpy.typing import NDArray
 
 from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
+from ort_ops.tuning import Tuning
 
 from .runs import Setting
 
@@ -66,18 +69,27 @@ class Tapped:
         return Results(self, feed, sizes, memory)
 
     def _session(self, path: Path, optimised: Path | None = None) -> InferenceSession:
-        options = self._setting.options()
-        options.log_severity_level = 3
-        if optimised is not None:
-            options.optimized_model_filepath = str(optimised)
-            key = "session.optimized_model_external_initializers_file_name"
-            options.add_session_config_entry(key, "optimised.weights")
-        for library in self._libraries:
-            options.register_custom_ops_library(os.fspath(library))
+        tuning = _Saving(**vars(self._setting.tuning(self._libraries)), optimised=optimised)
         provider = [parse_provider(self._setting.provider)]
-        session = InferenceSession(str(path), options, provider, **self._options)
+        session = InferenceSession(str(path), tuning, provider, **self._options)
         Path(self._folder.name, "optimised.weights").unlink(missing_ok=True)
         return session
+
+
+@dataclass(frozen=True)
+class _Saving(Tuning):
+    """How a session is tuned that saves the graph as ONNX Runtime optimised it."""
+
+    optimised: Path | None = None
+
+    def options(self, *, may_spin: bool = True) -> onnxruntime.SessionOptions:
+        options = super().options(may_spin=may_spin)
+        options.log_severity_level = 3
+        if self.optimised is not None:
+            options.optimized_model_filepath = str(self.optimised)
+            key = "session.optimized_model_external_initializers_file_name"
+            options.add_session_config_entry(key, "optimised.weights")
+        return options
 
 
 class Results:

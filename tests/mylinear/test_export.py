@@ -553,7 +553,6 @@ def test_an_opset_without_the_casts_that_a_body_needs_is_refused(dtypes, opset, 
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("dynamo", [True, False])
 def test_a_model_on_cuda_gives_the_file_that_it_gives_on_the_cpu(dynamo):
     stack, x = make_stack(), make_input(2, 5)

@@ -20,11 +20,7 @@ compiled = pytest.mark.filterwarnings("ignore:.*should not be instantiated:Depre
 transformed = pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated")
 
 ORDINARY = LINEAR_CASES[0]
-cuda = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
-]
-DEVICES = ["cpu", pytest.param("cuda", marks=cuda)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 def run(function, operands):
@@ -49,8 +45,9 @@ def test_result_and_gradients_are_those_of_f_linear(case, bias, dtype, device):
 
 @by_case
 @with_and_without_bias
-def test_gradients_are_those_of_finite_differences(case, bias):
-    operands = case.operands(bias=bias, grad=True)
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_are_those_of_finite_differences(case, bias, device):
+    operands = [tensor.to(device).requires_grad_() for tensor in case.operands(bias=bias)]
     assert torch.autograd.gradcheck(LinearF.apply, operands)
     assert torch.autograd.gradgradcheck(LinearF.apply, operands)
 

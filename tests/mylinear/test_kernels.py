@@ -4,7 +4,6 @@ import sys
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -16,8 +15,6 @@ from ort_ops.errors import KernelError
 from tests.cases import LINEAR_CASES
 
 NUMPY = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
-CUDA = torch.cuda.is_available() and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs an NVIDIA GPU, torch with CUDA and onnxruntime-gpu")
 
 
 def noise(shape, dtype, seed=0):
@@ -60,14 +57,19 @@ def test_the_kernel_computes_what_it_says_in_every_shape(case, dtype):
 )
 def test_operands_that_do_not_fit_are_refused(kernel, x, weight, bias, said):
     make = torch.zeros if kernel is kernels.mylinear_cuda else np.zeros
+    out = {"out": torch.zeros(2, 3)} if kernel is kernels.mylinear_cuda else {}
     with pytest.raises(OperandError, match=said):
-        kernel(make(x), make(weight), make(bias))
+        kernel(make(x), make(weight), make(bias), **out)
 
 
-def test_the_kernels_on_both_providers_are_one_operator():
-    x, weight, bias = (torch.from_numpy(noise(shape, "f")) for shape in ((5, 4), (3, 4), (3,)))
-    numpys = kernels.mylinear(x.numpy(), weight.numpy(), bias.numpy())
-    np.testing.assert_allclose(kernels.mylinear_cuda(x, weight, bias).numpy(), numpys, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("case", LINEAR_CASES, ids=str)
+def test_the_kernels_on_both_providers_are_one_operator(case, bias):
+    operands = case.operands(bias=bias)
+    numpys = kernels.mylinear(*(tensor.numpy() for tensor in operands))
+    out = torch.full(numpys.shape, torch.nan, dtype=torch.float64)
+    assert kernels.mylinear_cuda(*operands, out=out) is None
+    np.testing.assert_allclose(out.numpy(), numpys, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("domain", ["mylinear", "", "ai.onnx.contrib"])
@@ -121,7 +123,6 @@ def test_beside_onnxruntime_extensions_all_but_its_own_domain_is_served():
     assert done.returncode == 0
 
 
-@needs_cuda
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", NUMPY)
 def test_on_cuda_the_kernel_runs_there_and_equals_pytorch(dtype, tmp_path):

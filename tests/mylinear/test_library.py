@@ -53,10 +53,18 @@ def one_node(
     return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 
-def run(operands: dict[str, np.ndarray[Any, Any]], constant: bool, threads: int = 2) -> Any:
+CPU = "CPUExecutionProvider"
+CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
+PROVIDERS = [pytest.param(CPU, id="cpu"), pytest.param(CUDA, id="cuda", marks=pytest.mark.cuda)]
+
+
+def run(
+    operands: dict[str, np.ndarray[Any, Any]], constant: bool, threads: int = 2, provider: Any = CPU
+) -> Any:
     model = one_node(operands, constant).SerializeToString()
-    session = ort_ops.InferenceSession(model, options(threads))
+    session = ort_ops.InferenceSession(model, options(threads), [provider])
     assert [run.runner for run in session.explain()] == ["library"]
+    assert session.get_providers()[0] == (provider if isinstance(provider, str) else provider[0])
     feed = {name: array for name, array in operands.items() if name == "x" or not constant}
     return session.run(None, feed)[0]
 
@@ -79,17 +87,18 @@ def drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.nd
     return rng.standard_normal(shape).astype(dtype)
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("constant", [True, False], ids=["constant", "given"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", LINEAR_SHAPES, ids=lambda shape: shape[0])
-def test_every_shape_of_every_type(shape: Any, dtype: Any, constant: bool) -> None:
+def test_every_shape_of_every_type(shape: Any, dtype: Any, constant: bool, provider: Any) -> None:
     _, leading, width, out = shape
     rng = np.random.default_rng(0)
     operands = {"x": drawn(rng, (*leading, width), dtype), "weight": drawn(rng, (out, width), dtype)}
     operands["bias"] = drawn(rng, (out,), dtype)
-    is_right(run(operands, constant), operands)
+    is_right(run(operands, constant, provider=provider), operands)
     del operands["bias"]
-    is_right(run(operands, constant), operands)
+    is_right(run(operands, constant, provider=provider), operands)
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -106,6 +115,16 @@ def test_random_sizes(
     if bias:
         operands["bias"] = drawn(rng, (out,), dtype)
     is_right(run(operands, constant, threads), operands)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("rows", [1, 2, 31, 300])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_weights_on_cuda(rows: int, dtype: Any) -> None:
+    rng = np.random.default_rng(rows)
+    operands = {"x": drawn(rng, (rows, 1000), dtype), "weight": drawn(rng, (1030, 1000), dtype)}
+    operands["bias"] = drawn(rng, (1030,), dtype)
+    is_right(run(operands, True, provider=CUDA), operands)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

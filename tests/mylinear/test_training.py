@@ -200,7 +200,6 @@ def test_the_loop_is_torchs_own_loop_written_out():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 @each_task
 def test_cuda_trains_the_same_model_and_resumes(task, tmp_path):
     on_cpu, on_cuda = (train(task, steps=20, device=device) for device in ("cpu", "cuda"))

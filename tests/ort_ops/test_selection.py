@@ -1,10 +1,12 @@
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import ort_ops
 from ort_ops.errors import RegistrationError
+from ort_ops.inspection import inspect_model
 from ort_ops.model import read_model
 from ort_ops.registry import CPU, CUDA
 from ort_ops.selection import Plan, _everything, plan_for
@@ -68,6 +70,27 @@ def test_a_provider_that_the_session_lacks_leaves_the_body() -> None:
     read = read_model(one_node("Op"))
     assert plan_for(read, [CPU]).reasons == {OP: f"its kernels run on {CUDA}; this session has {CPU}"}
     assert chosen(plan_for(read, [CUDA, CPU])) == [(CUDA, (0,))]
+
+
+def test_the_cpu_behind_what_is_asked_for_leaves_the_body() -> None:
+    register()
+    with_body = read_model(model([node("Op")], functions=[BODY]))
+    plan = plan_for(with_body, [CUDA, CPU], asked=[CUDA])
+    assert (plan.overloads, plan.reasons) == ((), {OP: f"its kernels run on {CPU}, which wasn't asked for"})
+    assert len(plan_for(with_body, [CUDA, CPU], asked=[CUDA, CPU]).overloads) == 1
+    assert len(plan_for(read_model(one_node("Op")), [CUDA, CPU], asked=[CUDA]).overloads) == 1
+
+
+def test_a_provider_that_is_asked_for_alone_runs_the_body_and_no_kernel_on_the_cpu() -> None:
+    azure = "AzureExecutionProvider"  # which has no kernels of the standard's
+    if azure not in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {azure}")
+    register()
+    with_body = model([node("Op")], functions=[BODY])
+    for providers, runner in (([azure], "function body"), ([azure, CPU], "kernel"), (None, "kernel")):
+        (run,) = ort_ops.InferenceSession(with_body, providers=providers).explain()
+        (nodes,) = inspect_model(with_body, providers).custom
+        assert run.runner == nodes.runner == runner
 
 
 def test_prefer_body_needs_a_body() -> None:

@@ -30,6 +30,8 @@ BIT_TYPES = [dtype for dtype in DTYPES if dtype.name != "string" and dtype.onnx 
 BODY = function("Op", ["a"], ["b"], builtin("Neg", ["a"], ["b"]))
 WITH_BODY = model([node("Op")], functions=[BODY])
 
+READS_STRINGS = pytest.mark.skipif(ORT < (1, 25), reason="before 1.25 it says nothing of lists of strings")
+
 op = ort_ops.onnx_op
 
 
@@ -201,15 +203,23 @@ def test_a_missing_attribute_fails_when_the_session_is_made() -> None:
         ort_ops.InferenceSession(one_node("Op"))
 
 
-@pytest.mark.parametrize("given", [{"f": 2}, {"f": [2.5]}, {"lf": [1, 2]}, {"lf": 0.5}, {"lf": "text"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"f": 2}, {"f": [2.5]}, {"lf": [1, 2]}, {"lf": 0.5}, {"lf": "text"}, {"t": [0.5]}, {"t": 1}),
+        pytest.param({"lf": ["text"]}, marks=READS_STRINGS),
+        pytest.param({"t": ["text"]}, marks=READS_STRINGS),
+    ],
+    ids=str,
+)
 def test_an_attribute_of_another_type_does_not_pass_for_an_absent_one(given: Any) -> None:
     @op(f"{DOMAIN}::Op")
-    def kernel(x, *, f: float = 1.0, lf: list[float] = []):  # noqa: B006
+    def kernel(x, *, f: float = 1.0, lf: list[float] = [], t: np.ndarray[Any, Any] = np.ones(1)):  # noqa: B006, B008
         return x
 
     with pytest.raises(
         Exception,
-        match=r'Op node "Op": attribute "l?f" is an? .*; expected a.* float.*, which .*kernel declares',
+        match=r'Op node "Op": attribute "(l?f|t)" is an? .*; expected a.*, which .*kernel declares',
     ):
         ort_ops.InferenceSession(one_node("Op", **given))
 
@@ -369,6 +379,37 @@ def test_a_kernel_that_turns_out_not_to_fit_leaves_the_body() -> None:
     session = ort_ops.InferenceSession(model(nodes, functions=[BODY]))
     assert session.explain()[0].reason.startswith("with its kernel the session fails")
     np.testing.assert_array_equal(session.run(None, {"x": X})[0], -X)
+
+
+def conditional(condition: bool, *branches: str) -> bytes:
+    """A model in which a node of each of these operators is in a branch of a condition that is a constant."""
+    graphs = []
+    for branch, name in zip(("then", "else"), branches, strict=True):
+        inside = node(name, ["x"], [branch])
+        inside.name = f"in {branch}"
+        graphs.append(helper.make_graph([inside], branch, [], [tensor(branch)]))
+    choice = builtin("If", ["c"], ["y"], then_branch=graphs[0], else_branch=graphs[1])
+    return model([choice], initializers=[numpy_helper.from_array(np.array(condition), "c")])
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_a_node_in_a_branch_that_is_never_run_is_left_out(condition: bool) -> None:
+    register_plus_one("Then")
+    register_plus_one("Else")
+    session = ort_ops.InferenceSession(conditional(condition, "Then", "Else"))
+    made = {run.node: run for run in session.explain()}
+    there, away = ("then", "else") if condition else ("else", "then")
+    assert made[f"in {there}"].runner == "kernel"
+    assert str(made[f"in {away}"]) == (
+        f"in {away} [{DOMAIN}::{away.title()}]: left out (nothing needs its results)"
+    )
+
+
+def test_of_nodes_that_are_renamed_it_is_said_that_one_may_be_left_out() -> None:
+    register_plus_one()
+    runs = ort_ops.InferenceSession(conditional(True, "Op", "Op")).explain()
+    assert [(run.runner, run.provider) for run in runs] == [("kernel", CPU)] * 2
+    assert all(run.reason.startswith("or nothing needs its results") for run in runs)
 
 
 def test_nodes_without_names_are_explained() -> None:

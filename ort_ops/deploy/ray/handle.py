@@ -51,16 +51,22 @@ class Handle:
         self._callers = [
             self._loop.create_task(self._keep_calling()) for _ in range(calls if max_batch else 0)
         ]
+        self._closing = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="ort_ops.Handle", daemon=True)
         self._thread.start()
 
     def submit(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[Any]]
     ) -> "Future[list[NDArray[Any]]]":
-        """Send a request with ``InferenceSession.run``'s arguments; returns a future of what that returns."""
-        if self._loop.is_closed():
-            raise RuntimeError("this handle is closed")
-        return asyncio.run_coroutine_threadsafe(self._answer((output_names, input_feed)), self._loop)
+        """Send a request with ``InferenceSession.run``'s arguments; returns a future of what that returns.
+
+        Raises RuntimeError where the handle is closed.
+        """
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("this handle is closed")
+            return asyncio.run_coroutine_threadsafe(self._answer((output_names, input_feed)), self._loop)
 
     def run(
         self,
@@ -87,11 +93,15 @@ class Handle:
 
     def close(self) -> None:
         """End the handle's thread; requests on their way are cancelled."""
-        if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            cancelled = asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop)
+        cancelled.result()  # of what was submitted before; what is now is refused
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def __enter__(self) -> "Handle":
         return self

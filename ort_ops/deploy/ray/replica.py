@@ -78,8 +78,8 @@ class Replica:
         provider = parse_provider(setting.provider)
         self._on_cpu = provider[0] == "CPUExecutionProvider"
         self._allow_reduced_precision = setting.allow_reduced_precision
-        options = Tuning(setting.threads, spinning=False).options()  # other replicas want the cores
-        self.session = bundle.session([provider], options)
+        tuning = Tuning(setting.threads, spinning=False)  # other replicas want the cores
+        self.session = bundle.session([provider], tuning)
         self.names = [output.name for output in self.session.get_outputs()]
 
     def run(self, feed: Feed) -> Outputs:

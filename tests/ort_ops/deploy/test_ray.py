@@ -1,11 +1,14 @@
 """A bundle on real Ray, on loopback: answers, errors, replicas that die, and such as don't take traffic."""
 
 import asyncio
+import concurrent.futures
+import contextlib
 import os
 import re
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -293,3 +296,27 @@ def test_retries_are_bounded(max_batch: int) -> None:
     handle.close()  # a second time changes nothing
     with pytest.raises(RuntimeError, match="closed"):
         handle.run(None, {"x": x})
+
+
+@pytest.mark.parametrize("max_batch", [0, 2])
+def test_each_request_ends_whenever_the_handle_is_closed(max_batch: int) -> None:
+    x = np.ones(1)
+    ended: list[Any] = []
+    for _ in range(20):
+        dying: Any = Dying(10**6)
+        handle = Handle(dying, retries=30, backoff_s=0.001, max_batch=max_batch)
+        first = handle.submit(None, {"x": x})
+
+        def submit_until_refused(handle: Handle = handle) -> None:
+            with contextlib.suppress(RuntimeError):
+                while True:
+                    ended.append(handle.submit(None, {"x": x}))
+
+        submitting = threading.Thread(target=submit_until_refused)
+        submitting.start()
+        handle.close()
+        submitting.join()
+        with pytest.raises(concurrent.futures.CancelledError):
+            first.result(60)
+    assert ended
+    assert not concurrent.futures.wait(ended, timeout=60).not_done

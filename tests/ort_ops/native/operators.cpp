@@ -176,6 +176,23 @@ struct Products {
   }
 };
 
+// On a GPU: a number on the CPU, built-in operators, and memory for the time of the run between them.
+struct AddTimes {
+  static constexpr const char* name = "AddTimes";
+  static constexpr const char* provider = "CUDAExecutionProvider";
+  BuiltIn add;
+  explicit AddTimes(const Node& node) : add(node, "Add", 14, {{"T", element_type<float>}}, {}, 2, 1) {}
+  void compute(const Context& context, Input<float> x, HostInput<std::int64_t> times, Output<float> y) const {
+    if (context.stream() == nullptr) fail("AddTimes: there is no stream");
+    const auto memory = context.scratch<float>(x.size());
+    const auto sum = context.wrap(memory.data(), x.shape());
+    y.allocate(x.shape());
+    add(context, {x.value(), x.value()}, {sum.value()});
+    for (std::int64_t i = 1; i < times.data()[0]; ++i) add(context, {sum.value(), x.value()}, {sum.value()});
+    add(context, {sum.value(), x.value()}, {y.value()});
+  }
+};
+
 // A constant that is read as another type than it has.
 struct Misread {
   static constexpr const char* name = "Misread";
@@ -252,4 +269,5 @@ struct Elsewhere {
 
 ORT_OPS_LIBRARY("test.native", Scale<float>, Scale<double>, Scale<Float16>, AddAndCount, Rotate, Describe,
                 ListOfStrings, Upper, Shaped, Misread, Sized<float>, Sized<double>, Copy, Rank, SumOfSquares,
-                Products, Fail, Half<Float16>, Half<BFloat16>, ToHalf<Float16>, ToHalf<BFloat16>, Elsewhere)
+                AddTimes, Products, Fail, Half<Float16>, Half<BFloat16>, ToHalf<Float16>, ToHalf<BFloat16>,
+                Elsewhere)

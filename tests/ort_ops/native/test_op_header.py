@@ -350,6 +350,16 @@ def test_what_a_shape_function_throws_is_the_error_of_that_session(session: Sess
     session(wrong.replace("-1", "1"))  # and of no other
 
 
+@pytest.mark.cuda
+def test_on_cuda_an_operator_has_the_stream_memory_and_built_in_operators(session: Session) -> None:
+    graph = "g (float[n] x) => (float[n] y) <int64[1] k = {3}> { v = Neg (x) y = n.AddTimes (v, k) }"
+    made = session(graph, providers=["CUDAExecutionProvider"])
+    assert made.get_providers()[0] == "CUDAExecutionProvider"
+    for size in (0, 1, 5, 1 << 20):
+        x = np.arange(size, dtype=np.float32) % 1000
+        np.testing.assert_array_equal(made.run(None, {"x": x})[0], -5 * x)
+
+
 @pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer keeps what is freed")
 def test_memory_for_a_run_is_given_back_with_its_allocator(session: Session) -> None:
     made = session("g (double[n] x) => (double y) { y = n.SumOfSquares (x) }")
@@ -362,7 +372,8 @@ def test_memory_for_a_run_is_given_back_with_its_allocator(session: Session) -> 
         return resident() - before
 
     grown(2_000)
-    assert grown(20_000) < 300_000  # an allocator that is kept takes 64 bytes and more
+    # An allocator that is kept takes 64 bytes and more of each run; nothing else grows every time.
+    assert min(grown(20_000) for _ in range(4)) < 300_000
 
 
 def resident() -> int:

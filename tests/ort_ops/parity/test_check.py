@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import parser
 from torch import nn
 
@@ -19,7 +20,7 @@ from mylinear import LinearF, MyLinear
 from mylinear.export import export as export_mylinear
 from ort_ops.errors import ParityError, ProviderError
 from ort_ops.export import export
-from ort_ops.parity import ExitCode, Report, Row, Verdict, check
+from ort_ops.parity import ExitCode, Report, Row, Verdict, check, locate
 from ort_ops.parity.constants import meant
 from ort_ops.parity.inputs import make_inputs
 
@@ -68,6 +69,24 @@ def test_a_provider_that_is_not_there_is_an_error() -> None:
         pytest.skip("the provider is there")
     with pytest.raises(ProviderError):
         check(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4), providers=["cuda"])
+
+
+@pytest.mark.parametrize("level", [None, "all"])
+def test_a_kernel_that_turns_out_not_to_fit_leaves_the_body_at_every_level(level: str | None) -> None:
+    @ort_ops.onnx_op("tests.unfit::Op")
+    def kernel(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        raise AssertionError
+
+    file = parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 18, "tests.unfit": 1]>
+        g (float[n, 4] x) => (float[n, m] y) { v = Identity (x) y = tests.unfit.Op (v) }
+        <domain: "tests.unfit", opset_import: ["": 18]> Op (a) => (b) { b = Neg (a) }
+    """)
+    x = uniform(3, 4)
+    report = check(model_of(torch.neg), file, x, levels=[level])
+    assert report.verdict is Verdict.EQUAL
+    assert "tests.unfit::Op: function body" in only(report, "runtime").ran
+    assert locate(model_of(torch.neg), file, x).node is None
 
 
 def test_no_elements_are_no_equality() -> None:

@@ -54,16 +54,6 @@ class Node {
     return found;
   }
 
- private:
-  template <typename T>
-  static bool is_empty_list(const T&) {
-    return false;
-  }
-  template <typename T>
-  static bool is_empty_list(const std::vector<T>& list) {
-    return list.empty();
-  }
-
   // Throws where the node has an attribute of this name that is no T.
   template <typename T>
   void refuse_another(const char* key) const {
@@ -85,7 +75,21 @@ class Node {
       refuse("a list of integers");
     if (present(api_, abi::GetAttributeFloats(api_, info_, key, nullptr, &size)) && size != 0)
       refuse("a list of floats");
+    if (!std::is_same_v<T, std::vector<std::string>> && minor_release_ >= 25) {
+      const auto list = texts(key);
+      if (list && !list->empty()) refuse("a list of strings");
+    }
     if (tensor_type(key) != 0) refuse("a tensor of another type");
+  }
+
+ private:
+  template <typename T>
+  static bool is_empty_list(const T&) {
+    return false;
+  }
+  template <typename T>
+  static bool is_empty_list(const std::vector<T>& list) {
+    return list.empty();
   }
 
   // ONNX's number of the elements of an attribute that is a tensor; 0 where it is none.
