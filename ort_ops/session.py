@@ -210,7 +210,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         if missing and CPU not in names:
             raise ProviderError(
                 f"{', '.join(missing)} was asked for, but the session could only be made for "
-                f"{', '.join(there)}; install what the provider needs, or name the CPUExecutionProvider too"
+                f"{', '.join(there)}; install what the provider needs (onnxruntime.preload_dlls() loads "
+                "CUDA's libraries where pip's packages have them), or name the CPUExecutionProvider too"
             )
 
     def run(
