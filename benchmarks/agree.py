@@ -40,7 +40,7 @@ def _of(value: Any, words: str) -> Iterator[tuple[str, Ratio]]:
 
 
 def overlap(one: Ratio, other: Ratio) -> bool:
-    """Whether the two spreads, from the first to the third quartile, have a ratio in common as printed."""
+    """Whether the two spreads have a ratio in common as printed."""
     low, high = max(one.low, other.low), min(one.high, other.high)
     return round(low, 2) <= round(high, 2)
 

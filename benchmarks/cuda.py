@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -152,8 +153,11 @@ def main(*, smoke: bool) -> None:
         print(row, flush=True)
     if smoke:
         return
-    runtime = {"onnxruntime-gpu": onnxruntime.__version__, "gpu": torch.cuda.get_device_name()}
-    measured = environment(["torch", "numpy"]) | runtime | {"cuda": str(torch.version.cuda)}
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    runtime = {"onnxruntime-gpu": onnxruntime.__version__, "cuda": str(torch.version.cuda)}
+    gpu = {"gpu": torch.cuda.get_device_name(), "driver": driver}
+    measured = environment(["torch", "numpy"]) | runtime | gpu
     print(write("cuda", QUESTION, NOTE, COLUMNS, rows, raw, measured))
 
 

@@ -379,6 +379,11 @@ def test_a_kernel_that_turns_out_not_to_fit_leaves_the_body() -> None:
     session = ort_ops.InferenceSession(model(nodes, functions=[BODY]))
     assert session.explain()[0].reason.startswith("with its kernel the session fails")
     np.testing.assert_array_equal(session.run(None, {"x": X})[0], -X)
+    data = model(nodes, functions=[BODY])
+    with pytest.raises(Exception, match="float") as caught:  # options keep what was registered with them
+        ort_ops.InferenceSession(data, onnxruntime.SessionOptions())
+    assert 'prefer="body" runs them' in caught.value.__notes__[-1]
+    np.testing.assert_array_equal(run(data, X, sess_options=onnxruntime.SessionOptions(), prefer="body"), -X)
 
 
 def conditional(condition: bool, *branches: str) -> bytes:
