@@ -1,8 +1,10 @@
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from typing_extensions import CapsuleType
+
+_Type = tuple[int, tuple[int | str | None, ...] | None]
 
 class Op:
     """One operator as ONNX Runtime sees it: a name, element types and an execution provider."""
@@ -15,9 +17,10 @@ class Op:
         kernel_name: str,
         inputs: Sequence[tuple[int, int]],
         outputs: Sequence[tuple[int, int]],
-        attributes: list[tuple[str, int, bool]],
+        attributes: list[tuple[str, int, bool, bool]],
         function: Callable[..., object],
-        infer: Callable[[list[tuple[int, tuple[int | str | None, ...] | None]]], object] | None,
+        infer: Callable[[list[tuple[int, tuple[int | str | None, ...] | None]], dict[str, Any]], object]
+        | None,
         told: int,
         by_call: bool,
         takes_out: bool,

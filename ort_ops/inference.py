@@ -1,33 +1,76 @@
 """Output types and shapes: a kernel's ``infer`` function, asked in the bridge's own terms."""
 
+import inspect
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .dtypes import from_numpy, from_onnx
 from .errors import SchemaError
 from .schema import Dim, OpSchema, Signature, TensorType
 
-__all__ = ["Infer"]
+__all__ = ["Infer", "asked_attributes"]
+
+# ONNX Runtime shows no others while a session is made (of a text not where it ends, which bytes may need).
+_READABLE = frozenset({"bool", "int", "float", "str", "list[bool]", "list[int]", "list[float]"})
+
+
+def asked_attributes(function: Callable[..., Any], schema: OpSchema, where: str) -> frozenset[str]:
+    """Return the attributes that an ``infer`` function asks for, which are its keyword-only parameters.
+
+    Raises SchemaError for one that the kernel doesn't have, or that can't be had while a session is made.
+    """
+    kinds = {attribute.name: attribute.kind for attribute in schema.attributes}
+    asked = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in asked:
+        if name not in kinds:
+            raise SchemaError(
+                f"{where}: its infer function asks for {name!r}, which is no attribute of it; "
+                f"expected one of {', '.join(kinds) or 'none'}"
+            )
+        if kinds[name] not in _READABLE:
+            raise SchemaError(
+                f"{where}: its infer function asks for {name!r}, a {kinds[name]}, which ONNX Runtime doesn't "
+                f"show while a session is made; expected one of {', '.join(sorted(_READABLE))}"
+            )
+    return frozenset(asked)
 
 
 class Infer:
-    """Asks a kernel's ``infer`` function for output types and shapes, in the bridge's own terms."""
+    """Asks a kernel's ``infer`` function for output types and shapes, in the bridge's own terms.
 
-    def __init__(self, function: Callable[..., Any], schema: OpSchema, signature: Signature) -> None:
+    ``defaults`` has what the kernel itself takes for attributes that a node doesn't have.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        schema: OpSchema,
+        signature: Signature,
+        defaults: Mapping[str, Any],
+    ) -> None:
         self.function, self.schema, self.signature = function, schema, signature
+        self.defaults = defaults
 
     def __call__(
-        self, inputs: list[tuple[int, tuple[int | str | None, ...] | None]]
+        self,
+        inputs: list[tuple[int, tuple[int | str | None, ...] | None]],
+        attributes: dict[str, Any],
     ) -> list[tuple[int, tuple[int | str, ...] | None]]:
-        """Return (element type, dims) of each output from those of the inputs; type 0: an absent input."""
+        """Return (element type, dims) of each output from those of the inputs; type 0: an absent input.
+
+        ``attributes`` are the node's own.
+        """
         given = [TensorType(from_onnx(t).numpy, shape) if t else None for t, shape in inputs]
         missing = len(self.schema.inputs) - len(given)
         if missing > 0 and not any(f.variadic for f in self.schema.inputs):
             given += [None] * missing
+        asked = {name: attributes.get(name, default) for name, default in self.defaults.items()}
+        if inspect.Parameter.empty in asked.values():
+            return []  # a required attribute is missing, which the kernel says when it is made
         try:
-            result = self.function(*given)
+            result = self.function(*given, **asked)
         except Exception:
             if any(t is not None and t.shape is None for t in given):
                 return []  # of an unknown rank nothing need follow

@@ -1,7 +1,8 @@
 """A kernel: the function, what it declares, and what the bridge is given of it."""
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from .arrays import reject, run_on_dlpack, run_on_torch
 from .dtypes import DTYPES
 from .errors import ResultError
 from .failures import DEBUG, discard, fail
-from .inference import Infer
+from .inference import Infer, asked_attributes
 from .packing import pack, unpack
 from .schema import OpSchema, Signature
 
@@ -67,6 +68,7 @@ class Kernel:
         ``infer`` serves ``out=``, and ONNX Runtime while it makes a session, for ``told`` outputs.
         """
         inputs = [_characteristic(f.optional, f.variadic) for f in self.schema.inputs]
+        asked = frozenset() if infer is None else asked_attributes(infer, self.schema, self.where)
         return _bridge.Op(
             domain=domain,
             name=name,
@@ -75,13 +77,19 @@ class Kernel:
             inputs=list(zip(signature.inputs, inputs, strict=True)),
             # A node may leave out what it has no use for, but for the first.
             outputs=[(t, _characteristic(i > 0, False)) for i, t in enumerate(signature.outputs)],
-            attributes=[(a.name, _ATTRIBUTE_TYPE[a.kind], a.required) for a in self.schema.attributes],
+            attributes=[
+                (a.name, _ATTRIBUTE_TYPE[a.kind], a.required, a.name in asked) for a in self.schema.attributes
+            ],
             function=self.function if self.array == "numpy" else self._run_call,
-            infer=None if infer is None else Infer(infer, self.schema, signature),
+            infer=None if infer is None else Infer(infer, self.schema, signature, self._defaults(asked)),
             told=told,
             by_call=self.array != "numpy",
             takes_out=self.schema.takes_out,
         )
+
+    def _defaults(self, names: Iterable[str]) -> dict[str, Any]:
+        parameters = inspect.signature(self.function).parameters
+        return {name: parameters[name].default for name in names}
 
     def _run_call(self, call: _bridge.Call) -> None:
         run = run_on_torch if self.array == "torch" else run_on_dlpack

@@ -9,6 +9,7 @@ import onnxruntime
 from . import _bridge
 from .dtypes import DTYPES
 from .errors import RegistrationError, SchemaError
+from .inference import asked_attributes
 from .kernel import ArrayKind, Kernel
 from .schema import Signature, read_schema
 
@@ -52,9 +53,11 @@ class Op:
         """Take a function that gives output types and shapes from those of the inputs.
 
         It is called while a session is made, with one ``TensorType`` an input (None where it is absent),
-        and returns a ``TensorType`` (a tuple of them for several outputs). Sessions that exist already
-        keep what they have.
+        and returns a ``TensorType`` (a tuple of them for several outputs). Its keyword-only parameters are
+        attributes that it is given, too: numbers, texts, and lists of numbers. Sessions that exist already
+        keep what they have. Raises SchemaError for others.
         """
+        asked_attributes(function, self.kernel.schema, self.kernel.where)
         self._infer = function
         self._overloads.clear()
         return function

@@ -77,7 +77,10 @@ ATTRIBUTE_KINDS: Mapping[Any, str] = {
 }
 
 OUT = "out"
-"""The keyword-only parameter by which a kernel asks for the buffers of its outputs, to fill them."""
+"""The keyword-only parameter by which a kernel asks for the buffers of its outputs, to fill them.
+
+Its annotation, where it has one, is the outputs', as otherwise that of the result is.
+"""
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,12 @@ def read_schema(
             raise SchemaError(f"{where}: inputs= lists {len(inputs)} types for {len(positional)} parameters")
         hints |= {p.name: hint for p, hint in zip(positional, inputs, strict=True)}
     formals = tuple(_input(p, hints.get(p.name), where) for p in positional)
+    takes_out = any(p.name == OUT for p in keyword_only)
     schema = OpSchema(
         formals,
-        _outputs(hints, outputs, formals, where),
+        _outputs(_filled(hints) if takes_out else hints, outputs, formals, where),
         tuple(_attribute(p, hints.get(p.name), where) for p in keyword_only if p.name != OUT),
-        takes_out=any(p.name == OUT for p in keyword_only),
+        takes_out,
     )
     count = sum(1 for _ in itertools.islice(schema.signatures(), MAX_SIGNATURES + 1))
     if count > MAX_SIGNATURES:
@@ -195,6 +199,12 @@ def _outputs(
             return ()
         declared = typing.get_args(hint) if typing.get_origin(hint) is tuple else [hint]
     return tuple(Formal(f"output{i}", *_types(hint, where, f"output {i}")) for i, hint in enumerate(declared))
+
+
+def _filled(hints: Mapping[str, Any]) -> dict[str, Any]:
+    """Return annotations with that of ``out`` for the result, of which a kernel that fills it has none."""
+    others = {name: hint for name, hint in hints.items() if name != "return" or hint is not type(None)}
+    return others if others.get(OUT, Any) is Any else {"return": others[OUT], **others}
 
 
 def _like_first_input(inputs: tuple[Formal, ...], where: str) -> Formal:

@@ -1,5 +1,6 @@
-// A node's attributes as Python values: read once, when the kernel is made.
+// A node's attributes as Python values: read when the kernel is made, and before, for `infer`.
 #include <memory>
+#include <type_traits>
 
 #include "kernel.hpp"
 #include "ort_ops/node.hpp"
@@ -22,8 +23,9 @@ nb::object to_list(const std::optional<std::vector<T>>& values) {
   return list;
 }
 
-nb::object read_bools(const Node& node, const char* name) {
-  const auto integers = node.find<std::vector<std::int64_t>>(name);
+template <typename Source>
+nb::object read_bools(const Source& node, const char* name) {
+  const auto integers = node.template find<std::vector<std::int64_t>>(name);
   if (!integers) return nb::none();
   nb::list list;
   for (std::int64_t integer : *integers) list.append(integer != 0);
@@ -38,8 +40,9 @@ nb::object decode(const std::string& text) {
   return decoded;
 }
 
-nb::object read_text(const Node& node, const char* name, bool as_bytes) {
-  const auto text = node.find<std::string>(name);
+template <typename Source>
+nb::object read_text(const Source& node, const char* name, bool as_bytes) {
+  const auto text = node.template find<std::string>(name);
   if (!text) return nb::none();
   return as_bytes ? nb::object(nb::bytes(text->data(), text->size())) : decode(*text);
 }
@@ -66,32 +69,50 @@ nb::object read_tensor(const Node& node, const char* name) {
   return numpy_copy(api, owned.get());
 }
 
-// The attribute as the node has it, or none.
-nb::object read_attribute(const Node& node, const Attribute& attribute) {
+// The attribute as the node has it, or none. Source: a Node, or Shapes, which ONNX Runtime shows no lists of
+// strings and no tensors.
+template <typename Source>
+nb::object read_attribute(const Source& node, const Attribute& attribute) {
   const char* name = attribute.name.c_str();
+  if constexpr (std::is_same_v<Source, Node>) {
+    if (attribute.type == abi::kStrings) return read_texts(node, name);
+    if (attribute.type == abi::kTensor) return read_tensor(node, name);
+  }
   switch (attribute.type) {
     case abi::kInt:
-      return to_python(node.find<std::int64_t>(name));
+      return to_python(node.template find<std::int64_t>(name));
     case abi::kBool:
-      return to_python(node.find<bool>(name));
+      return to_python(node.template find<bool>(name));
     case abi::kFloat:
-      return to_python(node.find<float>(name));
+      return to_python(node.template find<float>(name));
     case abi::kInts:
-      return to_list(node.find<std::vector<std::int64_t>>(name));
+      return to_list(node.template find<std::vector<std::int64_t>>(name));
     case abi::kBools:
       return read_bools(node, name);
     case abi::kFloats:
-      return to_list(node.find<std::vector<float>>(name));
-    case abi::kStrings:
-      return read_texts(node, name);
-    case abi::kTensor:
-      return read_tensor(node, name);
+      return to_list(node.template find<std::vector<float>>(name));
     default:
       return read_text(node, name, attribute.type == abi::kBytes);
   }
 }
 
 }  // namespace
+
+nb::dict attributes_of(const Kernel& kernel) {
+  nb::dict attributes;
+  for (std::size_t i = 0; i < kernel.kwvalues.size(); ++i) attributes[kernel.kwnames[i]] = kernel.kwvalues[i];
+  return attributes;
+}
+
+nb::dict inferred_attributes(const Op& op, const Shapes& shapes) {
+  nb::dict attributes;
+  for (const Attribute& attribute : op.attributes) {
+    if (!attribute.inferred) continue;
+    nb::object value = read_attribute(shapes, attribute);
+    if (!value.is_none()) attributes[attribute.name.c_str()] = value;
+  }
+  return attributes;
+}
 
 void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_release) {
   const Node node(kernel.api, info, minor_release);

@@ -1,6 +1,5 @@
 // Output types and shapes while a session is made: asks the kernel's `infer` function.
 #include "kernel.hpp"
-#include "ort_ops/shapes.hpp"
 
 namespace ort_ops {
 namespace {
@@ -69,7 +68,7 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
     Shapes shapes(api, context, op.told, registration_of(custom).minor_release, types);
     if (!shapes.fits(types.inputs)) return nullptr;  // of overloads ONNX Runtime asks the first alone
     std::size_t index = 0;
-    for (nb::handle output : call_python(op.infer, read_inputs(shapes))) {
+    for (nb::handle output : call_python(op.infer, read_inputs(shapes), inferred_attributes(op, shapes))) {
       if (!output.is_none()) shapes.output(index, from_python(output[1]), nb::cast<int>(output[0]));
       ++index;
     }
@@ -103,7 +102,7 @@ std::vector<std::vector<std::int64_t>> ask_infer(const Call& call) {
     inputs.append(nb::make_tuple(type.type, nb::tuple(dims)));
   }
   std::vector<std::vector<std::int64_t>> shapes;
-  for (nb::handle output : call_python(call.kernel.op->infer, inputs)) {
+  for (nb::handle output : call_python(call.kernel.op->infer, inputs, attributes_of(call.kernel))) {
     std::vector<std::int64_t> shape;
     if (output.is_none() || nb::object(output[1]).is_none())
       throw BadResult{"the infer function gives no shape for given inputs; with out= it has to"};

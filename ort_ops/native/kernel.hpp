@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "op.hpp"
+#include "ort_ops/shapes.hpp"
 
 namespace ort_ops {
 
@@ -55,8 +56,11 @@ struct Call {
   abi::Value* allocate(std::size_t index, const std::vector<std::int64_t>& shape) const;
 };
 
-// The node's attributes as keyword arguments (attributes.cpp).
+// The node's attributes as keyword arguments, and as a dict (attributes.cpp).
 void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_release);
+nb::dict attributes_of(const Kernel& kernel);
+// Those that `infer` is given, as far as the node has them, while a session is made.
+nb::dict inferred_attributes(const Op& op, const Shapes& shapes);
 
 using detail::data_of;
 using detail::type_and_shape;

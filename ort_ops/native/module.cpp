@@ -26,8 +26,8 @@ void make_op(Op* self, const std::string& domain, const std::string& name, const
   self->inputs = formals(inputs);
   self->outputs = formals(outputs);
   for (nb::handle item : attributes)
-    self->attributes.push_back(
-        {nb::cast<std::string>(item[0]), nb::cast<int>(item[1]), nb::cast<bool>(item[2])});
+    self->attributes.push_back({nb::cast<std::string>(item[0]), nb::cast<int>(item[1]),
+                                nb::cast<bool>(item[2]), nb::cast<bool>(item[3])});
   self->function = std::move(function);
   self->infer = std::move(infer);
   self->told = told;
@@ -85,13 +85,6 @@ nb::list call_inputs(const Call& call) {
   return inputs;
 }
 
-nb::dict call_attributes(const Call& call) {
-  nb::dict attributes;
-  const Kernel& kernel = live(call).kernel;
-  for (std::size_t i = 0; i < kernel.kwvalues.size(); ++i) attributes[kernel.kwnames[i]] = kernel.kwvalues[i];
-  return attributes;
-}
-
 nb::object call_output(const Call& call, std::size_t index, const std::vector<std::int64_t>& shape) {
   abi::Value* value = nullptr;
   try {
@@ -129,7 +122,7 @@ NB_MODULE(_bridge, m) {
                               nb::arg("told"), nb::arg("by_call"), nb::arg("takes_out"));
   nb::class_<Call>(m, "Call")
       .def("inputs", call_inputs)
-      .def("attributes", call_attributes)
+      .def("attributes", [](const Call& call) { return attributes_of(live(call).kernel); })
       .def("output", call_output, nb::arg("index"), nb::arg("shape"))
       .def("output_count", [](const Call& call) { return live(call).kernel.expected.size(); })
       .def("output_shapes", call_output_shapes)

@@ -24,6 +24,7 @@ struct Attribute {
   std::string name;
   int type;       // abi::AttributeType
   bool required;  // without a default in the kernel's signature
+  bool inferred;  // `infer` is given it, too
 };
 
 // An operator with one combination of element types on one execution provider.
@@ -36,7 +37,7 @@ struct Op {
   std::vector<Formal> outputs;
   std::vector<Attribute> attributes;
   nb::object function;  // numpy arrays in, numpy arrays out; or, if `by_call`, takes a Call
-  nb::object infer;     // (inputs) -> outputs, or None
+  nb::object infer;     // (inputs, attributes) -> outputs, or None
   std::size_t told;     // of so many outputs, which each node has, ONNX Runtime is told by `infer`
   bool by_call;
   bool takes_out;  // fills the buffers of its outputs by itself

@@ -70,6 +70,19 @@ def test_star_takes_any_number_and_none_gives_no_output() -> None:
     assert schema.outputs == ()
 
 
+def test_a_kernel_that_fills_its_outputs_has_their_types_on_out() -> None:
+    def one(x: np.float32, *, out: NDArray[np.int64]) -> None: ...
+    def two(x: np.float32, *, out: tuple[NDArray[np.int64], np.float32]): ...
+    def like_the_input(x: np.float32, *, out: Any) -> None: ...
+    def by_the_result(x: np.float32, *, out: Any) -> NDArray[np.int64]: ...
+
+    assert signatures(one) == signatures(by_the_result) == {((FLOAT,), (INT64,))}
+    assert signatures(two) == {((FLOAT,), (INT64, FLOAT))}
+    assert signatures(like_the_input) == {((FLOAT,), (FLOAT,))}
+    assert read_schema(one).takes_out
+    assert read_schema(one).attributes == ()
+
+
 def test_a_tuple_is_several_outputs() -> None:
     def kernel(x: np.float32) -> tuple[NDArray[np.float32], np.int64]: ...
 

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -257,73 +256,6 @@ def test_no_outputs() -> None:
 
     run(model([node("Op", outputs=()), builtin("Identity", ["x"], ["y"])]), X)
     assert seen == [15]
-
-
-def test_inferred_types_and_shapes_show_downstream() -> None:
-    @op(f"{DOMAIN}::Op")
-    def kernel(x: NDArray[np.float32]) -> NDArray[np.int64]:
-        return np.concatenate([x, x], 1).astype(np.int64)
-
-    @kernel.infer
-    def _(x: ort_ops.TensorType) -> ort_ops.TensorType:
-        assert x.shape is not None
-        return ort_ops.TensorType(np.dtype(np.int64), (x.shape[0], np.int64(2) * x.shape[1], None))  # type: ignore[operator]
-
-    data = model(
-        [node("Op", outputs=["v"]), builtin("Neg", ["v"], ["y"])],
-        [tensor("x", shape=["batch", 3])],
-        [onnx.ValueInfoProto(name="y")],
-    )
-    (y,) = ort_ops.InferenceSession(data).get_outputs()
-    assert (y.type, y.shape[:2]) == ("tensor(int64)", ["batch", 6])
-    assert y.shape[2].startswith("unknown_")
-
-
-def test_unknown_dimensions_are_each_another_one() -> None:
-    @op(f"{DOMAIN}::Op")
-    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return x[:, : x.shape[1] // 2]
-
-    @kernel.infer
-    def _(x: ort_ops.TensorType) -> ort_ops.TensorType:
-        assert x.shape is not None
-        return ort_ops.TensorType(x.dtype, (x.shape[0], None))
-
-    nodes = [
-        node("Op", outputs=["v"]),
-        node("Op", ["v"], ["w"]),
-        builtin("Concat", ["v", "w"], ["y"], axis=1),
-    ]
-    nodes[1].name = "second"
-    x = np.arange(24, dtype=np.float32).reshape(2, 12)
-    y = run(model(nodes, [tensor("x", shape=["n", 12])], [tensor("y", shape=["n", 9])]), x)
-    np.testing.assert_array_equal(y, np.concatenate([x[:, :6], x[:, :3]], 1))
-
-
-@pytest.mark.parametrize(
-    ("result", "error", "said"),
-    [
-        (ZeroDivisionError("in infer"), ZeroDivisionError, "in infer"),
-        ((2, 3), SchemaError, "returns ort_ops.TensorType .*; got int"),
-        (ort_ops.TensorType(np.dtype(np.float64), (2,)), SchemaError, "declares float32"),
-        (ort_ops.TensorType(None, (1.5,)), TypeError, "float"),  # type: ignore[arg-type]
-    ],
-)
-def test_an_error_in_infer_is_raised_when_the_session_is_made(
-    result: Any, error: type[Exception], said: str
-) -> None:
-    @op(f"{DOMAIN}::Op")
-    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return x
-
-    @kernel.infer
-    def _(x: Any) -> Any:
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    with pytest.raises(error, match=said):
-        ort_ops.InferenceSession(model([node("Op")], [tensor("x", shape=[2, 3])]))
 
 
 # --- who runs what ---------------------------------------------------------------------------------

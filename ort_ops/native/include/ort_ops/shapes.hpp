@@ -110,9 +110,13 @@ class Shapes {
   // constructor, by Node, refuses it.
   template <typename T>
   T attribute(const char* key, T otherwise) const {
+    return find<T>(key).value_or(std::move(otherwise));
+  }
+  template <typename T>
+  std::optional<T> find(const char* key) const {
     const abi::OpAttr* found = nullptr;
     if (!present(api_, abi::ShapeInferGetAttribute(api_, context_, key, &found)) || found == nullptr)
-      return otherwise;
+      return std::nullopt;
     if constexpr (std::is_same_v<T, std::int64_t>)
       return read_one<T>(found, abi::kInt);
     else if constexpr (std::is_same_v<T, bool>)
