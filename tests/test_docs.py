@@ -1,4 +1,4 @@
-"""The README's programs are run, and what they print is what the README shows."""
+"""The programs and commands of README.md and docs/ are run, and what they print is what the pages show."""
 
 import os
 import re
@@ -9,17 +9,36 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-README = (Path(__file__).parent.parent / "README.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
-DEMO = re.search(r"`make demo` prints:\n\n```text\n(.*?)```", README, re.DOTALL)
-INSPECT = re.search(r"## Inspect.*?```sh\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
+README = TEXTS["README.md"]
+PROGRAM = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+PROGRAMS = [
+    pytest.param(*found, id=f"{name}-{number}")
+    for name, text in TEXTS.items()
+    for number, found in enumerate(PROGRAM.findall(text))
+]
+
+
+def only(pattern, text):
+    """Return the one match of a pattern."""
+    (found,) = re.findall(pattern, text, re.DOTALL)
+    return found
+
+
+def section(title):
+    """Return the README below a heading, to the next of its kind."""
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def run(arguments, folder):
-    result = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    environ = os.environ | {"PATH": path}
+    done = subprocess.run(arguments, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def masked(text):
@@ -28,46 +47,43 @@ def masked(text):
     return [re.sub(r"  +", "  ", line).rstrip() for line in numbers.strip().splitlines()]
 
 
-def test_there_are_programs_to_run():
-    assert len(PROGRAMS) == README.count("```python\n") == 7
-
-
-@pytest.mark.parametrize(("program", "output"), PROGRAMS, ids=range(len(PROGRAMS)))
-def test_a_program_prints_what_the_readme_shows(program, output, tmp_path):
+@pytest.mark.parametrize(("program", "output"), PROGRAMS)
+def test_a_program_prints_what_its_page_shows(program, output, tmp_path):
     (tmp_path / "program.py").write_text(program)
     assert run([sys.executable, "program.py"], tmp_path) == output
 
 
-def test_the_operator_in_cpp_is_the_example() -> None:
-    (shown,) = re.findall(r"```cpp\n// (.*?)\n(.*?)```", README, re.DOTALL)
-    example = (Path(__file__).parent.parent / shown[0]).read_text()
-    assert example.partition("\n")[2] == shown[1]
+def test_every_program_shows_what_it_prints():
+    assert len(PROGRAMS) == sum(text.count("```python\n") for text in TEXTS.values()) == 7
+
+
+def test_the_operator_in_cpp_is_the_example():
+    path, shown = only(r"```cpp\n// (.*?)\n(.*?)```", README)
+    assert (ROOT / path).read_text(encoding="utf-8").partition("\n")[2] == shown
 
 
 def test_the_demo_prints_what_the_readme_shows(tmp_path):
-    printed = run([BIN / "mylinear", "demo"], tmp_path)
-    assert DEMO is not None
-    assert masked(printed) == masked(DEMO[1])
+    shown = only(r"`make demo` prints:\n\n```text\n(.*?)```", README)
+    assert masked(run(["mylinear", "demo"], tmp_path)) == masked(shown)
 
 
-def test_inspect_prints_what_the_readme_shows(tmp_path):
-    run([BIN / "mylinear", "demo"], tmp_path)
-    assert INSPECT is not None
-    commands, shown = INSPECT.groups()
-    printed = [run([BIN / name, *rest], tmp_path) for name, *rest in map(str.split, commands.splitlines())]
-    assert masked("\n".join(printed)) == masked(shown)
+def test_inspect_prints_what_its_page_shows(tmp_path):
+    run(["mylinear", "demo"], tmp_path)
+    commands, shown = only(r"inspect\n.*?```sh\n([^`]*)```\n\n```text\n(.*?)```", TEXTS["commands.md"])
+    assert masked(run(["bash", "-ec", commands], tmp_path)) == masked(shown)
 
 
-def section(title):
-    """Return the text below a heading, to the next of its kind."""
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-
-
-@pytest.mark.parametrize("title", ["Verify", "Deploy", "On the command line"])
-def test_commands_run_one_after_the_other(title, tmp_path):
-    blocks = re.findall(r"```sh\n(.*?)```", section(title), re.DOTALL)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(section("Verify"), id="Verify"),
+        *(pytest.param(TEXTS[name], id=name) for name in ("verify.md", "deploy.md", "commands.md")),
+    ],
+)
+def test_commands_run_one_after_the_other(text, tmp_path):
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     assert blocks
-    run([BIN / "mylinear", "demo"], tmp_path)
+    run(["mylinear", "demo"], tmp_path)
     shutil.copy(tmp_path / "runs" / "linear.onnx", tmp_path / "model.onnx")
     package = tmp_path / "mypackage"
     package.mkdir()
@@ -75,16 +91,15 @@ def test_commands_run_one_after_the_other(title, tmp_path):
         "from mylinear.modelfile import load_model\n\ndef build():\n"
         "    return load_model('runs/model.safetensors')\n"
     )
-    commands = "".join(blocks).replace(" --provider cuda:use_tf32=0", "")  # there may be no GPU
-    environ = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-ec", commands], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(["bash", "-ec", "".join(blocks)], tmp_path)
+
+
+def test_the_readmes_deployment_is_that_of_its_page():
+    assert only(r"```sh\n(.*?)```", section("Deploy")) in TEXTS["deploy.md"]
 
 
 def test_the_test_with_the_fixture_passes(tmp_path):
-    (shown,) = re.findall(r"```py\n(def test_.*?)```", README, re.DOTALL)
+    shown = only(r"```py\n(def test_.*?)```", TEXTS["verify.md"])
     (tmp_path / "test_shown.py").write_text(
         "import torch\nfrom ort_ops.export import export\n\n"
         f"model, args = torch.nn.Linear(3, 2).eval(), (torch.zeros(1, 3),)\n\n\n{shown}"
@@ -93,15 +108,36 @@ def test_the_test_with_the_fixture_passes(tmp_path):
     assert "1 passed" in printed
 
 
-def test_links_lead_to_what_is_there():
-    root = Path(__file__).parent.parent
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert len(links) > 20
-    assert [link for link in links if not (root / link).exists()] == []
+def test_the_kernel_without_a_body_is_one(tmp_path):
+    shown = "\n\n".join(re.findall(r"```py\n(@.*?)```", TEXTS["kernels.md"], re.DOTALL))
+    assert "@ort_ops.onnx_op" in shown
+    assert "@norm.infer" in shown
+    (tmp_path / "program.py").write_text(f"import ort_ops\n\n\n{shown}")
+    run([sys.executable, "program.py"], tmp_path)
+
+
+def anchors(text):
+    """Return what a page's headings are called in links: lower case, words joined by hyphens."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_what_is_there(name):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXTS[name]) if "://" not in link]
+    assert links
+    for path, _, anchor in (link.partition("#") for link in links):
+        target = PAGES[name].parent / path if path else PAGES[name]
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), anchor
+
+
+def test_the_readme_leads_to_every_page():
+    assert [name for name in PAGES if name != "README.md" and f"](docs/{name})" not in README] == []
 
 
 def test_the_map_names_every_module():
-    root = Path(__file__).parent.parent
-    modules = {path.name for package in ("mylinear", "ort_ops") for path in (root / package).glob("*.py")}
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## Where things are\n")[2]
+    modules = {path.name for package in ("mylinear", "ort_ops") for path in (ROOT / package).glob("*.py")}
     internal = {"__init__.py", "errors.py", "files.py", "providers.py", "runtime.py"}
-    assert {name for name in modules - internal if name not in README} == set()
+    assert {name for name in modules - internal if name not in text} == set()
