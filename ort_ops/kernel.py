@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from . import _bridge
 from .arrays import reject, run_on_dlpack, run_on_torch
+from .callables import name_of
 from .dtypes import DTYPES
 from .errors import ResultError
 from .failures import DEBUG, discard, fail
@@ -51,7 +52,7 @@ class Kernel:
     @property
     def where(self) -> str:
         """Return the module and name of the function, for messages and to tell a redefinition."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        return name_of(self.function)
 
     def bridge_op(
         self,
