@@ -270,8 +270,9 @@ def test_without_infer_the_models_shape_serves_out() -> None:
 
     ends = [tensor("x", shape=["n", 2])], [tensor("y", shape=["n", 2])]
     np.testing.assert_array_equal(run(model([node("Op")], *ends), x=np.ones((3, 2), "f")), -np.ones((3, 2)))
-    with pytest.raises(ResultError, match="give the kernel an infer function"):
-        run(model([node("Op")], ends[0], [tensor("y", shape=["m", 2])]), x=np.ones((3, 2), "f"))
+    for shape in (["m", 2], None):
+        with pytest.raises(ResultError, match="give the kernel an infer function"):
+            run(model([node("Op")], ends[0], [tensor("y", shape=shape)]), x=np.ones((3, 2), "f"))
 
 
 @pytest.mark.parametrize("array", ["numpy", "torch"])
@@ -296,6 +297,21 @@ def test_out_that_is_kept_is_found() -> None:
     kernel.infer(lambda x: x)
     with pytest.raises(ResultError, match="kept a view"):
         run(one_node("Op"), x=np.ones(3, "f"))
+
+
+@pytest.mark.parametrize("array", ["numpy", "torch", "dlpack"])
+def test_every_output_has_a_buffer_to_be_filled(array: Any) -> None:
+    @op(f"{DOMAIN}::Op", array=array, inputs=["float32"], outputs=["float32", "float32"])
+    def kernel(x, *, out):
+        pass
+
+    @kernel.infer
+    def infer(x):
+        return (x, x) if "n" in x.shape else x
+
+    data = model([node("Op", ["x"], ["y", "z"])], [tensor("x", shape=["n"])], [tensor("y"), tensor("z")])
+    with pytest.raises(KernelError, match=r"gives 1 outputs; expected one .* each of the kernel's 2"):
+        run(data, x=np.ones(3, "f"))
 
 
 def test_an_infer_function_that_gives_no_size_can_not_serve_out() -> None:
