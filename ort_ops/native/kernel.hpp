@@ -58,6 +58,9 @@ struct Call {
 // The node's attributes as keyword arguments (attributes.cpp).
 void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_release);
 
+// An attribute for one run: a list is the kernel's own, which may change it.
+nb::object attribute_value(const nb::object& value);
+
 using detail::data_of;
 using detail::type_and_shape;
 using detail::TypeAndShape;

@@ -88,7 +88,8 @@ nb::list call_inputs(const Call& call) {
 nb::dict call_attributes(const Call& call) {
   nb::dict attributes;
   const Kernel& kernel = live(call).kernel;
-  for (std::size_t i = 0; i < kernel.kwvalues.size(); ++i) attributes[kernel.kwnames[i]] = kernel.kwvalues[i];
+  for (std::size_t i = 0; i < kernel.kwvalues.size(); ++i)
+    attributes[kernel.kwnames[i]] = attribute_value(kernel.kwvalues[i]);
   return attributes;
 }
 

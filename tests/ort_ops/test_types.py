@@ -214,6 +214,20 @@ def test_the_kind_of_an_attribute_is_read_off_its_default() -> None:
     assert seen == {"sizes": [3], "scales": [0.5], "flags": [False]}
 
 
+@pytest.mark.parametrize("array", ["numpy", "torch"])
+def test_a_kernel_that_changes_a_list_changes_nothing_for_the_next_run(array: Any) -> None:
+    @op(f"{DOMAIN}::Op", array=array, inputs=["float32"], outputs=["float32"])
+    def kernel(x, *, order: list[int], absent: list[int] | None = None):
+        assert absent is None
+        order.reverse()
+        return x[order]
+
+    session = ort_ops.InferenceSession(one_node("Op", order=[0, 1, 2]))
+    x = np.array([1, 2, 3], "f")
+    for _ in range(3):
+        np.testing.assert_array_equal(session.run(None, {"x": x})[0], x[::-1])
+
+
 def test_lists_of_strings_arrive_as_they_are() -> None:
     seen: dict[str, Any] = {}
 
