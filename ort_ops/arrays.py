@@ -137,6 +137,7 @@ def _compute_on_dlpack(
     for index, output in enumerate(_results(outputs, result)[: call.output_count()]):
         if isinstance(output, np.generic):  # what NumPy makes of a sum
             output = np.asarray(output)
+        _refuse_mask(output, index)
         if not hasattr(output, "__dlpack__"):
             raise ResultError(_not_an_array(result, "an array with __dlpack__", outputs))
         source = from_dlpack(output)
@@ -182,10 +183,19 @@ def _not_an_array(result: object, wanted: str, count: int) -> str:
     return f"returned {got}; expected {expected}{hint}"
 
 
+def _refuse_mask(item: object, index: int) -> None:
+    if np.ma.isMaskedArray(item) and np.ma.is_masked(item):
+        raise ResultError(
+            f"returned masked elements in output {index}, and a tensor has no mask; say what they are: "
+            "return result.filled(value)"
+        )
+
+
 def reject(result: object, types: list[int]) -> None:
     """Raise what is wrong with a result that the bridge could not store."""
     items = result if isinstance(result, tuple) and len(types) != 1 else (result,)
     for index, (item, element_type) in enumerate(zip(items, types, strict=False)):
+        _refuse_mask(item, index)
         if isinstance(item, np.ndarray | np.generic) and element_type:
             expected = from_onnx(element_type).numpy
             if item.dtype != expected:
