@@ -101,12 +101,6 @@ class Op:
             )
         return self._overloads[name, told]
 
-    def given(self, name: tuple[str, str]) -> Iterator["Overload"]:
-        """Give all that ONNX Runtime may have been given for one of the operator's names."""
-        for (of, _), overloads in self._overloads.items():
-            if of == name:
-                yield from overloads
-
     def _told(self, outputs: int | None) -> int:
         """Return of how many outputs ONNX Runtime may be told.
 
