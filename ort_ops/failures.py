@@ -55,7 +55,8 @@ def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> st
     text = "" if owned else "\n" + _plain("".join(traceback.format_exception(error)))
     for link in _chain(error) if not DEBUG else ():
         _let_go(link)
-    what = f"kernel {kernel_name} of node {node!r}" if node else kernel_name or _REGISTER
+    where = f"node {node!r}" if node else "a node without a name"
+    what = f"kernel {kernel_name} of {where}" if kernel_name else _REGISTER
     summary = _summary(error)
     number = next(_numbers)
     _failures[number] = error, f"{what} failed: {summary}"

@@ -94,6 +94,11 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Model:
     """
     if isinstance(source, bytes):
         return _read(source, "the given bytes")
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"the model is a {type(source).__name__}; expected a path, or bytes "
+            "(of a ModelProto: model.SerializeToString())"
+        )
     with open(source, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise ModelError(f"{os.fspath(source)} is empty; expected an ONNX model")

@@ -20,7 +20,7 @@ from .providers import asked_providers, session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
 from .tuning import Arena, Tuning, graph_options, with_entries
-from .values import NO_ARRAYS, REFUSED_BY_RUN, to_numpy, to_value
+from .values import NO_ARRAYS, REFUSED_BY_RUN, native, to_numpy, to_value
 
 __all__ = ["InferenceSession", "get_library_path", "register"]
 
@@ -38,6 +38,8 @@ def register(session_options: onnxruntime.SessionOptions, ops: Iterable[str] | N
     ``ops`` are names such as ``"mylinear::MYLINEAR"``; None registers every kernel there is, but for
     those in domains of other libraries. Raises RegistrationError where a name has no kernel.
     """
+    if isinstance(ops, str):
+        raise TypeError(f"ops={ops!r}; expected a list: [{ops!r}]")
     if ops is not None:
         session_options.add_session_config_entry("ort_ops.ops", ",".join(ops))
     try:
@@ -228,6 +230,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         """Run the model; see ``onnxruntime.InferenceSession.run`` and this class for what it raises."""
         try:
             run_options = self._with_entries(run_options)
+            input_feed = native(input_feed)
             if self._by_values:
                 return self._run_by_values(output_names, input_feed, run_options)
             return super().run(output_names, input_feed, run_options)  # type: ignore[no-any-return]
@@ -274,7 +277,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 )
         names = output_names or [output.name for output in self.get_outputs()]
         run = super().run_async
-        held = dict(input_feed)  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
+        held = dict(native(input_feed))  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
 
         def answered(results: list[Any], user_data: Any, err: ErrorText) -> None:
             held.clear()
