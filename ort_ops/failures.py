@@ -36,8 +36,9 @@ def fail(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
     """Store a kernel's exception and return what ONNX Runtime is told.
 
     The frames are cleared: their locals are views of buffers that will be freed. ``owned`` says that an
-    ``ort_ops.InferenceSession`` will raise the exception; plain onnxruntime can't, so the traceback goes
-    into the text. ``kernel_name`` is empty where it isn't a kernel that failed, but its registration.
+    ``ort_ops.InferenceSession`` will raise the exception; plain onnxruntime can't, so there the traceback
+    goes into the text, and the exception goes. ``kernel_name`` is empty where it isn't a kernel that failed,
+    but its registration, which raises it.
     """
     try:
         return _store(error, node, kernel_name, owned)
@@ -52,18 +53,23 @@ def fail(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
 
 
 def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
-    text = "" if owned else "\n" + _plain("".join(traceback.format_exception(error)))
-    for link in _chain(error) if not DEBUG else ():
-        _let_go(link)
     where = f"node {node!r}" if node else "a node without a name"
     what = f"kernel {kernel_name} of {where}" if kernel_name else _REGISTER
     summary = _summary(error)
+    text = "" if owned else _plain("".join(traceback.format_exception(error)))
+    for link in _chain(error):
+        if DEBUG:
+            _clear_own_frames(link.__traceback__)
+        else:
+            _let_go(link)
+    if kernel_name and not owned:
+        return f"{what} failed: {summary}\n{text}"
     number = next(_numbers)
     _failures[number] = error, f"{what} failed: {summary}"
     while len(_failures) > _KEPT:
         _failures.popitem(last=False)
     # The number stands before what may be long: ONNX Runtime cuts a text off after some 2,000 characters.
-    return f"{what} failed (ort_ops failure {number}): {summary}{text}"
+    return f"{what} failed (ort_ops failure {number}): {summary}"
 
 
 def _summary(error: BaseException) -> str:
@@ -97,7 +103,7 @@ def _let_go(error: BaseException) -> None:
     """Clear an exception's frames, and give it copies of the arrays that it holds.
 
     Python itself gives one to an AttributeError: the object without that attribute, which is an input where a
-    kernel misspells one of its methods.
+    kernel misspells one of its methods. It is for suggestions of what was meant, and its type serves.
     """
     traceback.clear_frames(error.__traceback__)
     for cell in _cells(error.__traceback__):
@@ -110,9 +116,18 @@ def _let_go(error: BaseException) -> None:
     own = vars(error)
     own.update((name, _own(value)) for name, value in tuple(own.items()))
     if isinstance(error, AttributeError):
-        error.obj = _own(error.obj)
+        error.obj = type(error.obj) if _is_borrowed(error.obj) else error.obj
     if isinstance(error, StopIteration):
         error.value = _own(error.value)
+
+
+def _clear_own_frames(step: TracebackType | None) -> None:
+    """Clear those frames of a traceback that are ort_ops's: they hold the buffers that were copied."""
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__", "").startswith("ort_ops."):
+            with contextlib.suppress(RuntimeError):  # it still runs
+                step.tb_frame.clear()
+        step = step.tb_next
 
 
 def _cells(step: TracebackType | None) -> Iterator[CellType]:
@@ -126,21 +141,25 @@ def _cells(step: TracebackType | None) -> Iterator[CellType]:
 def _own(value: Any) -> Any:
     """Return a copy of an array that views a buffer of a run, which will be freed; and all else as it is."""
     with contextlib.suppress(Exception):  # no memory, a GPU that has failed: then it stays, and is found
+        if not _is_borrowed(value):
+            return value
         if isinstance(value, np.ndarray):
-            return value.copy() if _is_borrowed(value) else value
-        torch = sys.modules.get("torch")
-        if torch is not None and isinstance(value, torch.Tensor):
-            # Memory that isn't torch's own can't be resized.
-            return value if value.untyped_storage().resizable() else value.detach().clone()
-        if type(value).__module__ == "nanobind":  # what a kernel on DLPack arrays is given
-            return None
+            return value.copy()
+        return value.detach().clone() if hasattr(value, "detach") else None
     return value
 
 
-def _is_borrowed(array: Any) -> bool:
-    while isinstance(array, np.ndarray):
-        array = array.base
-    return type(array).__name__ == "PyCapsule"
+def _is_borrowed(value: Any) -> bool:
+    """Tell whether an object is an array over memory of others, as those are that a kernel is given."""
+    if isinstance(value, np.ndarray):
+        while isinstance(value, np.ndarray):
+            value = value.base
+        return type(value).__name__ == "PyCapsule"
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        with contextlib.suppress(Exception):  # it has no such storage
+            return not value.untyped_storage().resizable()
+    return type(value).__module__ == "nanobind"  # of a kernel on DLPack arrays
 
 
 def discard(text: str) -> None:
@@ -157,6 +176,8 @@ def discard(text: str) -> None:
     match = _MARK.search(text)
     if match and int(match[1]) in _failures:
         lost, what = _failures[int(match[1])]
+        for link in _chain(lost):
+            traceback.clear_frames(link.__traceback__)
         instead = KernelError(f"{_summary(lost)} [the exception itself {advice}]")
         if _is_cleared(lost.__traceback__):
             instead.__traceback__ = lost.__traceback__

@@ -85,11 +85,14 @@ class Kernel:
         )
 
     def _run_call(self, call: _bridge.Call) -> None:
-        run = run_on_torch if self.array == "torch" else run_on_dlpack
         # On the CPU provider there is no stream, whatever other providers the kernel is for.
         on_cuda = "CUDAExecutionProvider" in self.providers and call.stream() != 0
         function = functools.partial(self.function, call.node()) if self.by_node else self.function
-        run(function, len(self.schema.outputs), self.schema.takes_out, on_cuda, call)
+        outputs, takes_out = len(self.schema.outputs), self.schema.takes_out
+        if self.array == "torch":
+            run_on_torch(function, outputs, takes_out, on_cuda, call, debug=DEBUG)
+        else:
+            run_on_dlpack(function, outputs, takes_out, on_cuda, call)
 
 
 def _characteristic(optional: bool, variadic: bool) -> int:

@@ -183,13 +183,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             # For explain(); releases that don't know the entry make nothing of it.
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         providers, provider_options, disabled_optimizers = arguments
-        _bridge.start_log()
-        failure: Exception | None = None
-        try:
+
+        def make() -> None:
             with giving(plan):
                 if plan.overloads:
                     options.register_custom_ops_library(get_library_path())
-            super().__init__(
+            super(InferenceSession, self).__init__(
                 model,
                 options,
                 providers,
@@ -197,6 +196,15 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 disabled_optimizers=disabled_optimizers,
                 enable_fallback=0,
             )
+
+        self._watch(make)
+
+    def _watch(self, make: Callable[[], None]) -> None:
+        """Let ONNX Runtime make its session, and note which kernels it makes, as this class's own."""
+        _bridge.start_log()
+        failure: Exception | None = None
+        try:
+            make()
         except Exception as error:
             failure = error
         finally:
@@ -209,6 +217,20 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         self._kernels: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
         for domain, op, node, provider, name in kernels:
             self._kernels.setdefault((domain, op, node), set()).add((provider, name))
+
+    def set_providers(
+        self,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+        provider_options: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        """Make the session anew on other execution providers; raises ProviderError as making one does.
+
+        What is registered stays: which kernels there are was chosen for the providers that it was made for.
+        """
+        session_providers(providers)
+        make = super().set_providers
+        self._watch(lambda: make(providers, provider_options))
+        self._refuse_silent_fallback(providers)
 
     def _refuse_silent_fallback(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
         there = self.get_providers()

@@ -12,7 +12,9 @@ import onnxruntime
 import pytest
 
 import ort_ops
-from ort_ops.errors import KernelError, RegistrationError, SchemaError
+from ort_ops import failures
+from ort_ops.errors import KernelError, ProviderError, RegistrationError, SchemaError
+from ort_ops.registry import CPU
 
 from .models import DOMAIN, one_node
 
@@ -148,6 +150,35 @@ def test_an_exception_that_can_not_be_printed_is_raised_all_the_same() -> None:
         raise error
 
     assert type(failure_of(kernel).__cause__) is OddSyntaxError
+
+
+def test_a_session_made_anew_for_providers_raises_as_before_and_refuses_what_is_not_there() -> None:
+    @ort_ops.onnx_op(f"{DOMAIN}::Op")
+    def kernel(x: Any) -> Any:
+        raise ValueError("wrong")
+
+    session = ort_ops.InferenceSession(one_node("Op"))
+    session.set_providers([CPU])
+    assert [run.runner for run in session.explain()] == ["kernel"]
+    with pytest.raises(KernelError, match="of node 'Op' failed: ValueError: wrong") as caught:
+        session.run(None, {"x": X})
+    assert str(caught.value.__cause__) == "wrong"
+    with pytest.raises(ProviderError, match="NoSuchExecutionProvider is not in this onnxruntime"):
+        session.set_providers(["NoSuchExecutionProvider"])
+
+
+def test_plain_onnxruntime_leaves_no_exception_behind() -> None:
+    def kernel(x: Any) -> Any:
+        raise ValueError("in plain onnxruntime")
+
+    ort_ops.onnx_op(f"{DOMAIN}::Op")(kernel)
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options)
+    session = onnxruntime.InferenceSession(one_node("Op"), options)
+    before = dict(failures._failures)
+    with pytest.raises(Exception, match="in plain onnxruntime"):
+        session.run(None, {"x": X})
+    assert dict(failures._failures) == before
 
 
 def test_what_is_wrong_with_a_registration_is_raised_as_it_is_and_a_kernels_own_with_its_node() -> None:

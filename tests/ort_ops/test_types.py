@@ -355,13 +355,14 @@ def test_plain_onnxruntime_is_told_of_an_infer_function_that_fails() -> None:
 
 
 DEBUGGED = """
+import sys
 import numpy as np, ort_ops
 from tests.ort_ops.models import DOMAIN, one_node
 kept = []
-@ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["float32"])
+@ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["float32"], array=sys.argv[1])
 def kernel(x, *, out):
     kept.append(x)
-    assert np.isnan(out).all()
+    assert np.isnan(np.asarray(out)).all()
     out[:1] = x[:1]
     if x[0] < 0:
         raise ValueError("negative")
@@ -371,14 +372,17 @@ print(session.run(None, {"x": np.array([1, 2], "f")})[0])
 try:
     session.run(None, {"x": np.array([-1, 2], "f")})
 except ort_ops.errors.KernelError as error:
-    frame = error.__cause__.__traceback__.tb_frame
-    print(frame.f_locals["x"], kept[0])
+    step = error.__cause__.__traceback__
+    while step.tb_next is not None:
+        step = step.tb_next
+    print(np.asarray(step.tb_frame.f_locals["x"]), np.asarray(kept[0]))
 """
 
 
-def test_debug_shows_what_was_not_filled_and_keeps_the_frames() -> None:
+@pytest.mark.parametrize("array", ["numpy", "torch"])
+def test_debug_shows_what_was_not_filled_and_keeps_the_frames(array: str) -> None:
     environment = os.environ | {"ORT_OPS_DEBUG": "1"}
-    command = [sys.executable, "-c", DEBUGGED]
+    command = [sys.executable, "-c", DEBUGGED, array]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines() == ["[ 1. nan]", "[-1.  2.] [1. 2.]"], done.stderr
 
