@@ -38,6 +38,7 @@ _SUBMODULES = frozenset(
             "asynchronous",
             "binding",
             "builtin",
+            "callables",
             "cli",
             "compat",
             "deploy",

@@ -24,21 +24,24 @@ Function = Callable[..., Any]
 _pools: WeakValueDictionary[tuple[int, int], Any] = WeakValueDictionary()
 
 
-def run_on_torch(function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call) -> None:
+def run_on_torch(
+    function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call, *, debug: bool = False
+) -> None:
     """Run a kernel on torch tensors over the buffers; on ONNX Runtime's own stream where it is on a GPU.
 
     ``outputs`` is how many the operator has; a kernel that ``takes_out`` fills their buffers by itself.
+    ``debug`` hands it tensors of its own instead, of which every bit of ``out`` is set.
     """
     torch = importlib.import_module("torch")
     # A tensor that is made in inference mode has no version to tell a write by.
     with torch.inference_mode(False), torch.no_grad(), _no_autocast(torch, "cuda" if on_cuda else "cpu"):
         inputs = [None if i is None else torch.from_dlpack(i) for i in call.inputs()]
         if not on_cuda:
-            _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
+            _compute_on_torch(torch, function, outputs, takes_out, call, inputs, debug)
             return
         stream = _stream(torch, call, inputs)
         with torch.cuda.stream(stream), _memory(torch, stream, call):
-            _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
+            _compute_on_torch(torch, function, outputs, takes_out, call, inputs, debug)
 
 
 def _no_autocast(torch: Any, device: str) -> AbstractContextManager[Any]:
@@ -72,9 +75,19 @@ def _memory(torch: Any, stream: Any, call: Call) -> AbstractContextManager[Any]:
 
 
 def _compute_on_torch(
-    torch: Any, function: Function, outputs: int, takes_out: bool, call: Call, inputs: Sequence[Any]
+    torch: Any,
+    function: Function,
+    outputs: int,
+    takes_out: bool,
+    call: Call,
+    inputs: Sequence[Any],
+    debug: bool,
 ) -> None:
-    out = _out(torch.from_dlpack, call) if takes_out else {}
+    buffers = _buffers(torch.from_dlpack, call) if takes_out else ()
+    if debug:
+        inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
+    filled = [_poisoned(torch, buffer) for buffer in buffers] if debug else buffers
+    out = _out(filled) if takes_out else {}
     result = function(*inputs, **call.attributes(), **out)
     for index, tensor in enumerate(inputs):
         if tensor is not None and tensor._version:
@@ -84,6 +97,9 @@ def _compute_on_torch(
             )
     if takes_out:
         _refuse_result(result, out)
+        for buffer, tensor in zip(buffers, filled, strict=True):
+            if tensor is not buffer:
+                buffer.copy_(tensor)
         return
     for index, output in enumerate(_results(outputs, result)[: call.output_count()]):
         if not isinstance(output, torch.Tensor):
@@ -128,7 +144,7 @@ def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bo
 def _compute_on_dlpack(
     torch: Any, function: Function, outputs: int, takes_out: bool, call: Call, inputs: Sequence[Any]
 ) -> None:
-    out = _out(lambda buffer: buffer, call) if takes_out else {}
+    out = _out(_buffers(lambda buffer: buffer, call)) if takes_out else {}
     result = function(*inputs, **call.attributes(), **out)
     if takes_out:
         _refuse_result(result, out)
@@ -137,6 +153,7 @@ def _compute_on_dlpack(
     for index, output in enumerate(_results(outputs, result)[: call.output_count()]):
         if isinstance(output, np.generic):  # what NumPy makes of a sum
             output = np.asarray(output)
+        _refuse_mask(output, index)
         if not hasattr(output, "__dlpack__"):
             raise ResultError(_not_an_array(result, "an array with __dlpack__", outputs))
         source = from_dlpack(output)
@@ -150,12 +167,25 @@ def _compute_on_dlpack(
         target[...] = source
 
 
-def _out(wrap: Callable[[Any], Any], call: Call) -> dict[str, Any]:
-    """Return the keyword argument that holds the buffers of the outputs: one array, or a tuple of them."""
+def _buffers(wrap: Callable[[Any], Any], call: Call) -> Sequence[Any]:
+    """Return the buffers of the outputs as arrays, None for one that nobody wants."""
     there = call.output_count()  # a node may leave trailing ones out
     buffers = [call.output(i, shape) if i < there else None for i, shape in enumerate(call.output_shapes())]
-    arrays = tuple(None if buffer is None else wrap(buffer) for buffer in buffers)
-    return {"out": arrays[0] if len(arrays) == 1 else arrays}
+    return [None if buffer is None else wrap(buffer) for buffer in buffers]
+
+
+def _poisoned(torch: Any, buffer: Any) -> Any:
+    """Return a tensor like a buffer with every bit set: NaN, -1."""
+    if buffer is None:
+        return None
+    tensor = torch.empty_like(buffer)
+    tensor.reshape(-1).view(torch.uint8).fill_(1 if tensor.dtype == torch.bool else 0xFF)
+    return tensor
+
+
+def _out(arrays: Sequence[Any]) -> dict[str, Any]:
+    """Return the keyword argument that holds what a kernel is to fill: one array, or a tuple of them."""
+    return {"out": arrays[0] if len(arrays) == 1 else tuple(arrays)}
 
 
 def _refuse_result(result: object, out: Mapping[str, object]) -> None:
@@ -182,10 +212,19 @@ def _not_an_array(result: object, wanted: str, count: int) -> str:
     return f"returned {got}; expected {expected}{hint}"
 
 
+def _refuse_mask(item: object, index: int) -> None:
+    if np.ma.isMaskedArray(item) and np.ma.is_masked(item):
+        raise ResultError(
+            f"returned masked elements in output {index}, and a tensor has no mask; say what they are: "
+            "return result.filled(value)"
+        )
+
+
 def reject(result: object, types: list[int]) -> None:
     """Raise what is wrong with a result that the bridge could not store."""
     items = result if isinstance(result, tuple) and len(types) != 1 else (result,)
     for index, (item, element_type) in enumerate(zip(items, types, strict=False)):
+        _refuse_mask(item, index)
         if isinstance(item, np.ndarray | np.generic) and element_type:
             expected = from_onnx(element_type).numpy
             if item.dtype != expected:

@@ -3,15 +3,21 @@
 ONNX Runtime carries only a text across. The exception waits here under a number that the text bears.
 """
 
+import contextlib
+import gc
 import itertools
 import os
 import re
 import sys
 import traceback
 from collections import OrderedDict
-from typing import NoReturn
+from collections.abc import Iterator
+from types import CellType, FunctionType, TracebackType
+from typing import Any, NoReturn
 
-from .errors import KernelError, RegistrationError, ResultError
+import numpy as np
+
+from .errors import KernelError, OrtOpsError, RegistrationError, ResultError
 
 __all__ = ["DEBUG", "discard", "error_of", "fail", "raise_failure"]
 
@@ -23,27 +29,47 @@ _KEPT = 64
 _failures: OrderedDict[int, tuple[BaseException, str]] = OrderedDict()
 _numbers = itertools.count(1)
 _MARK = re.compile(r" \(ort_ops failure (\d+)\)")
+_REGISTER = "ort_ops.register"
 
 
 def fail(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
     """Store a kernel's exception and return what ONNX Runtime is told.
 
     The frames are cleared: their locals are views of buffers that will be freed. ``owned`` says that an
-    ``ort_ops.InferenceSession`` will raise the exception; plain onnxruntime can't, so the traceback goes
-    into the text.
+    ``ort_ops.InferenceSession`` will raise the exception; plain onnxruntime can't, so there the traceback
+    goes into the text, and the exception goes. ``kernel_name`` is empty where it isn't a kernel that failed,
+    but its registration, which raises it.
     """
-    text = _plain("".join(traceback.format_exception(error)))
-    for link in _chain(error) if not DEBUG else ():
-        traceback.clear_frames(link.__traceback__)
-    what = f"kernel {kernel_name} of node {node!r}" if node else kernel_name
+    try:
+        return _store(error, node, kernel_name, owned)
+    except Exception as broken:  # the exception is itself so wrong that it can't be dealt with
+        instead = KernelError(
+            f"{object.__repr__(error)}, an exception that can't be handed on: "
+            f"looking at it raised {object.__repr__(broken)}"
+        ).with_traceback(vars(BaseException)["__traceback__"].__get__(error))
+        return _store(instead, node, kernel_name, owned)
+    except BaseException as interrupt:
+        return _store(interrupt, node, kernel_name, owned)
+
+
+def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
+    where = f"node {node!r}" if node else "a node without a name"
+    what = f"kernel {kernel_name} of {where}" if kernel_name else _REGISTER
     summary = _summary(error)
+    text = "" if owned else _plain("".join(traceback.format_exception(error)))
+    for link in _chain(error):
+        if DEBUG:
+            _clear_own_frames(link.__traceback__)
+        else:
+            _let_go(link)
+    if kernel_name and not owned:
+        return f"{what} failed: {summary}\n{text}"
     number = next(_numbers)
     _failures[number] = error, f"{what} failed: {summary}"
     while len(_failures) > _KEPT:
         _failures.popitem(last=False)
     # The number stands before what may be long: ONNX Runtime cuts a text off after some 2,000 characters.
-    message = f"{what} failed (ort_ops failure {number}): {summary}"
-    return message if owned else f"{message}\n{text}"
+    return f"{what} failed (ort_ops failure {number}): {summary}"
 
 
 def _summary(error: BaseException) -> str:
@@ -61,6 +87,7 @@ def _plain(text: str) -> str:
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
+    """Return an exception, and all that it came from or is a group of."""
     links: list[BaseException] = []
     pending = [error]
     while pending:
@@ -68,22 +95,100 @@ def _chain(error: BaseException | None) -> list[BaseException]:
         if link is not None and not any(link is seen for seen in links):
             links.append(link)
             pending += [link.__cause__, link.__context__]
+            pending += link.exceptions if isinstance(link, BaseExceptionGroup) else ()
     return links
+
+
+def _let_go(error: BaseException) -> None:
+    """Clear an exception's frames, and give it copies of the arrays that it holds.
+
+    Python itself gives one to an AttributeError: the object without that attribute, which is an input where a
+    kernel misspells one of its methods. It is for suggestions of what was meant, and its type serves.
+    """
+    traceback.clear_frames(error.__traceback__)
+    for cell in _cells(error.__traceback__):
+        with contextlib.suppress(ValueError):  # it is empty
+            cell.cell_contents = _own(cell.cell_contents)
+    if any(_own(value) is not value for value in error.args):
+        vars(BaseException)["args"].__set__(
+            error, tuple(map(_own, error.args))
+        )  # a frozen one has no other way
+    own = vars(error)
+    own.update((name, _own(value)) for name, value in tuple(own.items()))
+    if isinstance(error, AttributeError):
+        error.obj = type(error.obj) if _is_borrowed(error.obj) else error.obj
+    if isinstance(error, StopIteration):
+        error.value = _own(error.value)
+
+
+def _clear_own_frames(step: TracebackType | None) -> None:
+    """Clear those frames of a traceback that are ort_ops's: they hold the buffers that were copied."""
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__", "").startswith("ort_ops."):
+            with contextlib.suppress(RuntimeError):  # it still runs
+                step.tb_frame.clear()
+        step = step.tb_next
+
+
+def _cells(step: TracebackType | None) -> Iterator[CellType]:
+    """Give the variables of outer functions that a traceback's functions use; a cleared frame keeps those."""
+    while step is not None:
+        for function in gc.get_referents(step.tb_frame):
+            yield from (isinstance(function, FunctionType) and function.__closure__) or ()
+        step = step.tb_next
+
+
+def _own(value: Any) -> Any:
+    """Return a copy of an array that views a buffer of a run, which will be freed; and all else as it is."""
+    with contextlib.suppress(Exception):  # no memory, a GPU that has failed: then it stays, and is found
+        if not _is_borrowed(value):
+            return value
+        if isinstance(value, np.ndarray):
+            return value.copy()
+        return value.detach().clone() if hasattr(value, "detach") else None
+    return value
+
+
+def _is_borrowed(value: Any) -> bool:
+    """Tell whether an object is an array over memory of others, as those are that a kernel is given."""
+    if isinstance(value, np.ndarray):
+        while isinstance(value, np.ndarray):
+            value = value.base
+        return type(value).__name__ == "PyCapsule"
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        with contextlib.suppress(Exception):  # it has no such storage
+            return not value.untyped_storage().resizable()
+    return type(value).__module__ == "nanobind"  # of a kernel on DLPack arrays
 
 
 def discard(text: str) -> None:
     """Deal with a view that outlived its run; ``text`` is that of the failure so far, or empty.
 
-    A failed kernel's exception that holds such a view is thrown away for its text alone; where nothing
-    has failed so far, the view is the failure.
+    A failed kernel's exception that holds such a view is thrown away for its text and its traceback; where
+    nothing has failed so far, the view is the failure.
     """
-    advice = "kept a view of an input beyond its call, where its memory is freed; keep a copy (x.copy())"
+    advice = (
+        "kept a view of an input or of out beyond its call, where its memory is freed; keep a copy (x.copy())"
+    )
     if not text:
         raise ResultError(advice)
     match = _MARK.search(text)
     if match and int(match[1]) in _failures:
         lost, what = _failures[int(match[1])]
-        _failures[int(match[1])] = KernelError(f"{_summary(lost)} [the exception itself {advice}]"), what
+        for link in _chain(lost):
+            traceback.clear_frames(link.__traceback__)
+        instead = KernelError(f"{_summary(lost)} [the exception itself {advice}]")
+        if _is_cleared(lost.__traceback__):
+            instead.__traceback__ = lost.__traceback__
+        _failures[int(match[1])] = instead, what
+
+
+def _is_cleared(step: TracebackType | None) -> bool:
+    """Tell whether no frame of a traceback has variables any more: one that still runs, in a thread, has."""
+    while step is not None and not step.tb_frame.f_locals:
+        step = step.tb_next
+    return step is None
 
 
 def error_of(text: str) -> BaseException | None:
@@ -96,7 +201,9 @@ def error_of(text: str) -> BaseException | None:
     if taken is None:
         return None
     failure, what = taken
-    if not isinstance(failure, Exception) or isinstance(failure, RegistrationError):
+    if not isinstance(failure, Exception):
+        return failure
+    if what.startswith(_REGISTER) and isinstance(failure, OrtOpsError):
         return failure
     error = ResultError(what) if isinstance(failure, ResultError) else KernelError(what)
     error.__cause__ = None if isinstance(failure, ResultError) else failure

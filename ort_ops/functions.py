@@ -183,6 +183,8 @@ def function_ops(
     ``functions`` are the Functions that the file may name, ``trust`` packages that it may import them from.
     Also returns, for the other operators of which some node records a call, why they get no kernel.
     """
+    if isinstance(trust, str):
+        raise TypeError(f"trust={trust!r}; expected a list of packages: [{trust!r}]")
     allowed = {function_name(function): function for function in functions or ()}
     packages = tuple(trust)
     ops: dict[tuple[str, str], Op] = {}
@@ -222,36 +224,51 @@ def find_function(name: str, allowed: Mapping[str, type], packages: Sequence[str
 def _make_op(
     name: tuple[str, str], nodes: Sequence[Node], allowed: Mapping[str, type], packages: Sequence[str]
 ) -> Op:
-    calls: dict[str, _Call] = {}
-    recorded = []
+    """Return a kernel that runs each node's call; the same one for the same calls.
+
+    What ONNX Runtime was once given is never freed, so sessions of one model share it.
+    """
+    recorded: dict[str, RecordedCall] = {}
+    functions = {}
     for node in nodes:
         call = RecordedCall.of_node(node)
         if call is None:
             raise ValueError(node.metadata.get(REASON) or f"node {node.name!r} records no call")
-        if node.in_function is not None or not node.name or node.name in calls:
+        if node.in_function is not None or not node.name or node.name in recorded:
             raise ValueError(f"node {node.name!r} can't be told from others of its operator")
-        function = find_function(call.function, allowed, packages)
-        try:
-            calls[node.name] = _Call(function, call)
-        except Exception as error:
-            raise ValueError(
-                f"what node {node.name!r} records of its call can't be read: {error!r}"
-            ) from error
-        recorded.append(call)
-    outputs = {tuple(call.outputs) for call in recorded}
-    if len(outputs) > 1:
+        recorded[node.name] = call
+        functions[node.name] = find_function(call.function, allowed, packages)
+    key = name, tuple((node.name, node.metadata[CALL], functions[node.name]) for node in nodes)
+    if key not in _made:
+        _made[key] = _op_of(name, recorded, functions)
+    return _made[key]
+
+
+_made: dict[Any, Op] = {}
+
+
+def _op_of(name: tuple[str, str], recorded: Mapping[str, RecordedCall], functions: Mapping[str, type]) -> Op:
+    if len({tuple(call.outputs) for call in recorded.values()}) > 1:
         raise ValueError(
             "its nodes give results of different types, which one kernel can't; write a kernel for it "
             "(@ort_ops.onnx_op)"
         )
+    calls = {node: _call_of(node, functions[node], call) for node, call in recorded.items()}
 
     def compute(node: str, *inputs: Any) -> Any:
         return calls[node](inputs)
 
     first = next(iter(calls.values())).function
     compute.__module__, compute.__qualname__ = first.__module__, f"{first.__qualname__}.forward"
-    kernel = Kernel(compute, _schema(recorded), (CPU, CUDA), "torch", by_node=True)
+    kernel = Kernel(compute, _schema(list(recorded.values())), (CPU, CUDA), "torch", by_node=True)
     return Op(kernel, (name,), 1)
+
+
+def _call_of(node: str, function: type, recorded: RecordedCall) -> "_Call":
+    try:
+        return _Call(function, recorded)
+    except Exception as error:
+        raise ValueError(f"what node {node!r} records of its call can't be read: {error!r}") from error
 
 
 def _schema(calls: Sequence[RecordedCall]) -> OpSchema:
@@ -281,8 +298,8 @@ class _Call:
         torch = importlib.import_module("torch")
         if self._writes:
             inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
-        args = [_fill(value, inputs) for value in self._args]
-        kwargs = {key: _fill(value, inputs) for key, value in self._kwargs.items()}
+        args = [_fill(torch, value, inputs) for value in self._args]
+        kwargs = {key: _fill(torch, value, inputs) for key, value in self._kwargs.items()}
         if not self._autocast:
             returned = self.function.apply(*args, **kwargs)
         else:
@@ -296,13 +313,14 @@ class _Call:
         return tensors[0] if len(tensors) == 1 else tuple(tensors)
 
 
-def _fill(value: Any, inputs: Sequence[Any]) -> Any:
+def _fill(torch: Any, value: Any, inputs: Sequence[Any]) -> Any:
+    """Return an argument for one run; what forward may change, it changes for that run alone."""
     if isinstance(value, Input):
         # A node may leave trailing inputs out.
         tensor = inputs[value.index] if value.index < len(inputs) else None
         return int(tensor) if value.number and tensor is not None else tensor
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(_fill(item, inputs) for item in value)
+    if type(value) in (list, tuple):
+        return type(value)(_fill(torch, item, inputs) for item in value)
     if isinstance(value, dict):
-        return {key: _fill(item, inputs) for key, item in value.items()}
-    return value
+        return {key: _fill(torch, item, inputs) for key, item in value.items()}
+    return value.clone() if isinstance(value, torch.Tensor) else value

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .callables import parameters_of
 from .dtypes import from_numpy, from_onnx
 from .errors import SchemaError
 from .schema import Dim, OpSchema, Signature, TensorType
@@ -22,7 +23,7 @@ def asked_attributes(function: Callable[..., Any], schema: OpSchema, where: str)
     Raises SchemaError for one that the kernel doesn't have, or that can't be had while a session is made.
     """
     kinds = {attribute.name: attribute.kind for attribute in schema.attributes}
-    asked = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    asked = [p.name for p in parameters_of(function) if p.kind is p.KEYWORD_ONLY]
     for name in asked:
         if name not in kinds:
             raise SchemaError(
@@ -75,14 +76,23 @@ class Infer:
             if any(t is not None and t.shape is None for t in given):
                 return []  # of an unknown rank nothing need follow
             raise
-        return [self._output(i, o) for i, o in enumerate(_as_tuple(result))]
-
-    def _output(self, index: int, output: object) -> tuple[int, tuple[int | str, ...] | None]:
-        if not isinstance(output, TensorType):
+        outputs = [self._tensor_type(output) for output in _as_tuple(result)]
+        if len(outputs) != len(self.signature.outputs):
             raise SchemaError(
-                f"{self.function.__qualname__}: an infer function returns ort_ops.TensorType "
-                f"(a tuple of them for several outputs); got {type(output).__name__}"
+                f"{self.function.__qualname__}: gives {len(outputs)} outputs; "
+                f"expected one ort_ops.TensorType for each of the kernel's {len(self.signature.outputs)}"
             )
+        return [self._output(i, output) for i, output in enumerate(outputs)]
+
+    def _tensor_type(self, output: object) -> TensorType:
+        if isinstance(output, TensorType):
+            return output
+        raise SchemaError(
+            f"{self.function.__qualname__}: an infer function returns ort_ops.TensorType "
+            f"(a tuple of them for several outputs); got {type(output).__name__}"
+        )
+
+    def _output(self, index: int, output: TensorType) -> tuple[int, tuple[int | str, ...] | None]:
         declared = self.signature.outputs[index]
         stated = declared if output.dtype is None else from_numpy(output.dtype).onnx
         if declared and stated != declared:
@@ -90,7 +100,22 @@ class Infer:
                 f"{self.function.__qualname__}: output {index} is {from_onnx(stated).name}; "
                 f"the kernel declares {from_onnx(declared).name}"
             )
-        return stated, None if output.shape is None else tuple(_dim(dim) for dim in output.shape)
+        if output.shape is None:
+            return stated, None
+        if not isinstance(output.shape, tuple | list) or not all(map(_is_dim, output.shape)):
+            raise SchemaError(
+                f"{self.function.__qualname__}: output {index} has shape {output.shape!r}; expected a tuple "
+                "of sizes, symbols (str), and None for what isn't known"
+            )
+        return stated, tuple(map(_dim, output.shape))
+
+
+def _is_dim(dim: object) -> bool:
+    return (
+        dim is None
+        or isinstance(dim, str)
+        or (hasattr(dim, "__index__") and 0 <= operator.index(dim) < 1 << 63)
+    )
 
 
 _unknown = itertools.count(1)

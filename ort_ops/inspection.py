@@ -17,7 +17,7 @@ from .errors import RegistrationError
 from .functions import function_ops
 from .model import Model, Node, Value, read_model
 from .providers import asked_providers, session_providers
-from .registry import Op, Overload, find_ops
+from .registry import Op, Overload
 from .selection import Plan, Prefer, plan_for
 
 __all__ = ["CustomNodes", "Inspection", "Runner", "inspect_model", "type_name"]
@@ -285,10 +285,8 @@ def _why_no_kernel(model: Model, node: Node, plan: Plan) -> str:
     if plan.overloads:
         kernels = " and ".join(dict.fromkeys(overload.op.kernel.where for _, overload in plan.overloads))
         return f"{kernels} can't take {_given(node)}"
-    imported = f"the model imports {node.domain or 'ai.onnx'} {model.opsets.get(node.domain)}"
-    if kernels_of_any_version := find_ops(node.op):
-        return f"its kernel is of version {kernels_of_any_version[0].version}, {imported}"
     if (since := builtin.known_since(node.op)) is not None:
+        imported = f"the model imports {node.domain or 'ai.onnx'} {model.opsets.get(node.domain)}"
         return f"ONNX Runtime has it in opset {since}, {imported}"
     return "no kernel is registered for it"
 

@@ -1,13 +1,13 @@
 """A kernel: the function, what it declares, and what the bridge is given of it."""
 
 import functools
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import _bridge
 from .arrays import reject, run_on_dlpack, run_on_torch
+from .callables import name_of, parameters_of
 from .dtypes import DTYPES
 from .errors import ResultError
 from .failures import DEBUG, discard, fail
@@ -52,7 +52,7 @@ class Kernel:
     @property
     def where(self) -> str:
         """Return the module and name of the function, for messages and to tell a redefinition."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        return name_of(self.function)
 
     def bridge_op(
         self,
@@ -87,16 +87,18 @@ class Kernel:
             takes_out=self.schema.takes_out,
         )
 
-    def _defaults(self, names: Iterable[str]) -> dict[str, Any]:
-        parameters = inspect.signature(self.function).parameters
-        return {name: parameters[name].default for name in names}
+    def _defaults(self, names: Container[str]) -> dict[str, Any]:
+        return {p.name: p.default for p in parameters_of(self.function) if p.name in names}
 
     def _run_call(self, call: _bridge.Call) -> None:
-        run = run_on_torch if self.array == "torch" else run_on_dlpack
         # On the CPU provider there is no stream, whatever other providers the kernel is for.
         on_cuda = "CUDAExecutionProvider" in self.providers and call.stream() != 0
         function = functools.partial(self.function, call.node()) if self.by_node else self.function
-        run(function, len(self.schema.outputs), self.schema.takes_out, on_cuda, call)
+        outputs, takes_out = len(self.schema.outputs), self.schema.takes_out
+        if self.array == "torch":
+            run_on_torch(function, outputs, takes_out, on_cuda, call, debug=DEBUG)
+        else:
+            run_on_dlpack(function, outputs, takes_out, on_cuda, call)
 
 
 def _characteristic(optional: bool, variadic: bool) -> int:

@@ -94,6 +94,11 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Model:
     """
     if isinstance(source, bytes):
         return _read(source, "the given bytes")
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"the model is a {type(source).__name__}; expected a path, or bytes "
+            "(of a ModelProto: model.SerializeToString())"
+        )
     with open(source, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise ModelError(f"{os.fspath(source)} is empty; expected an ONNX model")
@@ -156,14 +161,14 @@ def _model(buffer: Buffer) -> Model:
     opsets: dict[str, int] = {}
     nodes: list[Node] = []
     bodies: set[tuple[str, str, str]] = set()
-    graphs: list[slice] = []
+    graphs: list[_Scope] = []
     ir_version = 0
     for field, value in fields(buffer, 0, len(buffer)):
         if field == 1:
             ir_version = number(value)
         elif field == 7 and isinstance(value, slice):  # graph
-            graphs.append(value)
-            nodes += _graph(buffer, value, {}, None)
+            graphs.append(_scope(buffer, value))
+            nodes += _nodes(buffer, graphs[-1], {}, None)
         elif field == 8 and isinstance(value, slice):  # opset_import
             opset = dict(fields(buffer, value.start, value.stop))
             opsets[_domain(text(buffer, opset.get(1)))] = number(opset.get(2))
@@ -173,22 +178,42 @@ def _model(buffer: Buffer) -> Model:
             nodes += inside
     if len(graphs) != 1:
         raise ValueError(f"it holds {len(graphs)} graphs")
-    inputs, outputs, element_types = _tensors(buffer, graphs[0])
+    inputs, outputs, element_types = _tensors(graphs[0])
     return Model(opsets, tuple(nodes), frozenset(bodies), inputs, outputs, element_types, ir_version)
 
 
-def _tensors(buffer: Buffer, graph: slice) -> tuple[tuple[Value, ...], tuple[Value, ...], frozenset[int]]:
+@dataclass(frozen=True)
+class _Scope:
+    """A graph as it lies in memory: where its nodes are, and the values that it says something of."""
+
+    nodes: list[slice]
+    values: dict[int, list[Value]]
+    """By field: 11 inputs, 12 outputs, 13 values between, of which the shapes aren't read."""
+    weights: list[tuple[str, int]]
+
+
+def _scope(buffer: Buffer, span: slice) -> _Scope:
+    scope = _Scope([], {11: [], 12: [], 13: []}, [])
+    for field, value in fields(buffer, span.start, span.stop):
+        if not isinstance(value, slice):
+            continue
+        if field == 1:
+            scope.nodes.append(value)
+        elif field == 5:  # initializer
+            scope.weights.append(_tensor(buffer, value))
+        elif field in scope.values:
+            scope.values[field].append(_value_info(buffer, value, with_shape=field != 13))
+    return scope
+
+
+def _tensors(graph: _Scope) -> tuple[tuple[Value, ...], tuple[Value, ...], frozenset[int]]:
     """Return the inputs and outputs of the model's graph, and the element types that it states."""
-    parts = [(f, v) for f, v in fields(buffer, graph.start, graph.stop) if isinstance(v, slice)]
-    weights = [_tensor(buffer, value) for field, value in parts if field == 5]
-    inputs, outputs, between = (
-        tuple(_value_info(buffer, value) for field, value in parts if field == wanted)
-        for wanted in (11, 12, 13)
-    )
-    types = {value.element_type for value in (*inputs, *outputs, *between)} | {kind for _, kind in weights}
+    types = {value.element_type for values in graph.values.values() for value in values}
+    types |= {kind for _, kind in graph.weights}
     # Before IR 4 every initializer was listed as an input, too.
-    filled = {name for name, _ in weights}
-    return tuple(value for value in inputs if value.name not in filled), outputs, frozenset(types - {0})
+    filled = {name for name, _ in graph.weights}
+    inputs = tuple(value for value in graph.values[11] if value.name not in filled)
+    return inputs, tuple(graph.values[12]), frozenset(types - {0})
 
 
 def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str, str], list[Node]]:
@@ -204,24 +229,15 @@ def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str, str], list[N
     return (*op, text(buffer, single.get(13))), inside
 
 
-def _graph(
-    buffer: Buffer, span: slice, outer: Mapping[str, int], in_function: tuple[str, str] | None
+def _nodes(
+    buffer: Buffer, graph: _Scope, outer: Mapping[str, int], in_function: tuple[str, str] | None
 ) -> Iterator[Node]:
-    parts = list(fields(buffer, span.start, span.stop))
     types = dict(outer)
-    for field, value in parts:
-        if not isinstance(value, slice):
-            continue
-        if field in (11, 12, 13):  # input, output, value_info
-            info = _value_info(buffer, value)
-            if info.element_type:
-                types[info.name] = info.element_type
-        elif field == 5:  # initializer
-            name, element_type = _tensor(buffer, value)
-            types[name] = element_type
-    for field, value in parts:
-        if field == 1 and isinstance(value, slice):
-            yield from _node(buffer, value, types, in_function)
+    for values in graph.values.values():
+        types |= {value.name: value.element_type for value in values if value.element_type}
+    types |= dict(graph.weights)
+    for node in graph.nodes:
+        yield from _node(buffer, node, types, in_function)
 
 
 def _node(
@@ -254,10 +270,10 @@ def _node(
             metadata[text(buffer, entry.get(1))] = text(buffer, entry.get(2))
     yield Node(name, _domain(domain), op_type, tuple(inputs), in_function, overload, metadata, outputs)
     for graph in graphs:
-        yield from _graph(buffer, graph, types, in_function)
+        yield from _nodes(buffer, _scope(buffer, graph), types, in_function)
 
 
-def _value_info(buffer: Buffer, span: slice) -> Value:
+def _value_info(buffer: Buffer, span: slice, *, with_shape: bool) -> Value:
     """Return what a ValueInfoProto says."""
     info = dict(fields(buffer, span.start, span.stop))
     name, of_type = text(buffer, info.get(1)), info.get(2)
@@ -268,7 +284,8 @@ def _value_info(buffer: Buffer, span: slice) -> Value:
             if field != 1:
                 return Value(name, _KINDS[field])
             tensor = dict(fields(buffer, value.start, value.stop))
-            return Value(name, _KINDS[field], number(tensor.get(1, 0)), _shape(buffer, tensor.get(2)))
+            shape = _shape(buffer, tensor.get(2)) if with_shape else None
+            return Value(name, _KINDS[field], number(tensor.get(1, 0)), shape)
     return Value(name)
 
 

@@ -38,6 +38,8 @@ def asked_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | None
     """Return the names of the execution providers that are asked for; None asks for all there are."""
     if providers is None:
         return list(onnxruntime.get_available_providers())
+    if isinstance(providers, str):
+        raise TypeError(f"providers={providers!r}; expected a list of names: [{providers!r}]")
     return [name if isinstance(name, str) else name[0] for name in providers]
 
 

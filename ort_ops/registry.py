@@ -1,5 +1,6 @@
 """Which kernels there are: ``@onnx_op``, what it refuses, and what a session is given of them."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,12 +39,15 @@ class Op:
         self.version = version
         self._infer: Callable[..., Any] | None = None
         self._overloads: dict[tuple[tuple[str, str], int], tuple[Overload, ...]] = {}
-        self.__doc__ = kernel.function.__doc__
-        self.__wrapped__ = kernel.function
+        functools.update_wrapper(self, kernel.function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the kernel's function as it is."""
         return self.kernel.function(*args, **kwargs)
+
+    def __reduce__(self) -> str:
+        """Be pickled and copied as functions are: by name."""
+        return str(getattr(self, "__qualname__", self.kernel.where))
 
     def __repr__(self) -> str:
         names = ", ".join(f"{domain}::{name}" for domain, name in self.names)
@@ -99,12 +103,6 @@ class Op:
                 for signature in self._signatures()
             )
         return self._overloads[name, told]
-
-    def given(self, name: tuple[str, str]) -> Iterator["Overload"]:
-        """Give all that ONNX Runtime may have been given for one of the operator's names."""
-        for (of, _), overloads in self._overloads.items():
-            if of == name:
-                yield from overloads
 
     def _told(self, outputs: int | None) -> int:
         """Return of how many outputs ONNX Runtime may be told.
@@ -201,8 +199,10 @@ def onnx_op(
     if not names:
         raise SchemaError('onnx_op: expected a name, e.g. @onnx_op("mydomain::MyOp")')
     pairs = tuple(split_name(name) for name in names)
-    if isinstance(providers, str) or not providers:
-        raise SchemaError(f"onnx_op: providers={providers!r}; expected a list of provider names")
+    if not isinstance(version, int) or version < 1:
+        raise SchemaError(f"onnx_op: version={version!r}; expected an integer from 1 on")
+    if isinstance(providers, str) or not providers or not all(map(_names_provider, providers)):
+        raise SchemaError(f"onnx_op: providers={providers!r}; expected a list of names such as {CPU!r}")
     if array not in ("numpy", "torch", "dlpack"):
         raise SchemaError(f"onnx_op: array={array!r}; expected 'numpy', 'torch' or 'dlpack'")
     if array == "numpy" and any(provider != CPU for provider in providers):
@@ -212,6 +212,8 @@ def onnx_op(
         )
 
     def register(function: Callable[..., Any]) -> Op:
+        if isinstance(function, Op):  # which has another name, too
+            function = function.kernel.function
         kernel = Kernel(function, read_schema(function, inputs, outputs), tuple(providers), array)
         op = Op(kernel, pairs, version)
         add_op(op)
@@ -231,10 +233,15 @@ def add_op(op: Op) -> None:
     _ops.append(op)
 
 
+def _names_provider(provider: object) -> bool:
+    return isinstance(provider, str) and provider.endswith("ExecutionProvider")
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Split ``"domain::NAME"``; raises SchemaError for anything else."""
-    domain, separator, op_type = name.rpartition("::")
-    if not separator or not op_type or "::" in domain:
+    domain, separator, op_type = name.rpartition("::") if isinstance(name, str) else ("", "", "")
+    odd = any(character in " ," or not character.isprintable() for character in domain + op_type)
+    if not separator or not op_type or "::" in domain or odd:
         raise SchemaError(f"{name!r} names no operator; expected 'domain::NAME' ('::NAME': default domain)")
     return ("" if domain == "ai.onnx" else domain), op_type
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from .callables import annotations_of, name_of, parameters_of
 from .dtypes import ANY, DTYPES, DType, find_dtype, from_numpy, from_onnx
 from .errors import SchemaError
 
@@ -124,9 +125,9 @@ def read_schema(
     ``inputs`` and ``outputs``, where given, are lists of types that replace the annotations. Raises
     SchemaError, naming the parameter and the remedy, for a signature that can't be an operator.
     """
-    where = f"{function.__module__}.{function.__qualname__}"
-    hints = _hints(function, where)
-    parameters = list(inspect.signature(function).parameters.values())
+    where = name_of(function)
+    parameters = parameters_of(function)
+    hints = annotations_of(function, _NAMES)
     positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     if inputs is not None:
@@ -160,20 +161,13 @@ def read_schema(
 _NAMES = {dtype.name: dtype.numpy.type for dtype in DTYPES if dtype.name != "bool"}
 
 
-def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, localns=_NAMES)
-    except NameError as error:
-        raise SchemaError(f"{where}: {error}; annotations are looked up in the kernel's module") from error
-
-
 def _input(parameter: inspect.Parameter, hint: Any, where: str) -> Formal:
     if parameter.kind is parameter.VAR_KEYWORD:
         raise SchemaError(
             f"{where}: **{parameter.name} can't be an operator's attributes; "
             "name each as a keyword-only parameter"
         )
-    if parameter.default not in (parameter.empty, None):
+    if parameter.default is not parameter.empty and parameter.default is not None:
         raise SchemaError(
             f"{where}: input {parameter.name!r} has the default {parameter.default!r}; an input's only "
             "default is None, and an attribute is keyword-only (put it behind a *)"
@@ -220,14 +214,23 @@ def _attribute(parameter: inspect.Parameter, hint: Any, where: str) -> Attribute
     required = parameter.default is parameter.empty
     if hint is None and not required:
         hint = _type_of_default(parameter.default)
-    hint = _expanded(hint)
+    hint = _present(_expanded(hint))
     kind = ATTRIBUTE_KINDS.get(np.ndarray if typing.get_origin(hint) is np.ndarray else hint)
     if kind is None:
         known = ", ".join(ATTRIBUTE_KINDS.values())
         raise SchemaError(
-            f"{where}: attribute {parameter.name!r} is annotated {hint!r}; expected one of {known}"
+            f"{where}: attribute {parameter.name!r} is annotated {hint!r}; expected one of {known}, "
+            "or one with | None where the default is None"
         )
     return Attribute(parameter.name, kind, required)
+
+
+def _present(hint: Any) -> Any:
+    """Return T of ``T | None``, and every other annotation as it is."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint
+    parts = [part for part in typing.get_args(hint) if part is not type(None)]
+    return _expanded(parts[0]) if len(parts) == 1 else hint
 
 
 def _type_of_default(default: object) -> Any:

@@ -100,6 +100,8 @@ def plan_for(
     file to it; ``ops`` limits the choice to these operators (names, or what ``onnx_op`` returned); ``others``
     are kernels for operators that have no registered one that can run here.
     """
+    if isinstance(ops, str | Op):
+        raise TypeError(f"ops={ops!r}; expected a list: ops=[...]")
     if prefer not in get_args(Prefer):
         raise ValueError(f"prefer={prefer!r}; expected one of {', '.join(get_args(Prefer))}")
     choose = functools.partial(_plan_of, model, providers, providers if asked is None else asked, prefer)
@@ -119,12 +121,13 @@ def _plan_of(
     ops: Iterable[str | Op] | None,
     find: Callable[[tuple[str, str]], Sequence[Op]],
 ) -> Plan:
-    allowed = None if ops is None else [split_name(op) if isinstance(op, str) else op for op in ops]
+    allowed = None if ops is None else [op if isinstance(op, Op) else split_name(op) for op in ops]
     chosen: list[tuple[tuple[str, str], Overload]] = []
     reasons: dict[tuple[str, str], str] = {}
     for name in sorted(model.calls()):
         candidates = find(name)
         if not candidates:
+            reasons |= _too_new(name, model)
             continue
         if allowed is not None:
             candidates = [op for op in candidates if op in allowed or name in allowed]
@@ -145,6 +148,15 @@ def _plan_of(
         if reason:
             reasons[name] = reason
     return Plan(tuple(chosen), reasons)
+
+
+def _too_new(name: tuple[str, str], model: Model) -> dict[tuple[str, str], str]:
+    versions = [op.version for op in registered_ops() if name in op.names]
+    imported = model.opsets.get(name[0])
+    if imported is None or min(versions, default=imported) <= imported:
+        return {}
+    domain = name[0] or "ai.onnx"
+    return {name: f"its kernel is of version {min(versions)}, the model imports {domain} {imported}"}
 
 
 def _refused_by_release(ops: Iterable[Op], leaves_out: bool) -> str:
@@ -198,15 +210,17 @@ def refuse_leftovers(plan: Plan, model: Model, options: onnxruntime.SessionOptio
     except Exception:  # nothing of ours was registered
         return
     planned = {name for name, _ in plan.overloads}
-    for name in model.calls() - planned:
-        left = set(there.get(name[0], ()))
-        for op in registered_ops():
-            if any(id(overload.bridge) in left for overload in op.given(name)):
-                raise RegistrationError(
-                    f"this SessionOptions has the kernel {op.kernel.where} of {'::'.join(name)} from before, "
-                    f"which is to be left out here ({plan.reasons.get(name, 'it fits no node')}); give each "
-                    "session a SessionOptions of its own"
-                )
+    for name, where in sorted({_given[i] for ids in there.values() for i in ids if i in _given}):
+        if name in model.calls() - planned:
+            raise RegistrationError(
+                f"this SessionOptions has the kernel {where} of {'::'.join(name)} from before, "
+                f"which is to be left out here ({plan.reasons.get(name, 'it fits no node')}); give each "
+                "session a SessionOptions of its own"
+            )
+
+
+_given: dict[int, tuple[tuple[str, str], str]] = {}
+"""Operator and function of each kernel that ONNX Runtime was given, by its id; those are never freed."""
 
 
 _plan: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("ort_ops_plan", default=None)
@@ -267,6 +281,7 @@ def _select(wanted: str | None, registered: str | None) -> tuple[list[tuple[str,
         if domain not in there:
             there[domain] = ids
             added.append((domain, ops))
+            _given.update((id(o.bridge), (name, o.op.kernel.where)) for name, o in plan.overloads)
         elif not set(ids) <= set(there[domain]):
             raise RegistrationError(
                 f"this SessionOptions has had domain {domain!r} registered with other operators, and ONNX "

@@ -20,7 +20,7 @@ from .providers import asked_providers, session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
 from .tuning import Arena, Tuning, graph_options, with_entries
-from .values import NO_ARRAYS, REFUSED_BY_RUN, to_numpy, to_value
+from .values import NO_ARRAYS, REFUSED_BY_RUN, native, to_numpy, to_value
 
 __all__ = ["InferenceSession", "get_library_path", "register"]
 
@@ -38,6 +38,8 @@ def register(session_options: onnxruntime.SessionOptions, ops: Iterable[str] | N
     ``ops`` are names such as ``"mylinear::MYLINEAR"``; None registers every kernel there is, but for
     those in domains of other libraries. Raises RegistrationError where a name has no kernel.
     """
+    if isinstance(ops, str):
+        raise TypeError(f"ops={ops!r}; expected a list: [{ops!r}]")
     if ops is not None:
         session_options.add_session_config_entry("ort_ops.ops", ",".join(ops))
     try:
@@ -181,13 +183,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             # For explain(); releases that don't know the entry make nothing of it.
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         providers, provider_options, disabled_optimizers = arguments
-        _bridge.start_log()
-        failure: Exception | None = None
-        try:
+
+        def make() -> None:
             with giving(plan):
                 if plan.overloads:
                     options.register_custom_ops_library(get_library_path())
-            super().__init__(
+            super(InferenceSession, self).__init__(
                 model,
                 options,
                 providers,
@@ -195,6 +196,15 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 disabled_optimizers=disabled_optimizers,
                 enable_fallback=0,
             )
+
+        self._watch(make)
+
+    def _watch(self, make: Callable[[], None]) -> None:
+        """Let ONNX Runtime make its session, and note which kernels it makes, as this class's own."""
+        _bridge.start_log()
+        failure: Exception | None = None
+        try:
+            make()
         except Exception as error:
             failure = error
         finally:
@@ -207,6 +217,20 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         self._kernels: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
         for domain, op, node, provider, name in kernels:
             self._kernels.setdefault((domain, op, node), set()).add((provider, name))
+
+    def set_providers(
+        self,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+        provider_options: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        """Make the session anew on other execution providers; raises ProviderError as making one does.
+
+        What is registered stays: which kernels there are was chosen for the providers that it was made for.
+        """
+        session_providers(providers)
+        make = super().set_providers
+        self._watch(lambda: make(providers, provider_options))
+        self._refuse_silent_fallback(providers)
 
     def _refuse_silent_fallback(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
         there = self.get_providers()
@@ -228,6 +252,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         """Run the model; see ``onnxruntime.InferenceSession.run`` and this class for what it raises."""
         try:
             run_options = self._with_entries(run_options)
+            input_feed = native(input_feed)
             if self._by_values:
                 return self._run_by_values(output_names, input_feed, run_options)
             return super().run(output_names, input_feed, run_options)  # type: ignore[no-any-return]
@@ -274,7 +299,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 )
         names = output_names or [output.name for output in self.get_outputs()]
         run = super().run_async
-        held = dict(input_feed)  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
+        held = dict(native(input_feed))  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
 
         def answered(results: list[Any], user_data: Any, err: ErrorText) -> None:
             held.clear()

@@ -1,6 +1,10 @@
-"""Arrays that ``onnxruntime.InferenceSession.run`` refuses, bfloat16 and float8, into OrtValues and back."""
+"""Arrays that ``onnxruntime.InferenceSession.run`` refuses, bfloat16 and float8, into OrtValues and back.
+
+And those that it takes for others: of another byte order than this machine's.
+"""
 
 import ctypes
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,13 +12,30 @@ import onnxruntime
 
 from .dtypes import DTYPES, find_dtype
 
-__all__ = ["NO_ARRAYS", "REFUSED_BY_RUN", "to_numpy", "to_value"]
+__all__ = ["NO_ARRAYS", "REFUSED_BY_RUN", "native", "to_numpy", "to_value"]
 
 REFUSED_BY_RUN = frozenset(f"tensor({dtype.ort})" for dtype in DTYPES if 16 <= dtype.onnx <= 20)
 """ONNX Runtime's names of the types that its ``run`` takes no NumPy arrays of."""
 
 NO_ARRAYS = frozenset(f"tensor({dtype.ort})" for dtype in DTYPES if dtype.onnx >= 16)
 """Those of all types, 4-bit ones too, that it makes no NumPy arrays of."""
+
+
+def native(feed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a run is fed with, its arrays in this machine's byte order.
+
+    ONNX Runtime reads the bytes of another order as if they were in this machine's, without a word.
+    """
+    for array in feed.values():
+        if isinstance(array, np.ndarray) and not array.dtype.isnative:
+            return {name: _in_native_order(array) for name, array in feed.items()}
+    return feed
+
+
+def _in_native_order(array: Any) -> Any:
+    if not isinstance(array, np.ndarray) or array.dtype.isnative:
+        return array
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def to_value(name: str, array: Any, declared: str) -> onnxruntime.OrtValue:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 __all__ = ["Buffer", "fields", "number", "text"]
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}
 
 Buffer = bytes | mmap.mmap
 
@@ -30,16 +31,19 @@ def fields(buffer: Buffer, start: int, stop: int) -> Iterator[tuple[int, int | s
     """Give each field of a message: its number and its value, a slice of the buffer for bytes."""
     at = start
     while at < stop:
-        key, at = _varint(buffer, at, stop)
+        key = buffer[at]  # most numbers are of one byte
+        key, at = (key, at + 1) if key < 0x80 else _varint(buffer, at, stop)
         wire = key & 7
         if wire == _VARINT:
             value, at = _varint(buffer, at, stop)
             yield key >> 3, value
             continue
-        length = {_FIXED64: 8, _FIXED32: 4}.get(wire)
         if wire == _BYTES:
-            length, at = _varint(buffer, at, stop)
-        if length is None or at + length > stop:
+            length = buffer[at] if at < stop else 0x80
+            length, at = (length, at + 1) if length < 0x80 else _varint(buffer, at, stop)
+        else:
+            length = _FIXED.get(wire, stop)  # more than is there: no field
+        if at + length > stop:
             raise ValueError(f"byte {at}: no field of a protocol buffer")
         yield key >> 3, slice(at, at + length)
         at += length

@@ -91,6 +91,13 @@ bool same_type(const PyArrayObject* array, PyArray_Descr* dtype) {
   return given->type_num == dtype->type_num || PyArray_EquivTypes(given, dtype);
 }
 
+// Whether some elements of an array stand for nothing (numpy.ma), which a tensor can't say.
+bool hides_elements(nb::handle array) {
+  if (PyArray_CheckExact(array.ptr())) return false;
+  const nb::object masked = nb::module_::import_("numpy.ma").attr("is_masked")(array);
+  return masked.is(nb::bool_(true));
+}
+
 // Item `index` of a result as an array of the model's element type, in any byte order and layout.
 PyArrayObject* as_array(const Call& call, nb::handle result, nb::handle item, std::size_t index,
                         nb::object& keep) {
@@ -104,7 +111,7 @@ PyArrayObject* as_array(const Call& call, nb::handle result, nb::handle item, st
   auto* typed = reinterpret_cast<PyArrayObject*>(array);
   const int type = call.kernel.expected[index].type;
   const bool text = type == kString && PyArray_DESCR(typed)->kind == 'U';
-  if (!text && !same_type(typed, dtype_of(type))) reject(call, result);
+  if ((!text && !same_type(typed, dtype_of(type))) || hides_elements(array)) reject(call, result);
   return typed;
 }
 
@@ -138,9 +145,10 @@ void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype, ab
   const auto bytes = static_cast<std::size_t>(PyArray_NBYTES(source));
   if (bytes >= kReleaseGilBytes) {
     const ReleaseGil release;
-    std::memcpy(data, PyArray_DATA(source), bytes);
+    std::memmove(data, PyArray_DATA(source),
+                 bytes);  // who binds an output to an input's memory gets it right
   } else if (bytes != 0) {
-    std::memcpy(data, PyArray_DATA(source), bytes);
+    std::memmove(data, PyArray_DATA(source), bytes);
   }
 }
 

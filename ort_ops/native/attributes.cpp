@@ -100,7 +100,8 @@ nb::object read_attribute(const Source& node, const Attribute& attribute) {
 
 nb::dict attributes_of(const Kernel& kernel) {
   nb::dict attributes;
-  for (std::size_t i = 0; i < kernel.kwvalues.size(); ++i) attributes[kernel.kwnames[i]] = kernel.kwvalues[i];
+  for (std::size_t i = 0; i < kernel.kwvalues.size(); ++i)
+    attributes[kernel.kwnames[i]] = attribute_value(kernel.kwvalues[i]);
   return attributes;
 }
 

@@ -114,6 +114,8 @@ std::vector<std::vector<std::int64_t>> ask_infer(const Call& call) {
     }
     shapes.push_back(std::move(shape));
   }
+  if (shapes.size() != call.kernel.op->outputs.size())
+    throw BadResult{"the infer function gives no shapes for given inputs; with out= it has to"};
   return shapes;
 }
 
@@ -146,10 +148,12 @@ std::vector<std::vector<std::int64_t>> output_shapes(const Call& call) {
   std::vector<std::vector<std::int64_t>> shapes;
   for (std::size_t i = 0; i < kernel.expected.size(); ++i) {
     shapes.push_back(call.wanted_shape(i));
-    for (std::int64_t dim : shapes.back())
-      if (dim < 0)
-        throw BadResult{"takes out=, but the model leaves the shape of output " + std::to_string(i) +
-                        " open; give the kernel an infer function"};
+    // A scalar's looks like one that the model says nothing of.
+    bool open = kernel.expected[i].type != 0 && !kernel.expected[i].known;
+    for (std::int64_t dim : shapes.back()) open = open || dim < 0;
+    if (open)
+      throw BadResult{"takes out=, but the model leaves the shape of output " + std::to_string(i) +
+                      " open; give the kernel an infer function"};
   }
   return shapes;
 }

@@ -103,7 +103,12 @@ void run_with_arrays(const Call& call) {
     arguments.push_back(views.back().ptr());
   }
   const std::size_t count = arguments.size() - 1;
-  for (const nb::object& value : kernel.kwvalues) arguments.push_back(value.ptr());
+  std::vector<nb::object> lists;
+  for (const nb::object& value : kernel.kwvalues) {
+    const bool list = PyList_Check(value.ptr());
+    if (list) lists.push_back(attribute_value(value));
+    arguments.push_back(list ? lists.back().ptr() : value.ptr());
+  }
   nb::object out;
   if (kernel.op->takes_out) {
     out = make_out(call);
@@ -175,6 +180,13 @@ abi::Status* refuse_kept_views(const Kernel& kernel, nb::handle owner, abi::Stat
 }
 
 }  // namespace
+
+nb::object attribute_value(const nb::object& value) {
+  if (!PyList_Check(value.ptr())) return value;
+  nb::object copy = nb::steal(PyList_GetSlice(value.ptr(), 0, PyList_Size(value.ptr())));
+  if (!copy.is_valid()) throw nb::python_error();
+  return copy;
+}
 
 std::size_t Call::input_count() const {
   std::size_t count = 0;

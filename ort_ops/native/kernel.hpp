@@ -62,6 +62,9 @@ nb::dict attributes_of(const Kernel& kernel);
 // Those that `infer` is given, as far as the node has them, while a session is made.
 nb::dict inferred_attributes(const Op& op, const Shapes& shapes);
 
+// An attribute for one run: a list is the kernel's own, which may change it.
+nb::object attribute_value(const nb::object& value);
+
 using detail::data_of;
 using detail::type_and_shape;
 using detail::TypeAndShape;

@@ -102,7 +102,7 @@ abi::Status* register_ops(abi::SessionOptions* options, const abi::ApiBase* base
     return nullptr;
   } catch (nb::python_error& error) {
     error.restore();
-    return python_failure(api, "", "ort_ops.register", false);
+    return python_failure(api, "", "", false);
   } catch (const std::exception& error) {
     return abi::CreateStatus(api, abi::kFail, error.what());
   }

@@ -8,10 +8,23 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from onnx import helper
 
 import ort_ops
-from ort_ops.functions import RecordedCall, UnrecordableError, record
+from ort_ops.errors import RegistrationError
+from ort_ops.functions import (
+    Input,
+    RecordedCall,
+    UnrecordableError,
+    function_name,
+    function_ops,
+    record,
+)
+from ort_ops.model import read_model
+
+from .models import model as graph
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -75,6 +88,41 @@ def test_functions_that_are_given_run_its_nodes(model: bytes, package: Any) -> N
     session = ort_ops.InferenceSession(model, providers=CPU, functions=[package.Scale])
     np.testing.assert_array_equal(session.run(None, {"x": X})[0], X * 6)
     assert [run.kernel for run in session.explain()] == ["scalepkg.ops.Scale.forward"] * 2
+
+
+def test_options_with_functions_from_before_run_none_that_is_not_allowed(model: bytes, package: Any) -> None:
+    options = onnxruntime.SessionOptions()
+    for _ in range(2):
+        session = ort_ops.InferenceSession(model, options, CPU, functions=[package.Scale])
+        np.testing.assert_array_equal(session.run(None, {"x": X})[0], X * 6)
+    with pytest.raises(RegistrationError, match=r"has the kernel scalepkg.ops.Scale.forward of pkg::Scale"):
+        ort_ops.InferenceSession(model, options, CPU)
+
+
+def test_sessions_of_one_model_share_what_runs_their_functions(model: bytes, package: Any) -> None:
+    def ops() -> Any:
+        return function_ops(read_model(model), [package.Scale], ())[0]
+
+    assert ops()["pkg", "Scale"] is ops()["pkg", "Scale"]
+
+
+class Counts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, counts: Any) -> Any:
+        counts["more"][0].add_(1)
+        counts["more"].append(0)
+        return x + counts["more"][0] + len(counts["more"])
+
+
+def test_a_forward_that_changes_its_arguments_computes_the_same_in_each_run() -> None:
+    recorded = [record(Input(0)), record({"more": [torch.tensor(2.0)]})]
+    call = RecordedCall(function_name(Counts), recorded, {}, [1], [1])
+    node = helper.make_node("Counts", ["x"], ["y"], "counts", domain="pkg")
+    for key, value in call.metadata().items():
+        node.metadata_props.add(key=key, value=value)
+    session = ort_ops.InferenceSession(graph([node]), providers=CPU, functions=[Counts])
+    for _ in range(3):
+        np.testing.assert_array_equal(session.run(None, {"x": X})[0], X + 5)
 
 
 @pytest.mark.parametrize("trusted", ["scalepkg", "scalepkg.ops"])

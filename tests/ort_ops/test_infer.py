@@ -64,7 +64,16 @@ def test_unknown_dimensions_are_each_another_one() -> None:
         (ZeroDivisionError("in infer"), ZeroDivisionError, "in infer"),
         ((2, 3), SchemaError, "returns ort_ops.TensorType .*; got int"),
         (ort_ops.TensorType(np.dtype(np.float64), (2,)), SchemaError, "declares float32"),
-        (ort_ops.TensorType(None, (1.5,)), TypeError, "float"),  # type: ignore[arg-type]
+        (
+            ort_ops.TensorType(None, (1.5,)),
+            SchemaError,
+            r"output 0 has shape \(1.5,\); expected a tuple of sizes",
+        ),  # type: ignore[arg-type]
+        (ort_ops.TensorType(None, (-1, 3)), SchemaError, r"output 0 has shape \(-1, 3\)"),
+        (ort_ops.TensorType(None, (2**70,)), SchemaError, "output 0 has shape"),
+        (ort_ops.TensorType(None, "nm"), SchemaError, "output 0 has shape 'nm'"),  # type: ignore[arg-type]
+        ((), SchemaError, "gives 0 outputs; expected one .* each of the kernel's 1"),
+        ((ort_ops.TensorType(None, (2,)),) * 2, SchemaError, "gives 2 outputs"),
     ],
 )
 def test_an_error_in_infer_is_raised_when_the_session_is_made(

@@ -1,3 +1,7 @@
+import copy
+import functools
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,8 +73,8 @@ def test_names_split(name: str, split: tuple[str, str]) -> None:
     assert split_name(name) == split
 
 
-@pytest.mark.parametrize("name", ["Op", "a::", "a::b::c", ""])
-def test_what_names_no_operator_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["Op", "a::", "a::b::c", "", "a::b\0c", " a::b", "a::b,c", 5, len])
+def test_what_names_no_operator_is_refused(name: Any) -> None:
     with pytest.raises(SchemaError, match="names no operator; expected 'domain::NAME'"):
         split_name(name)
 
@@ -79,8 +83,11 @@ def test_what_names_no_operator_is_refused(name: str) -> None:
     ("names", "options", "said"),
     [
         ((), {}, "expected a name"),
-        (("a::B",), {"providers": "CPUExecutionProvider"}, "expected a list of provider names"),
-        (("a::B",), {"providers": []}, "expected a list of provider names"),
+        (("a::B",), {"providers": "CPUExecutionProvider"}, "expected a list of names"),
+        (("a::B",), {"providers": []}, "expected a list of names"),
+        (("a::B",), {"providers": ["CPU"]}, "expected a list of names such as 'CPUExecutionProvider'"),
+        (("a::B",), {"version": "1"}, "version='1'; expected an integer from 1 on"),
+        (("a::B",), {"version": 0}, "version=0; expected an integer from 1 on"),
         (("a::B",), {"array": "jax"}, "expected 'numpy', 'torch' or 'dlpack'"),
         (("a::B",), {"providers": [CUDA]}, "which NumPy can't read"),
     ],
@@ -88,6 +95,51 @@ def test_what_names_no_operator_is_refused(name: str) -> None:
 def test_a_wrong_declaration_is_refused(names: tuple[str, ...], options: Any, said: str) -> None:
     with pytest.raises(SchemaError, match=said):
         ort_ops.onnx_op(*names, **options)
+
+
+class Scale:
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __call__(self, x: np.float64) -> np.float64:
+        return x * self.by
+
+    def twice(self, x: np.float64) -> np.float64:
+        return self(self(x))
+
+
+@ort_ops.onnx_op("test.pickled::Op")
+def scaled(x: np.float64, *, by: float = 1.0) -> np.float64:
+    return x * by
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (Scale(2), "Scale"),
+        (Scale(2).twice, "Scale.twice"),
+        (functools.partial(scaled.kernel.function, by=2.0), "scaled"),
+        (functools.partial(functools.partial(Scale(2))), "Scale"),
+        (scaled, "scaled"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_can_be_called_is_a_kernel(function: Callable[..., Any], name: str) -> None:
+    op = ort_ops.onnx_op("test.domain::Op")(function)
+    assert op.kernel.where == f"{__name__}.{name}"
+    assert op(3.0) == function(3.0)
+    assert [formal.types for formal in (*op.kernel.schema.inputs, *op.kernel.schema.outputs)] == [
+        (11,),
+        (11,),
+    ]
+
+
+def test_a_kernel_is_pickled_and_copied_by_name() -> None:
+    assert pickle.loads(pickle.dumps(scaled)) is scaled
+    assert copy.deepcopy([scaled]) == [scaled]
+    local = register("float32")
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(local)
 
 
 def test_an_overload_takes_known_unknown_and_absent_types() -> None:

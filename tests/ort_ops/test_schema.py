@@ -102,6 +102,16 @@ def test_keyword_only_parameters_are_attributes() -> None:
     )
 
 
+def test_an_attribute_may_be_left_out_altogether() -> None:
+    def kernel(x, *, alpha: float | None = None, dims: "list[int] | None" = None, n: int | None): ...
+
+    assert read_schema(kernel).attributes == (
+        Attribute("alpha", "float", False),
+        Attribute("dims", "list[int]", False),
+        Attribute("n", "int", True),
+    )
+
+
 def test_lists_of_types_replace_the_annotations() -> None:
     def kernel(x: Any, y: Any) -> Any: ...
 
@@ -116,9 +126,27 @@ def many(a: Free, b: T, c: U, d: np.int32 | np.int64, e: np.int32 | np.int64, f:
 def from_nowhere(x: "Nowhere"): ...  # type: ignore[name-defined]  # noqa: F821
 
 
+def misspelt(x: "np.flot32"): ...  # type: ignore[name-defined]
+
+
+THREE = np.ones(3)
+
+
+async def awaits(x): ...
+
+
+def yields(x):
+    yield x
+
+
 @pytest.mark.parametrize(
     ("kernel", "said"),
     [
+        (5, "5 is a int; expected a function"),
+        (awaits, "test_schema.awaits: is async"),
+        (yields, "test_schema.yields: yields; expected a function that returns"),
+        (misspelt, "no attribute 'flot32'.*; annotations are looked up"),
+        (lambda x, w=THREE: None, r"input 'w' has the default array.*behind a \*"),
         (lambda **attributes: None, r"\*\*attributes can't be.*keyword-only"),
         (lambda x, alpha=1.0: None, r"input 'alpha' has the default 1.0.*behind a \*"),
         (lambda: None, "no input whose type its output could take"),
@@ -127,6 +155,7 @@ def from_nowhere(x: "Nowhere"): ...  # type: ignore[name-defined]  # noqa: F821
             "attribute 'a' is annotated <class 'tuple'>; expected one of bool, int",
         ),
         (lambda x, *, a: None, "attribute 'a' is annotated None"),
+        (lambda x, *, a=None: None, "attribute 'a' is annotated .*NoneType.*one with | None"),
         (many, "more than 256 combinations.*share a type variable"),
         (from_nowhere, "'Nowhere' is not defined; annotations are looked up"),
     ],

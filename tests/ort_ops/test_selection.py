@@ -116,6 +116,15 @@ def test_the_version_is_the_newest_that_the_model_imports() -> None:
         assert [overload.op for _, overload in plan.overloads] == [expected]
 
 
+def test_a_model_that_imports_an_older_version_is_told() -> None:
+    register(version=3)
+    with pytest.raises(Exception, match="not a registered") as caught:
+        ort_ops.InferenceSession(model([node("Op")], version=2))
+    assert caught.value.__notes__ == [
+        f"{DOMAIN}::Op: its kernel is of version 3, the model imports {DOMAIN} 2"
+    ]
+
+
 def test_without_bodies_keeps_what_has_none() -> None:
     register()
     register(op="Bare")

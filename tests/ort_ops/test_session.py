@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -378,6 +379,43 @@ def test_a_provider_that_is_not_there_is_refused_unless_the_cpu_is_named() -> No
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ModelError):
         ort_ops.InferenceSession(b"no model")
+    with pytest.raises(TypeError, match=r"is a ModelProto; expected a path, or bytes .*SerializeToString"):
+        ort_ops.InferenceSession(onnx.load_from_string(WITH_BODY))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ops": f"{DOMAIN}::Op"}, r"expected a list: ops=\[...\]"),
+        ({"trust": "package"}, r"trust='package'; expected a list of packages"),
+        ({"providers": CPU}, rf"expected a list of names: \['{CPU}'\]"),
+    ],
+)
+def test_a_text_is_no_list_of_its_letters(options: dict[str, Any], said: str) -> None:
+    register_plus_one()
+    with pytest.raises(TypeError, match=said):
+        ort_ops.InferenceSession(one_node("Op"), **options)
+    with pytest.raises(TypeError, match="expected a list"):
+        ort_ops.register(onnxruntime.SessionOptions(), f"{DOMAIN}::Op")
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4"])
+def test_inputs_of_any_byte_order_are_the_same_numbers(dtype: str) -> None:
+    register_plus_one()
+    session = ort_ops.InferenceSession(one_node("Op"))
+    np.testing.assert_array_equal(session.run(None, {"x": X.astype(dtype)})[0], X + 1)
+    done, answers = threading.Event(), []
+
+    def answer(results: Any, data: Any, error: Any) -> None:
+        answers.append(error or results[0])
+        done.set()
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = ort_ops.InferenceSession(one_node("Op"), options)
+    session.run_async(None, {"x": X.astype(dtype)}, answer, None)
+    assert done.wait(60)
+    np.testing.assert_array_equal(answers[0], X + 1)
 
 
 # --- other ways in ---------------------------------------------------------------------------------
@@ -675,7 +713,7 @@ def test_a_view_that_is_kept_is_found(array: Any) -> None:
         kept.append(x[:1] if array != "dlpack" else x)
         return np.zeros(3, np.float32) if array != "torch" else torch.zeros(3)
 
-    with pytest.raises(ResultError, match="kept a view of an input beyond its call"):
+    with pytest.raises(ResultError, match="kept a view of an input or of out beyond its call"):
         run(one_node("Op"), X)
 
 

@@ -214,6 +214,20 @@ def test_the_kind_of_an_attribute_is_read_off_its_default() -> None:
     assert seen == {"sizes": [3], "scales": [0.5], "flags": [False]}
 
 
+@pytest.mark.parametrize("array", ["numpy", "torch"])
+def test_a_kernel_that_changes_a_list_changes_nothing_for_the_next_run(array: Any) -> None:
+    @op(f"{DOMAIN}::Op", array=array, inputs=["float32"], outputs=["float32"])
+    def kernel(x, *, order: list[int], absent: list[int] | None = None):
+        assert absent is None
+        order.reverse()
+        return x[order]
+
+    session = ort_ops.InferenceSession(one_node("Op", order=[0, 1, 2]))
+    x = np.array([1, 2, 3], "f")
+    for _ in range(3):
+        np.testing.assert_array_equal(session.run(None, {"x": x})[0], x[::-1])
+
+
 def test_lists_of_strings_arrive_as_they_are() -> None:
     seen: dict[str, Any] = {}
 
@@ -270,8 +284,9 @@ def test_without_infer_the_models_shape_serves_out() -> None:
 
     ends = [tensor("x", shape=["n", 2])], [tensor("y", shape=["n", 2])]
     np.testing.assert_array_equal(run(model([node("Op")], *ends), x=np.ones((3, 2), "f")), -np.ones((3, 2)))
-    with pytest.raises(ResultError, match="give the kernel an infer function"):
-        run(model([node("Op")], ends[0], [tensor("y", shape=["m", 2])]), x=np.ones((3, 2), "f"))
+    for shape in (["m", 2], None):
+        with pytest.raises(ResultError, match="give the kernel an infer function"):
+            run(model([node("Op")], ends[0], [tensor("y", shape=shape)]), x=np.ones((3, 2), "f"))
 
 
 @pytest.mark.parametrize("array", ["numpy", "torch"])
@@ -296,6 +311,21 @@ def test_out_that_is_kept_is_found() -> None:
     kernel.infer(lambda x: x)
     with pytest.raises(ResultError, match="kept a view"):
         run(one_node("Op"), x=np.ones(3, "f"))
+
+
+@pytest.mark.parametrize("array", ["numpy", "torch", "dlpack"])
+def test_every_output_has_a_buffer_to_be_filled(array: Any) -> None:
+    @op(f"{DOMAIN}::Op", array=array, inputs=["float32"], outputs=["float32", "float32"])
+    def kernel(x, *, out):
+        pass
+
+    @kernel.infer
+    def infer(x):
+        return (x, x) if "n" in x.shape else x
+
+    data = model([node("Op", ["x"], ["y", "z"])], [tensor("x", shape=["n"])], [tensor("y"), tensor("z")])
+    with pytest.raises(KernelError, match=r"gives 1 outputs; expected one .* each of the kernel's 2"):
+        run(data, x=np.ones(3, "f"))
 
 
 def test_an_infer_function_that_gives_no_size_can_not_serve_out() -> None:
@@ -325,13 +355,14 @@ def test_plain_onnxruntime_is_told_of_an_infer_function_that_fails() -> None:
 
 
 DEBUGGED = """
+import sys
 import numpy as np, ort_ops
 from tests.ort_ops.models import DOMAIN, one_node
 kept = []
-@ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["float32"])
+@ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["float32"], array=sys.argv[1])
 def kernel(x, *, out):
     kept.append(x)
-    assert np.isnan(out).all()
+    assert np.isnan(np.asarray(out)).all()
     out[:1] = x[:1]
     if x[0] < 0:
         raise ValueError("negative")
@@ -341,14 +372,17 @@ print(session.run(None, {"x": np.array([1, 2], "f")})[0])
 try:
     session.run(None, {"x": np.array([-1, 2], "f")})
 except ort_ops.errors.KernelError as error:
-    frame = error.__cause__.__traceback__.tb_frame
-    print(frame.f_locals["x"], kept[0])
+    step = error.__cause__.__traceback__
+    while step.tb_next is not None:
+        step = step.tb_next
+    print(np.asarray(step.tb_frame.f_locals["x"]), np.asarray(kept[0]))
 """
 
 
-def test_debug_shows_what_was_not_filled_and_keeps_the_frames() -> None:
+@pytest.mark.parametrize("array", ["numpy", "torch"])
+def test_debug_shows_what_was_not_filled_and_keeps_the_frames(array: str) -> None:
     environment = os.environ | {"ORT_OPS_DEBUG": "1"}
-    command = [sys.executable, "-c", DEBUGGED]
+    command = [sys.executable, "-c", DEBUGGED, array]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines() == ["[ 1. nan]", "[-1.  2.] [1. 2.]"], done.stderr
 

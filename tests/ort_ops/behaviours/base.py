@@ -107,4 +107,6 @@ def lambdas(cases: Sequence[tuple[str, Callable[[Any], Any], str]], outputs: int
 
 
 KEPT: list[Any] = []
-ADVICE = "kept a view of an input beyond its call, where its memory is freed; keep a copy (x.copy())"
+ADVICE = (
+    "kept a view of an input or of out beyond its call, where its memory is freed; keep a copy (x.copy())"
+)

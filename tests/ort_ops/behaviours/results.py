@@ -41,6 +41,13 @@ lambdas(
             "return result.astype('float32') if that is what you mean",
         ),
         (
+            "masked_elements",
+            lambda x: np.ma.masked_equal(x, 0),
+            "ResultError: returned masked elements in output 0, and a tensor has no mask; say what they are: "
+            "return result.filled(value)",
+        ),
+        ("an_array_with_a_mask_that_masks_nothing", lambda x: np.ma.masked_equal(x, 7), "no error"),
+        (
             "a_record",
             lambda x: np.zeros(3, [("a", "f4")]),
             "ResultError: returned dtype [('a', '<f4')] for output 0; expected float32: nothing is cast for "

@@ -61,7 +61,9 @@ def typed(
 
 
 TEXT = np.array(["a", "größe"], object)
-KEPT_OUT = "kept a view of an input beyond its call, where its memory is freed; keep a copy (x.copy())"
+KEPT_OUT = (
+    "kept a view of an input or of out beyond its call, where its memory is freed; keep a copy (x.copy())"
+)
 BESIDE = "ResultError: returned a result though it is given out=; expected it to fill out, and None"
 MISFIT = "KernelError: ValueError: could not broadcast input array from shape (2,3) into shape (7,)"
 
