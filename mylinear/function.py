@@ -23,10 +23,10 @@ from torch.compiler import is_dynamo_compiling
 
 from .errors import OperandError
 
-__all__ = ["LinearF"]
+__all__ = ["DTYPES", "LinearF"]
 
 # What the operator computes in; there is no integer gradient, and F.linear on CUDA has no integer kernel.
-_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 class LinearF(Function):
@@ -197,7 +197,7 @@ def _fit(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bo
     Reads the sizes of features only: a leading dimension may be symbolic, and must not become a guard.
     """
     dtype, device, weight_shape = x.dtype, x.device, weight.shape
-    if dtype not in _DTYPES or weight.dtype is not dtype or weight.device != device:
+    if dtype not in DTYPES or weight.dtype is not dtype or weight.device != device:
         return False
     if len(weight_shape) != 2 or x.ndim == 0 or x.shape[-1] != weight_shape[1]:
         return False
@@ -256,7 +256,7 @@ def _misfit_of_shapes(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
 
 def _misfit_of_kinds(x: torch.Tensor, others: dict[str, torch.Tensor]) -> str | None:
     """Say which dtype or device is wrong, or None."""
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         return f"input is {_name(x.dtype)}; expected float16, bfloat16, float32 or float64: use .to(dtype)"
     for name, other in others.items():
         if other.dtype != x.dtype:
