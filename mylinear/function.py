@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812, the name that PyTorch's own documentation uses
 from torch._C import _are_functorch_transforms_active, _get_tracing_state, _is_any_autocast_enabled
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from .errors import OperandError
@@ -36,19 +36,17 @@ class LinearF(Function):
     none included, and any size, zero included. float16, bfloat16, float32 or float64, one dtype and one
     device for all of them, in any memory layout.
 
-    Works under autocast, double backward, ``torch.compile(fullgraph=True)`` with dynamic shapes, and
-    ``torch.func``: vmap, grad, vjp, jvp, jacrev, jacfwd, hessian. Two things don't work, and torch says so:
-
-    - forward mode outside of ``torch.func`` (``torch.autograd.forward_ad``), which needs a ``jvp`` on this
-      class, and full-graph ``torch.compile`` refuses a Function that has one;
-    - vmap inside of ``torch.compile`` over operands that require gradients, where Dynamo wraps every
-      autograd.Function in one of its own that has no vmap rule; ``hessian`` too from torch 2.15 on. Outside
-      of ``torch.compile``, and with grad and jvp inside of it, all is well.
+    Works under autocast, double backward, forward mode, ``torch.compile(fullgraph=True)`` with dynamic
+    shapes, and ``torch.func``: vmap, grad, vjp, jvp, jacrev, jacfwd, hessian, linearize. One thing doesn't,
+    and torch says so: vmap inside of ``torch.compile`` over operands that require gradients, where Dynamo
+    wraps every autograd.Function in one of its own that has no vmap rule; ``hessian`` too from torch 2.15 on.
+    Outside of ``torch.compile``, and with grad and jvp inside of it, all is well.
     """
 
     # Microseconds on x[8, 64], W[32, 64] (forward without grad, forward, forward and backward), torch 2.13:
     # F.linear 3.3, 4.2, 28; forward(ctx) 6.4, 7.2, 32; setup_context 16.5, 17.2, 43. So the ctx form is the
-    # rule, and the setup_context form, which functorch demands, is kept for functorch (_LinearTransforms).
+    # rule, and the setup_context form, which functorch demands, is kept for functorch and for forward mode
+    # (_LinearTransforms): full-graph torch.compile refuses a Function that has a jvp.
     # apply leaves out torch.autograd.Function's own Python layer, which looks for both at every call.
     # benchmarks/op_overhead.py measures what is left.
 
@@ -69,7 +67,8 @@ class LinearF(Function):
             _check_traced(x, weight, bias)
         elif not _fit(x, weight, bias):
             raise _misfit(x, weight, bias)
-        form: Any = _LinearTransforms if _are_functorch_transforms_active() else super(Function, cls)
+        transformed = _are_functorch_transforms_active() or forward_ad._current_level >= 0
+        form: Any = _LinearTransforms if transformed else super(Function, cls)
         y: torch.Tensor = form.apply(x, weight, bias)
         return y
 
@@ -113,7 +112,7 @@ class LinearF(Function):
 
 
 class _LinearTransforms(Function):
-    """LinearF for torch.func's transforms, which refuse a ``forward`` that is given the ctx.
+    """LinearF for forward mode, and for torch.func, which refuses a ``forward`` that is given the ctx.
 
     Shapes as in LinearF. https://docs.pytorch.org/docs/stable/notes/extending.func.html
     """

@@ -15,9 +15,8 @@ onnx = pytest.importorskip("onnx")
 
 by_case = pytest.mark.parametrize("case", LINEAR_CASES, ids=lambda case: case.id)
 with_and_without_bias = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
-# torch warns about itself: Dynamo instantiates Function, functorch's decompositions use torch.jit.
+# torch warns about itself: Dynamo instantiates Function.
 compiled = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-transformed = pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated")
 
 ORDINARY = LINEAR_CASES[0]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -99,59 +98,6 @@ def test_a_frozen_weight_keeps_no_input_alive():
     saved_x, saved_weight = y.grad_fn.saved_tensors
     assert saved_x is None
     assert saved_weight.data_ptr() == weight.data_ptr()
-
-
-@transformed
-@with_and_without_bias
-@pytest.mark.parametrize("batched", [(0, 0, 0), (0, None, None), (None, 0, None)], ids=str)
-def test_vmap(bias, batched):
-    batched = batched[: 2 + bias]
-    operands = [
-        tensor if dim is None else torch.stack([tensor, -tensor, 2 * tensor])
-        for tensor, dim in zip(ORDINARY.operands(bias=bias), batched, strict=True)
-    ]
-    got, expected = (torch.vmap(function, batched)(*operands) for function in (LinearF.apply, F.linear))
-    torch.testing.assert_close(got, expected)
-
-
-@transformed
-@pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian"])
-@pytest.mark.parametrize(
-    "case", [c for c in LINEAR_CASES if c.id in ("ordinary", "rank_1", "rank_3", "empty_batch")], ids=str
-)
-def test_func_transforms(transform, case):
-    def derivative(function):
-        over = getattr(torch.func, transform)
-        return over(lambda *operands: function(*operands).sin().sum(), argnums=(0, 1, 2))(*case.operands())
-
-    torch.testing.assert_close(derivative(LinearF.apply), derivative(F.linear))
-
-
-@transformed
-def test_gradients_for_each_example():
-    x, weight, bias = ORDINARY.operands()
-
-    def each(function):
-        loss = torch.func.grad(lambda weight, bias, x: function(x, weight, bias).square().sum(), (0, 1))
-        return torch.vmap(loss, (None, None, 0))(weight, bias, x)
-
-    torch.testing.assert_close(each(LinearF.apply), each(F.linear))
-
-
-@transformed
-@by_case
-@with_and_without_bias
-def test_jvp(case, bias):
-    operands, tangents = (tuple(case.operands(bias=bias, seed=seed)) for seed in (0, 1))
-    got, expected = (torch.func.jvp(function, operands, tangents) for function in (LinearF.apply, F.linear))
-    torch.testing.assert_close(got, expected)
-
-
-@transformed
-def test_forward_mode_outside_of_torch_func_is_refused_by_torch():
-    x, weight, bias = ORDINARY.operands()
-    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
-        LinearF.apply(torch.autograd.forward_ad.make_dual(x, x), weight, bias)
 
 
 def call(*operands):
@@ -236,12 +182,6 @@ def test_operands_that_do_not_fit_are_refused_before_any_arithmetic(bad):
     with Refuse(), pytest.raises(OperandError) as caught:
         LinearF.apply(bad.x, bad.weight, bad.bias)
     assert str(caught.value) == f"MYLINEAR: {bad.message}"
-
-
-@transformed
-def test_misfits_are_refused_under_vmap():
-    with pytest.raises(OperandError, match="input has 6 features"):
-        torch.vmap(LinearF.apply, (0, None))(torch.zeros(3, 2, 6), torch.zeros(4, 8))
 
 
 class Net(torch.nn.Module):
