@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812, the name that PyTorch's own documentation uses
+from torch import is_grad_enabled
 from torch._C import _are_functorch_transforms_active, _get_tracing_state, _is_any_autocast_enabled
 from torch.autograd import Function, forward_ad
 from torch.compiler import is_dynamo_compiling
@@ -47,8 +48,9 @@ class LinearF(Function):
     # F.linear 3.3, 4.2, 28; forward(ctx) 6.4, 7.2, 32; setup_context 16.5, 17.2, 43. So the ctx form is the
     # rule, and the setup_context form, which functorch demands, is kept for functorch and for forward mode
     # (_LinearTransforms): full-graph torch.compile refuses a Function that has a jvp.
-    # apply leaves out torch.autograd.Function's own Python layer, which looks for both at every call.
-    # benchmarks/op_overhead.py measures what is left.
+    # apply leaves out torch.autograd.Function's own Python layer, which looks for both at every call, and
+    # calls forward by itself where gradients are turned off: the rest of a Function would cost as much as
+    # F.linear there. benchmarks/op_overhead.py measures what is left.
 
     @classmethod
     def apply(cls, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -63,12 +65,16 @@ class LinearF(Function):
             return cls.apply(x, weight, bias)  # no recursion: Dynamo never takes a Function's apply for this
         if _is_any_autocast_enabled():
             x, weight, bias = _autocast(x, weight, bias)
-        if _get_tracing_state() is not None:
+        traced = _get_tracing_state() is not None
+        if traced:
             _check_traced(x, weight, bias)
         elif not _fit(x, weight, bias):
             raise _misfit(x, weight, bias)
-        transformed = _are_functorch_transforms_active() or forward_ad._current_level >= 0
-        form: Any = _LinearTransforms if transformed else super(Function, cls)
+        form: Any = super(Function, cls)
+        if _are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            form = _LinearTransforms
+        elif cls is LinearF and not traced and not is_grad_enabled():
+            return cls.forward(_NO_GRADIENT, x, weight, bias)
         y: torch.Tensor = form.apply(x, weight, bias)
         return y
 
@@ -109,6 +115,18 @@ class LinearF(Function):
         known = sizes and weight_sizes
         y.setType(x.type().with_sizes([*sizes[:-1], weight_sizes[0]] if known else None))
         return y
+
+
+class _NoGradient:
+    """Stands for forward's ctx where gradients are turned off, and nothing is to be kept for one."""
+
+    needs_input_grad = (False, False, False)
+
+    def save_for_backward(self, *tensors: torch.Tensor | None) -> None:
+        """Keep nothing."""
+
+
+_NO_GRADIENT = _NoGradient()
 
 
 class _LinearTransforms(Function):
@@ -198,7 +216,10 @@ def _fit(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bo
     dtype, device, weight_shape = x.dtype, x.device, weight.shape
     if dtype not in DTYPES or weight.dtype is not dtype or weight.device != device:
         return False
-    if len(weight_shape) != 2 or x.ndim == 0 or x.shape[-1] != weight_shape[1]:
+    if len(weight_shape) != 2:
+        return False
+    shape = x.shape
+    if not shape or shape[-1] != weight_shape[1]:
         return False
     if bias is None:
         return True

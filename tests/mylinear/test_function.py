@@ -224,15 +224,44 @@ def test_torchscript_exporter_writes_one_node_and_keeps_shapes(bias):
     assert features.dim_value == 2
 
 
-def test_apply_reaches_a_forward_that_replaces_its_own(monkeypatch):
+@pytest.mark.parametrize("gradients", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_apply_reaches_a_forward_that_replaces_its_own(monkeypatch, gradients):
     seen = []
     true = LinearF.forward
     monkeypatch.setattr(
         LinearF, "forward", staticmethod(lambda ctx, *args: seen.append(args) or true(ctx, *args))
     )
     operands = ORDINARY.operands()
-    torch.testing.assert_close(LinearF.apply(*operands), F.linear(*operands))
+    with gradients():
+        torch.testing.assert_close(LinearF.apply(*operands), F.linear(*operands))
     assert len(seen) == 1
+
+
+@by_case
+@with_and_without_bias
+@pytest.mark.parametrize("gradients", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_no_function_is_recorded(case, bias, gradients):
+    operands = case.operands(bias=bias, grad=True)
+    with gradients(), torch.profiler.profile() as profile:
+        y = LinearF.apply(*operands)
+        torch.testing.assert_close(y, F.linear(*operands), rtol=0, atol=0)
+    assert not y.requires_grad
+    assert y.is_inference() == (gradients is torch.inference_mode)
+    assert not [event for event in profile.events() if "LinearF" in event.name]
+
+
+def test_a_class_derived_from_it_has_a_ctx_of_its_own_without_gradients():
+    class Counted(LinearF):
+        @staticmethod
+        def forward(ctx, x, weight, bias=None):
+            assert not hasattr(ctx, "calls")
+            ctx.calls = 1
+            return LinearF.forward(ctx, x, weight, bias)
+
+    operands = ORDINARY.operands()
+    for _ in range(2):
+        with torch.no_grad():
+            torch.testing.assert_close(Counted.apply(*operands), F.linear(*operands))
 
 
 def test_traced_module_computes_the_same_without_a_warning():
