@@ -205,7 +205,9 @@ def _autocast_one(operand: torch.Tensor) -> torch.Tensor:
     device = operand.device.type
     if not operand.is_floating_point() or operand.dtype == torch.float64:
         return operand
-    return operand.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else operand
+    # Of a device without autocast ("meta") torch doesn't say that it isn't enabled: it raises.
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return operand.to(torch.get_autocast_dtype(device)) if enabled else operand
 
 
 def _fit(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
@@ -253,6 +255,9 @@ def _check_compiled(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
 def _misfit(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> OperandError:
     """Return the error for operands that ``_fit`` refused: the first reason in the order below."""
     others = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    for name, operand in {"input": x, **others}.items():
+        if not isinstance(operand, torch.Tensor):
+            return OperandError(f"MYLINEAR: {name} is a {type(operand).__name__}; expected a torch.Tensor")
     reason = _misfit_of_shapes(x, weight, bias) or _misfit_of_kinds(x, others)
     return OperandError(f"MYLINEAR: {reason}")
 

@@ -1,6 +1,7 @@
 import io
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -162,6 +163,12 @@ def test_autocast_in_compiled_code(dynamo):
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+def test_autocast_of_one_device_leaves_another_alone():
+    operands = [tensor.to("meta") for tensor in ORDINARY.operands(torch.float32)]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert LinearF.apply(*operands).dtype == F.linear(*operands).dtype == torch.float32
+
+
 def test_double_backward_through_autocast():
     def penalty(function):
         x, weight, bias = ORDINARY.operands(torch.float32, grad=True)
@@ -182,6 +189,11 @@ def test_operands_that_do_not_fit_are_refused_before_any_arithmetic(bad):
     with Refuse(), pytest.raises(OperandError) as caught:
         LinearF.apply(bad.x, bad.weight, bad.bias)
     assert str(caught.value) == f"MYLINEAR: {bad.message}"
+
+
+def test_an_array_of_numpy_is_named_as_what_it_is():
+    with pytest.raises(OperandError, match=r"input is a ndarray; expected a torch\.Tensor"):
+        LinearF.apply(np.zeros((2, 6), np.float32), torch.zeros(4, 6))
 
 
 class Net(torch.nn.Module):
