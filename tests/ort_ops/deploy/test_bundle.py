@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import external_data_helper, helper, numpy_helper
 
@@ -93,6 +94,18 @@ def test_what_needs_a_python_kernel_or_a_body_says_so(tmp_path: Path) -> None:
     manifest = deploy.bundle(model, tmp_path / "b")
     assert manifest.needs[0].by == "function body"
     assert deploy.open_bundle(tmp_path / "b").session().run(None, {"x": np.ones((1, 3), np.float32)})
+
+
+def test_a_model_in_orts_own_format_is_bundled(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.register_custom_ops_library(str(LIBRARY))
+    onnxruntime.InferenceSession(write_model(tmp_path / "model.onnx"), options)
+    deploy.bundle(tmp_path / "model.ort", tmp_path / "bundle", libraries=[LIBRARY])
+    session = deploy.open_bundle(tmp_path / "bundle").session(["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.array([[1, -1, 2]], np.float32)})[0].tolist() == [[4.0, 13.0]]
 
 
 def alter(path: Path) -> None:
