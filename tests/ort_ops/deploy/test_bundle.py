@@ -1,6 +1,7 @@
 """Bundles: what is in them, that they run by themselves, and that what is altered is refused unloaded."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,51 @@ def test_a_manifest_that_is_none_or_leads_outside_is_refused(
     manifest[key] = value
     (made / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=said):
+        deploy.open_bundle(made)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("needs", [{"op": ["x"], "nodes": 1, "by": "function body"}]),
+        ("needs", [{"op": "x", "nodes": "1", "by": "function body"}]),
+        ("opsets", 17),
+        ("ir_version", "8"),
+        ("versions", None),
+        ("libraries", {PLACED: 1}),
+    ],
+)
+def test_a_manifest_with_other_types_than_it_should_have_is_refused(made: Path, key: str, value: Any) -> None:
+    manifest = json.loads((made / "manifest.json").read_text())
+    (made / "manifest.json").write_text(json.dumps(manifest | {key: value}))
+    with pytest.raises(BundleError, match="is no manifest"):
+        deploy.open_bundle(made)
+
+
+def test_a_manifest_that_is_a_link_or_a_pipe_is_refused(made: Path) -> None:
+    deploy.open_bundle(made)
+    link(made / "manifest.json")
+    with pytest.raises(BundleError, match="is a link, or no file"):
+        deploy.open_bundle(made)
+    (made / "manifest.json").unlink()
+    os.mkfifo(made / "manifest.json")  # reading it would wait for ever
+    with pytest.raises(BundleError, match="is a link, or no file"):
+        deploy.open_bundle(made)
+
+
+@pytest.mark.parametrize("weights", ["new.bin", "../../outside.bin", "data/../../../outside.bin", "/outside"])
+def test_weights_that_the_manifest_does_not_name_are_refused(made: Path, weights: str) -> None:
+    """A file that nobody hashed would change what the model computes."""
+    (made / "model" / "new.bin").write_bytes(bytes(24))
+    proto = onnx.load(made / "model" / "model.onnx", load_external_data=False)
+    proto.graph.initializer[0].external_data[0].value = weights
+    (made / "model" / "model.onnx").write_bytes(proto.SerializeToString())
+    manifest = json.loads((made / "manifest.json").read_text())
+    manifest["files"]["model/model.onnx"] = parity.digest(made / "model" / "model.onnx")
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        BundleError, match=f"has weights in '{weights}', of which the manifest has no SHA-256"
+    ):
         deploy.open_bundle(made)
 
 
