@@ -12,7 +12,7 @@ from .needs import Needs
 from .optimizing import Optimized
 from .processor import Processor
 
-__all__ = ["FORMAT", "MANIFEST", "Manifest", "read_manifest"]
+__all__ = ["FORMAT", "MANIFEST", "Manifest", "name_in_answers", "read_manifest"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -113,6 +113,15 @@ def _require(values: Sequence[Any], kind: type, named: str) -> None:
     for each in values:
         if not isinstance(each, kind):
             raise TypeError(f"{each!r} where {named} belongs")
+
+
+def name_in_answers(place: str, model: str) -> str:
+    """Return by which name golden answers know a file of a bundle; ``model`` is the model's place there.
+
+    It is the path from the model's folder, and of libraries, which were elsewhere, the name alone.
+    """
+    path, home = PurePosixPath(place), PurePosixPath(model).parent
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else path.name
 
 
 def _refuse_outside(name: str) -> None:

@@ -17,7 +17,7 @@ from ort_ops.session import InferenceSession
 from ort_ops.tuning import Tuning
 
 from . import signature
-from .manifest import Manifest, read_manifest
+from .manifest import Manifest, name_in_answers, read_manifest
 from .optimizing import unfit
 
 __all__ = ["Bundle", "Graph", "open_bundle"]
@@ -119,7 +119,9 @@ class Bundle:
         aside = f"{PurePosixPath(made.model).parent}/" if made else ""  # what else is there of the same names
         files = self.manifest.files.items()
         digests = {
-            Path(name).name: sha256 for name, sha256 in files if not (aside and name.startswith(aside))
+            name_in_answers(name, self.manifest.model): sha256
+            for name, sha256 in files
+            if not (aside and name.startswith(aside))
         }
         for name, recorded in golden.manifest.files.items():
             if digests.get(name) != recorded:

@@ -23,7 +23,8 @@ Array = NDArray[Any]
 class Manifest:
     """What a file of golden answers says of itself.
 
-    files: SHA-256 by the name of a file. tensors: dtype and shape of each, whose bytes the file holds.
+    files: SHA-256 of the model and of libraries by their names, of weights besides by their paths from the
+    model's folder. tensors: dtype and shape of each, whose bytes the file holds.
     """
 
     format: int
