@@ -17,16 +17,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812, the name that PyTorch's own documentation uses
+from torch import is_grad_enabled
 from torch._C import _are_functorch_transforms_active, _get_tracing_state, _is_any_autocast_enabled
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from .errors import OperandError
 
-__all__ = ["LinearF"]
+__all__ = ["DTYPES", "LinearF"]
 
 # What the operator computes in; there is no integer gradient, and F.linear on CUDA has no integer kernel.
-_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 class LinearF(Function):
@@ -36,21 +37,20 @@ class LinearF(Function):
     none included, and any size, zero included. float16, bfloat16, float32 or float64, one dtype and one
     device for all of them, in any memory layout.
 
-    Works under autocast, double backward, ``torch.compile(fullgraph=True)`` with dynamic shapes, and
-    ``torch.func``: vmap, grad, vjp, jvp, jacrev, jacfwd, hessian. Two things don't work, and torch says so:
-
-    - forward mode outside of ``torch.func`` (``torch.autograd.forward_ad``), which needs a ``jvp`` on this
-      class, and full-graph ``torch.compile`` refuses a Function that has one;
-    - vmap inside of ``torch.compile`` over operands that require gradients, where Dynamo wraps every
-      autograd.Function in one of its own that has no vmap rule; ``hessian`` too from torch 2.15 on. Outside
-      of ``torch.compile``, and with grad and jvp inside of it, all is well.
+    Works under autocast, double backward, forward mode, ``torch.compile(fullgraph=True)`` with dynamic
+    shapes, and ``torch.func``: vmap, grad, vjp, jvp, jacrev, jacfwd, hessian, linearize. One thing doesn't,
+    and torch says so: vmap inside of ``torch.compile`` over operands that require gradients, where Dynamo
+    wraps every autograd.Function in one of its own that has no vmap rule; ``hessian`` too from torch 2.15 on.
+    Outside of ``torch.compile``, and with grad and jvp inside of it, all is well.
     """
 
     # Microseconds on x[8, 64], W[32, 64] (forward without grad, forward, forward and backward), torch 2.13:
     # F.linear 3.3, 4.2, 28; forward(ctx) 6.4, 7.2, 32; setup_context 16.5, 17.2, 43. So the ctx form is the
-    # rule, and the setup_context form, which functorch demands, is kept for functorch (_LinearTransforms).
-    # apply leaves out torch.autograd.Function's own Python layer, which looks for both at every call.
-    # benchmarks/op_overhead.py measures what is left.
+    # rule, and the setup_context form, which functorch demands, is kept for functorch and for forward mode
+    # (_LinearTransforms): full-graph torch.compile refuses a Function that has a jvp.
+    # apply leaves out torch.autograd.Function's own Python layer, which looks for both at every call, and
+    # calls forward by itself where gradients are turned off: the rest of a Function would cost as much as
+    # F.linear there. benchmarks/op_overhead.py measures what is left.
 
     @classmethod
     def apply(cls, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -65,11 +65,16 @@ class LinearF(Function):
             return cls.apply(x, weight, bias)  # no recursion: Dynamo never takes a Function's apply for this
         if _is_any_autocast_enabled():
             x, weight, bias = _autocast(x, weight, bias)
-        if _get_tracing_state() is not None:
+        traced = _get_tracing_state() is not None
+        if traced:
             _check_traced(x, weight, bias)
         elif not _fit(x, weight, bias):
             raise _misfit(x, weight, bias)
-        form: Any = _LinearTransforms if _are_functorch_transforms_active() else super(Function, cls)
+        form: Any = super(Function, cls)
+        if _are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            form = _LinearTransforms
+        elif cls is LinearF and not traced and not is_grad_enabled():
+            return cls.forward(_NO_GRADIENT, x, weight, bias)
         y: torch.Tensor = form.apply(x, weight, bias)
         return y
 
@@ -112,8 +117,20 @@ class LinearF(Function):
         return y
 
 
+class _NoGradient:
+    """Stands for forward's ctx where gradients are turned off, and nothing is to be kept for one."""
+
+    needs_input_grad = (False, False, False)
+
+    def save_for_backward(self, *tensors: torch.Tensor | None) -> None:
+        """Keep nothing."""
+
+
+_NO_GRADIENT = _NoGradient()
+
+
 class _LinearTransforms(Function):
-    """LinearF for torch.func's transforms, which refuse a ``forward`` that is given the ctx.
+    """LinearF for forward mode, and for torch.func, which refuses a ``forward`` that is given the ctx.
 
     Shapes as in LinearF. https://docs.pytorch.org/docs/stable/notes/extending.func.html
     """
@@ -188,7 +205,9 @@ def _autocast_one(operand: torch.Tensor) -> torch.Tensor:
     device = operand.device.type
     if not operand.is_floating_point() or operand.dtype == torch.float64:
         return operand
-    return operand.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else operand
+    # Of a device without autocast ("meta") torch doesn't say that it isn't enabled: it raises.
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return operand.to(torch.get_autocast_dtype(device)) if enabled else operand
 
 
 def _fit(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
@@ -197,9 +216,12 @@ def _fit(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bo
     Reads the sizes of features only: a leading dimension may be symbolic, and must not become a guard.
     """
     dtype, device, weight_shape = x.dtype, x.device, weight.shape
-    if dtype not in _DTYPES or weight.dtype is not dtype or weight.device != device:
+    if dtype not in DTYPES or weight.dtype is not dtype or weight.device != device:
         return False
-    if len(weight_shape) != 2 or x.ndim == 0 or x.shape[-1] != weight_shape[1]:
+    if len(weight_shape) != 2:
+        return False
+    shape = x.shape
+    if not shape or shape[-1] != weight_shape[1]:
         return False
     if bias is None:
         return True
@@ -233,6 +255,9 @@ def _check_compiled(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
 def _misfit(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> OperandError:
     """Return the error for operands that ``_fit`` refused: the first reason in the order below."""
     others = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    for name, operand in {"input": x, **others}.items():
+        if not isinstance(operand, torch.Tensor):
+            return OperandError(f"MYLINEAR: {name} is a {type(operand).__name__}; expected a torch.Tensor")
     reason = _misfit_of_shapes(x, weight, bias) or _misfit_of_kinds(x, others)
     return OperandError(f"MYLINEAR: {reason}")
 
@@ -256,7 +281,7 @@ def _misfit_of_shapes(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
 
 def _misfit_of_kinds(x: torch.Tensor, others: dict[str, torch.Tensor]) -> str | None:
     """Say which dtype or device is wrong, or None."""
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         return f"input is {_name(x.dtype)}; expected float16, bfloat16, float32 or float64: use .to(dtype)"
     for name, other in others.items():
         if other.dtype != x.dtype:

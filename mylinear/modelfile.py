@@ -41,12 +41,20 @@ def load_model(path: str | Path) -> nn.Module:
         if described.get("format") != _FORMAT:
             raise ValueError(f"format is {described.get('format', 'missing')}; expected {_FORMAT}")
         model = _build(described["layers"])
-        model.load_state_dict(tensors)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        _check_tensors(model, tensors)
+        model.load_state_dict(tensors, assign=True)
+    except _REFUSALS as error:
         raise CheckpointError(
             f"{path}: {error}; expected a whole model file that `mylinear train` wrote"
         ) from error
     return model.eval()
+
+
+# What damaged and forged files raise, in what reads them.
+_REFUSALS = (
+    *(OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RuntimeError),  # RuntimeError: RecursionError, and what torch says
+)
 
 
 def _describe(model: nn.Module) -> list[object] | dict[str, object]:
@@ -75,4 +83,13 @@ def _build(description: list[dict[str, object]] | dict[str, object]) -> nn.Modul
     if dtype not in ("float16", "bfloat16", "float32", "float64") or not isinstance(sizes, list):
         raise ValueError(f"a MyLinear of dtype {dtype!r} and sizes {sizes!r}")
     in_features, out_features = (int(size) for size in sizes)
-    return MyLinear(in_features, out_features, dtype=getattr(torch, dtype), bias=bool(description["bias"]))
+    bias = bool(description["bias"])
+    # On "meta": what a file says of its sizes costs no memory before its tensors bear it out.
+    return MyLinear(in_features, out_features, dtype=getattr(torch, dtype), device="meta", bias=bias)
+
+
+def _check_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError where a tensor is of another dtype than its layer; load_state_dict checks the rest."""
+    for name, parameter in model.state_dict().items():
+        if name in tensors and tensors[name].dtype != parameter.dtype:
+            raise ValueError(f"{name} is {tensors[name].dtype}; expected {parameter.dtype}")

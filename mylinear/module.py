@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .errors import MyLinearError
-from .function import LinearF
+from .function import DTYPES, LinearF
 
 __all__ = ["MyLinear", "replace_linear"]
 
@@ -88,9 +88,10 @@ def replace_linear(model: nn.Module) -> nn.Module:
     """Swap every nn.Linear of a model for a MyLinear on the same Parameters, in place, and return the model.
 
     A layer that is used in several places is swapped once and stays shared. What does more than nn.Linear is
-    left alone: a subclass (the out_proj of nn.MultiheadAttention is one), a layer with hooks, and one whose
-    weight is computed (torch.nn.utils.weight_norm). A model that is itself an nn.Linear cannot be changed in
-    place, so use what is returned.
+    left alone: a subclass (the out_proj of nn.MultiheadAttention is one), a layer with hooks, with a forward
+    of its own, or with parameters, buffers or layers besides weight and bias, one whose weight is computed
+    (torch.nn.utils.weight_norm), and one of a dtype that LinearF has not. A model that is itself an nn.Linear
+    cannot be changed in place, so use what is returned.
     """
     swapped: dict[nn.Module, MyLinear] = {
         module: MyLinear.from_linear(module) for module in model.modules() if _is_plain_linear(module)
@@ -103,11 +104,10 @@ def replace_linear(model: nn.Module) -> nn.Module:
 
 
 def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Tell whether a module is nn.Linear and nothing more."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return type(module) is nn.Linear and not any(hooks) and "weight" in module._parameters
+    """Tell whether a module is nn.Linear and nothing more, of a dtype that LinearF computes in."""
+    state = vars(module)
+    hooked = any(kept for name, kept in state.items() if name.endswith("hooks"))  # those of a state_dict too
+    changed = "forward" in state or state["_parameters"].keys() != {"weight", "bias"}
+    if type(module) is not nn.Linear or hooked or changed or module._buffers or module._modules:
+        return False
+    return module.weight.dtype in DTYPES

@@ -5,6 +5,7 @@ stepped over by their length, so that reading a file of gigabytes touches a few 
 numbers are those of onnx.proto3.
 """
 
+import contextlib
 import dataclasses
 import mmap
 import os
@@ -99,30 +100,44 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Model:
             f"the model is a {type(source).__name__}; expected a path, or bytes "
             "(of a ModelProto: model.SerializeToString())"
         )
-    with open(source, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise ModelError(f"{os.fspath(source)} is empty; expected an ONNX model")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return _read(mapped, os.fspath(source))
+    with _mapped(source) as mapped:
+        return _read(mapped, os.fspath(source))
 
 
 def weight_files(path: str | os.PathLike[str]) -> frozenset[str]:
     """Return where a model's file says that weights are besides: paths from its own folder, as they stand.
 
-    Raises ModelError where it is no ONNX model.
+    Of a file in ORT's own format, which has its weights inside, none. Raises ModelError where it is no ONNX
+    model.
     """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    with _mapped(path) as mapped:
+        if _is_in_orts_format(mapped):
+            return frozenset()
         try:
             return frozenset(_locations(mapped, slice(0, len(mapped)), "model"))
         except (IndexError, ValueError, RecursionError) as error:
             raise ModelError(f"{os.fspath(path)}: not an ONNX model ({error})") from error
 
 
+@contextlib.contextmanager
+def _mapped(path: str | os.PathLike[str]) -> Iterator[mmap.mmap]:
+    """Give a file's content; raises ModelError where it is empty."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ModelError(f"{os.fspath(path)} is empty; expected an ONNX model")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
+
+
+def _is_in_orts_format(buffer: Buffer) -> bool:
+    return bytes(buffer[4:8]) == b"ORTM"  # a flatbuffer, by its identifier
+
+
 # Which fields of a message hold which messages, on the way to tensors.
 _INSIDE = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {
         5: "tensor",
@@ -149,7 +164,7 @@ def _locations(buffer: Buffer, span: slice, kind: str) -> Iterator[str]:
 
 
 def _read(buffer: Buffer, what: str) -> Model:
-    if buffer[4:8] == b"ORTM":  # a flatbuffer, by its identifier
+    if _is_in_orts_format(buffer):
         return Model({}, (), frozenset())
     try:
         return _model(buffer)

@@ -16,7 +16,7 @@ from ort_ops.model import read_model, weight_files
 from ort_ops.registry import find_ops, split_name
 
 from . import signature
-from .manifest import FORMAT, MANIFEST, Manifest
+from .manifest import FORMAT, MANIFEST, Manifest, name_in_answers
 from .needs import PYTHON, Needs, find_needs
 from .optimizing import optimize
 from .readme import readme
@@ -57,7 +57,7 @@ def bundle(
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
     if golden is not None:
-        _check_golden(Path(golden), files)
+        _check_golden(Path(golden), files, f"model/{model.name}")
         files[_GOLDEN] = Path(golden)
     inside = {name for name in files if name.startswith("libraries/")}
     registered = {name: files[name] for name in sorted(inside)}
@@ -112,12 +112,12 @@ def _files(model: Path, libraries: Sequence[Path]) -> Iterator[tuple[str, Path]]
     yield from ((f"libraries/{library.name}", library) for library in libraries)
 
 
-def _check_golden(golden: Path, files: dict[str, Path]) -> None:
-    """Refuse golden answers of other files than those of the bundle."""
+def _check_golden(golden: Path, files: dict[str, Path], model: str) -> None:
+    """Refuse golden answers of other files than those of the bundle, whose model is at ``model``."""
     recorded = dict(parity.read_recorded(golden).manifest.files)
     for name, path in files.items():
         found = parity.digest(path)
-        if recorded.pop(path.name, None) != found:
+        if recorded.pop(name_in_answers(name, model), None) != found:
             raise BundleError(f"{golden} was not recorded with {path}, the bundle's {name}; record it anew")
     if recorded:
         raise BundleError(f"{golden} was recorded with {', '.join(recorded)}, too; bundle them")

@@ -12,7 +12,7 @@ from .needs import Needs
 from .optimizing import Optimized
 from .processor import Processor
 
-__all__ = ["FORMAT", "MANIFEST", "Manifest", "read_manifest"]
+__all__ = ["FORMAT", "MANIFEST", "Manifest", "name_in_answers", "read_manifest"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -53,6 +53,8 @@ def read_manifest(folder: Path) -> Manifest:
     or to a file that it has no SHA-256 for.
     """
     path = folder / MANIFEST
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise BundleError(f"{path} is a link, or no file; expected the file itself")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -85,17 +87,41 @@ def _optimized(content: dict[str, Any] | None) -> Optimized | None:
 
 
 def _check_types(manifest: Manifest) -> None:
-    """Raise TypeError where the manifest holds something else than texts where they belong."""
+    """Raise TypeError where the manifest has something else than a text, a number or a list belongs."""
+    mappings: list[Any] = [manifest.files, manifest.opsets, manifest.versions]
+    _require(mappings, dict, "an object")
+    lists: list[Any] = [manifest.libraries]
     texts: list[Any] = [manifest.model, *manifest.libraries, *manifest.files, *manifest.files.values()]
+    texts += manifest.versions.values()
+    numbers: list[Any] = [manifest.ir_version, *manifest.opsets.values()]
+    for each in manifest.needs:
+        texts += [each.op, each.by]
+        numbers.append(each.nodes)
     if manifest.golden is not None:
         texts.append(manifest.golden)
     if manifest.optimized is not None:
         made, processor = manifest.optimized, manifest.optimized.processor
+        lists += [made.bodies, processor.instructions]
         texts += [made.model, made.provider, made.onnxruntime, *made.bodies]
         texts += [processor.machine, *processor.instructions]
-    for each in texts:
-        if not isinstance(each, str):
-            raise TypeError(f"{each!r} where a text belongs")
+    _require(lists, list, "a list")
+    _require(texts, str, "a text")
+    _require(numbers, int, "a number")
+
+
+def _require(values: Sequence[Any], kind: type, named: str) -> None:
+    for each in values:
+        if not isinstance(each, kind):
+            raise TypeError(f"{each!r} where {named} belongs")
+
+
+def name_in_answers(place: str, model: str) -> str:
+    """Return by which name golden answers know a file of a bundle; ``model`` is the model's place there.
+
+    It is the path from the model's folder, and of libraries, which were elsewhere, the name alone.
+    """
+    path, home = PurePosixPath(place), PurePosixPath(model).parent
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else path.name
 
 
 def _refuse_outside(name: str) -> None:

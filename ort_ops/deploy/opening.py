@@ -1,7 +1,7 @@
 """A bundle as it is deployed: checked first, then loaded."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,13 +10,14 @@ import onnxruntime
 
 from ort_ops import parity
 from ort_ops.errors import BundleError
+from ort_ops.model import weight_files
 from ort_ops.parity import Recorded, Report
 from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
 from ort_ops.tuning import Tuning
 
 from . import signature
-from .manifest import Manifest, read_manifest
+from .manifest import Manifest, name_in_answers, read_manifest
 from .optimizing import unfit
 
 __all__ = ["Bundle", "Graph", "open_bundle"]
@@ -118,7 +119,9 @@ class Bundle:
         aside = f"{PurePosixPath(made.model).parent}/" if made else ""  # what else is there of the same names
         files = self.manifest.files.items()
         digests = {
-            Path(name).name: sha256 for name, sha256 in files if not (aside and name.startswith(aside))
+            name_in_answers(name, self.manifest.model): sha256
+            for name, sha256 in files
+            if not (aside and name.startswith(aside))
         }
         for name, recorded in golden.manifest.files.items():
             if digests.get(name) != recorded:
@@ -139,9 +142,10 @@ def open_bundle(
     Who can change a file can change the manifest, too: where that is to be found, it needs a signature.
     verify_key: a PEM file with the public key that the bundle has to be signed with, which is checked first.
 
-    Raises BundleError where a file is missing or altered, is a link, or where the manifest names a path that
-    leads out of the folder; with a key also where the bundle is not signed with it, where the folder holds a
-    file that the signature is not of, and without model-signing (``pip install 'ort-ops[sign]'``).
+    Raises BundleError where a file is missing or altered, is a link, where the manifest names a path that
+    leads out of the folder, or where the model has weights in a file that the manifest doesn't name; with a
+    key also where the bundle is not signed with it, where the folder holds a file that the signature is not
+    of, and without model-signing (``pip install 'ort-ops[sign]'``); ModelError where the model is none.
     """
     folder = Path(folder)
     if verify_key is not None:
@@ -156,4 +160,17 @@ def open_bundle(
         found = parity.digest(path)
         if found != recorded:
             raise BundleError(f"{path} is altered: its SHA-256 is {found}, the manifest has {recorded}")
+    graphs = [manifest.model, *([manifest.optimized.model] if manifest.optimized else [])]
+    for graph in graphs:
+        _check_weights(folder, graph, manifest.files)
     return Bundle(folder, manifest)
+
+
+def _check_weights(folder: Path, graph: str, files: Mapping[str, str]) -> None:
+    """Raise BundleError where a graph has weights in a file that the manifest doesn't name."""
+    for location in sorted(weight_files(folder / graph)):
+        place = PurePosixPath(graph).parent / location
+        if ".." in place.parts or place.as_posix() not in files:
+            raise BundleError(
+                f"{folder / graph} has weights in {location!r}, of which the manifest has no SHA-256"
+            )

@@ -1,6 +1,7 @@
 """The file of golden answers: what is in it, and how it is read, with NumPy alone."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +24,8 @@ Array = NDArray[Any]
 class Manifest:
     """What a file of golden answers says of itself.
 
-    files: SHA-256 by the name of a file. tensors: dtype and shape of each, whose bytes the file holds.
+    files: SHA-256 of the model and of libraries by their names, of weights besides by their paths from the
+    model's folder. tensors: dtype and shape of each, whose bytes the file holds.
     """
 
     format: int
@@ -83,18 +85,59 @@ def tensor_entry(array: Array) -> tuple[str, list[int]]:
 
 
 def read_recorded(path: str | os.PathLike[str]) -> Recorded:
-    """Read golden answers; raises ParityError for a file that holds none."""
+    """Read golden answers; raises ParityError for a file that holds none, or holds them in part."""
     try:
         with safe_open(path, "numpy") as file:
             manifest = Manifest(**json.loads((file.metadata() or {})["parity"]))
             if manifest.format != FORMAT:
                 raise ParityError(f"{os.fspath(path)} is of format {manifest.format}; expected {FORMAT}")
+            _check_types(manifest)
             arrays = {name: _array(file.get_tensor(name), *entry) for name, entry in manifest.tensors.items()}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            _check_whole(manifest, arrays)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ParityError(f"{os.fspath(path)} holds no golden answers: {error}") from error
     return Recorded(manifest, arrays)
 
 
 def _array(raw: Array, dtype: str, shape: Sequence[int]) -> Array:
     kind = np.dtype(getattr(ml_dtypes, dtype) if hasattr(ml_dtypes, dtype) else dtype)
+    if kind.hasobject or math.prod(shape) * kind.itemsize != raw.size:  # before memory is asked for
+        raise ValueError(f"{raw.size} bytes are no {dtype} of shape {tuple(shape)}")
     return raw.view(kind).reshape(shape) if raw.size else np.empty(shape, kind)
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise TypeError where something else stands in the manifest than belongs there."""
+    expected = {
+        "samples": int,
+        "inputs": list,
+        "outputs": list,
+        "files": dict,
+        "tensors": dict,
+        "versions": dict,
+    }
+    for name, kind in expected.items():
+        if not isinstance(getattr(manifest, name), kind):
+            raise TypeError(f"{name} is {getattr(manifest, name)!r}; expected {kind.__name__}")
+
+
+def _check_whole(manifest: Manifest, arrays: Mapping[str, Array]) -> None:
+    """Raise ValueError where something of a sample is missing, or not of the shape that its output has."""
+    for sample in range(manifest.samples):
+        for name in manifest.inputs:
+            _require(arrays, f"{sample}/input/{name}")
+        for name in manifest.outputs:
+            exact = _require(arrays, f"{sample}/exact/{name}")
+            limit = "bound" if exact.dtype == np.float64 else "undecided"
+            for kind in ("torch", limit):
+                found = _require(arrays, f"{sample}/{kind}/{name}")
+                if found.shape != exact.shape:
+                    raise ValueError(
+                        f"{sample}/{kind}/{name} is {found.shape}; expected {exact.shape}, as the answer is"
+                    )
+
+
+def _require(arrays: Mapping[str, Array], name: str) -> Array:
+    if name not in arrays:
+        raise ValueError(f"{name} is missing")
+    return arrays[name]

@@ -5,16 +5,16 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import nn
 
 from ort_ops.errors import ParityError
+from ort_ops.model import weight_files
 from ort_ops.selection import Prefer
 
 from .digest import digest
@@ -69,7 +69,7 @@ def record(
         samples=len(samples),
         inputs=subject.exact_file.inputs,
         outputs=subject.exact_file.outputs,
-        files={path.name: digest(path) for path in _files(Path(file), subject.content, libraries)},
+        files={name: digest(path) for name, path in _files(Path(file), libraries).items()},
         tensors={name: tensor_entry(array) for name, array in tensors.items()},
         versions={each: version(each) for each in ("torch", "onnx", "numpy", "ort-ops")},
         machine=f"{platform.system()} {platform.machine()}",
@@ -98,15 +98,12 @@ def _tensors(subject: Subject, sample: Sample) -> dict[str, NDArray[Any]]:
     return {key: np.ascontiguousarray(array).reshape(array.shape) for key, array in found.items()}
 
 
-def _files(path: Path, model: ir.Model, libraries: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the model, the files with its weights, and the libraries."""
-    outside = {
-        str(value.const_value.location)
-        for value in model.graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    found = [path, *(path.parent / name for name in sorted(outside)), *(Path(each) for each in libraries)]
-    names = [each.name for each in found]
+def _files(path: Path, libraries: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Return the model, its weights besides, by their paths from its folder, and the libraries, by name."""
+    outside = sorted({PurePosixPath(location).as_posix() for location in weight_files(path)})
+    found = [(path.name, path), *((name, path.parent / name) for name in outside)]
+    found += [(Path(library).name, Path(library)) for library in libraries]
+    names = [name for name, _ in found]
     if len(set(names)) < len(names):
         raise ParityError(f"two files are of one name: {', '.join(names)}")
-    return found
+    return dict(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from onnx import external_data_helper
 from torch import nn
 
 import mylinear
@@ -74,6 +75,27 @@ def test_answers_of_another_model_are_refused(tmp_path: Path) -> None:
     model.write_bytes(model.read_bytes() + b"\x10\x00")
     with pytest.raises(BundleError, match="was not recorded with"):
         deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY], golden=golden)
+
+
+def test_weights_of_one_name_in_two_folders_are_recorded_and_bundled(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(MyLinear(150, 120), nn.ReLU(), MyLinear(120, 40)).eval()
+    written = export(model, example=torch.randn(2, 150))
+    for number, weight in enumerate(tensor for tensor in written.graph.initializer if len(tensor.dims) == 2):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "weights.bin").write_bytes(weight.raw_data)
+        external_data_helper.set_external_data(weight, f"./{number}/weights.bin")
+        weight.ClearField("raw_data")
+    (tmp_path / "model.onnx").write_bytes(written.SerializeToString())
+    parity.record(model, tmp_path / "model.onnx", tmp_path / "golden", libraries=[LIBRARY])
+    report = parity.replay(tmp_path / "golden", tmp_path / "model.onnx", libraries=[LIBRARY])
+    assert report.verdict is parity.Verdict.EQUAL
+    deploy.bundle(
+        *(tmp_path / "model.onnx", tmp_path / "bundle"), libraries=[LIBRARY], golden=tmp_path / "golden"
+    )
+    bundle = deploy.open_bundle(tmp_path / "bundle")
+    assert bundle.golden_answers().manifest.files.keys() >= {"0/weights.bin", "1/weights.bin"}
+    assert bundle.replay().verdict is parity.Verdict.EQUAL
 
 
 def test_an_optimised_graph_is_replayed_besides_the_original(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import io
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -15,9 +16,8 @@ onnx = pytest.importorskip("onnx")
 
 by_case = pytest.mark.parametrize("case", LINEAR_CASES, ids=lambda case: case.id)
 with_and_without_bias = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
-# torch warns about itself: Dynamo instantiates Function, functorch's decompositions use torch.jit.
+# torch warns about itself: Dynamo instantiates Function.
 compiled = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-transformed = pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated")
 
 ORDINARY = LINEAR_CASES[0]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -101,59 +101,6 @@ def test_a_frozen_weight_keeps_no_input_alive():
     assert saved_weight.data_ptr() == weight.data_ptr()
 
 
-@transformed
-@with_and_without_bias
-@pytest.mark.parametrize("batched", [(0, 0, 0), (0, None, None), (None, 0, None)], ids=str)
-def test_vmap(bias, batched):
-    batched = batched[: 2 + bias]
-    operands = [
-        tensor if dim is None else torch.stack([tensor, -tensor, 2 * tensor])
-        for tensor, dim in zip(ORDINARY.operands(bias=bias), batched, strict=True)
-    ]
-    got, expected = (torch.vmap(function, batched)(*operands) for function in (LinearF.apply, F.linear))
-    torch.testing.assert_close(got, expected)
-
-
-@transformed
-@pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian"])
-@pytest.mark.parametrize(
-    "case", [c for c in LINEAR_CASES if c.id in ("ordinary", "rank_1", "rank_3", "empty_batch")], ids=str
-)
-def test_func_transforms(transform, case):
-    def derivative(function):
-        over = getattr(torch.func, transform)
-        return over(lambda *operands: function(*operands).sin().sum(), argnums=(0, 1, 2))(*case.operands())
-
-    torch.testing.assert_close(derivative(LinearF.apply), derivative(F.linear))
-
-
-@transformed
-def test_gradients_for_each_example():
-    x, weight, bias = ORDINARY.operands()
-
-    def each(function):
-        loss = torch.func.grad(lambda weight, bias, x: function(x, weight, bias).square().sum(), (0, 1))
-        return torch.vmap(loss, (None, None, 0))(weight, bias, x)
-
-    torch.testing.assert_close(each(LinearF.apply), each(F.linear))
-
-
-@transformed
-@by_case
-@with_and_without_bias
-def test_jvp(case, bias):
-    operands, tangents = (tuple(case.operands(bias=bias, seed=seed)) for seed in (0, 1))
-    got, expected = (torch.func.jvp(function, operands, tangents) for function in (LinearF.apply, F.linear))
-    torch.testing.assert_close(got, expected)
-
-
-@transformed
-def test_forward_mode_outside_of_torch_func_is_refused_by_torch():
-    x, weight, bias = ORDINARY.operands()
-    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
-        LinearF.apply(torch.autograd.forward_ad.make_dual(x, x), weight, bias)
-
-
 def call(*operands):
     return LinearF.apply(*operands).relu()
 
@@ -216,6 +163,12 @@ def test_autocast_in_compiled_code(dynamo):
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+def test_autocast_of_one_device_leaves_another_alone():
+    operands = [tensor.to("meta") for tensor in ORDINARY.operands(torch.float32)]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert LinearF.apply(*operands).dtype == F.linear(*operands).dtype == torch.float32
+
+
 def test_double_backward_through_autocast():
     def penalty(function):
         x, weight, bias = ORDINARY.operands(torch.float32, grad=True)
@@ -238,10 +191,9 @@ def test_operands_that_do_not_fit_are_refused_before_any_arithmetic(bad):
     assert str(caught.value) == f"MYLINEAR: {bad.message}"
 
 
-@transformed
-def test_misfits_are_refused_under_vmap():
-    with pytest.raises(OperandError, match="input has 6 features"):
-        torch.vmap(LinearF.apply, (0, None))(torch.zeros(3, 2, 6), torch.zeros(4, 8))
+def test_an_array_of_numpy_is_named_as_what_it_is():
+    with pytest.raises(OperandError, match=r"input is a ndarray; expected a torch\.Tensor"):
+        LinearF.apply(np.zeros((2, 6), np.float32), torch.zeros(4, 6))
 
 
 class Net(torch.nn.Module):
@@ -284,15 +236,44 @@ def test_torchscript_exporter_writes_one_node_and_keeps_shapes(bias):
     assert features.dim_value == 2
 
 
-def test_apply_reaches_a_forward_that_replaces_its_own(monkeypatch):
+@pytest.mark.parametrize("gradients", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_apply_reaches_a_forward_that_replaces_its_own(monkeypatch, gradients):
     seen = []
     true = LinearF.forward
     monkeypatch.setattr(
         LinearF, "forward", staticmethod(lambda ctx, *args: seen.append(args) or true(ctx, *args))
     )
     operands = ORDINARY.operands()
-    torch.testing.assert_close(LinearF.apply(*operands), F.linear(*operands))
+    with gradients():
+        torch.testing.assert_close(LinearF.apply(*operands), F.linear(*operands))
     assert len(seen) == 1
+
+
+@by_case
+@with_and_without_bias
+@pytest.mark.parametrize("gradients", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_no_function_is_recorded(case, bias, gradients):
+    operands = case.operands(bias=bias, grad=True)
+    with gradients(), torch.profiler.profile() as profile:
+        y = LinearF.apply(*operands)
+        torch.testing.assert_close(y, F.linear(*operands), rtol=0, atol=0)
+    assert not y.requires_grad
+    assert y.is_inference() == (gradients is torch.inference_mode)
+    assert not [event for event in profile.events() if "LinearF" in event.name]
+
+
+def test_a_class_derived_from_it_has_a_ctx_of_its_own_without_gradients():
+    class Counted(LinearF):
+        @staticmethod
+        def forward(ctx, x, weight, bias=None):
+            assert not hasattr(ctx, "calls")
+            ctx.calls = 1
+            return LinearF.forward(ctx, x, weight, bias)
+
+    operands = ORDINARY.operands()
+    for _ in range(2):
+        with torch.no_grad():
+            torch.testing.assert_close(Counted.apply(*operands), F.linear(*operands))
 
 
 def test_traced_module_computes_the_same_without_a_warning():

@@ -49,6 +49,27 @@ def test_a_file_that_describes_no_such_model_is_refused(tmp_path, layers):
         load_model(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "dtype"),
+    [
+        ("[20000, 40000]", "float32"),
+        ("[1000000000, 1000000000]", "float32"),
+        ("[Infinity, 1]", "float32"),
+        ("[-2, 1]", "float32"),
+        ("[2, 1]", "float64"),
+    ],
+)
+def test_sizes_and_dtypes_that_the_tensors_do_not_have_cost_nothing(tmp_path, sizes, dtype):
+    layer = f'{{"layer": "MyLinear", "sizes": {sizes}, "bias": false, "dtype": "{dtype}"}}'
+    metadata = {"model": f'{{"format": "mylinear-model-1", "layers": {layer}}}'}
+    save_file({"weight": torch.ones(1, 2)}, tmp_path / "m", metadata)
+    # No number is drawn for a parameter that the file has, or should have.
+    state = torch.get_rng_state()
+    with pytest.raises(CheckpointError, match="expected a whole model file"):
+        load_model(tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_equal_models_are_equal_files(tmp_path):
     model = MyLinear(3, 2)
     for index in range(8):  # an order that is drawn anew would be the same 8 times once in 128

@@ -138,24 +138,57 @@ def with_hook():
     return linear
 
 
+def with_its_own_forward():
+    linear = nn.Linear(4, 4)
+    linear.forward = lambda x: 2 * nn.Linear.forward(linear, x)  # as libraries do that move weights about
+    return linear
+
+
+def with_more_in_it():
+    linear = nn.Linear(4, 4)
+    linear.adapter = nn.Linear(4, 4)
+    linear.scale = nn.Parameter(torch.ones(1))
+    linear.register_buffer("steps", torch.zeros(1))
+    return linear
+
+
+def with_a_hook_of_the_state_dict():
+    linear = nn.Linear(4, 4)
+    linear.register_state_dict_post_hook(
+        lambda _, state, prefix, __: state.update({f"{prefix}version": torch.zeros(1)})
+    )
+    return linear
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: Doubled(4, 4),
         with_hook,
+        with_its_own_forward,
+        with_more_in_it,
+        with_a_hook_of_the_state_dict,
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
         lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)),
     ],
-    ids=["subclass", "hook", "weight_norm", "spectral_norm"],
+    ids=["subclass", "hook", "forward", "more", "state_dict", "weight_norm", "spectral_norm"],
 )
 def test_replace_linear_leaves_what_does_more_than_linear_alone(make):
     model = nn.Sequential(make(), nn.Linear(4, 4)).eval()
     kept, x = model[0], torch.randn(3, 4)
-    expected = model(x)
+    expected, state = model(x), list(model.state_dict())
     replace_linear(model)
     assert model[0] is kept
+    assert list(model.state_dict()) == state
     assert type(model[1]) is MyLinear
     torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+
+
+def test_replace_linear_leaves_a_dtype_alone_that_linear_f_has_not():
+    model = nn.Sequential(nn.Linear(4, 4, dtype=torch.complex64))
+    x = torch.ones(2, 4, dtype=torch.complex64)
+    expected = model(x)
+    torch.testing.assert_close(replace_linear(model)(x), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -1,6 +1,7 @@
 """Bundles: what is in them, that they run by themselves, and that what is altered is refused unloaded."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import external_data_helper, helper, numpy_helper
 
@@ -95,6 +97,18 @@ def test_what_needs_a_python_kernel_or_a_body_says_so(tmp_path: Path) -> None:
     assert deploy.open_bundle(tmp_path / "b").session().run(None, {"x": np.ones((1, 3), np.float32)})
 
 
+def test_a_model_in_orts_own_format_is_bundled(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.register_custom_ops_library(str(LIBRARY))
+    onnxruntime.InferenceSession(write_model(tmp_path / "model.onnx"), options)
+    deploy.bundle(tmp_path / "model.ort", tmp_path / "bundle", libraries=[LIBRARY])
+    session = deploy.open_bundle(tmp_path / "bundle").session(["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.array([[1, -1, 2]], np.float32)})[0].tolist() == [[4.0, 13.0]]
+
+
 def alter(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -156,6 +170,51 @@ def test_a_manifest_that_is_none_or_leads_outside_is_refused(
     manifest[key] = value
     (made / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=said):
+        deploy.open_bundle(made)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("needs", [{"op": ["x"], "nodes": 1, "by": "function body"}]),
+        ("needs", [{"op": "x", "nodes": "1", "by": "function body"}]),
+        ("opsets", 17),
+        ("ir_version", "8"),
+        ("versions", None),
+        ("libraries", {PLACED: 1}),
+    ],
+)
+def test_a_manifest_with_other_types_than_it_should_have_is_refused(made: Path, key: str, value: Any) -> None:
+    manifest = json.loads((made / "manifest.json").read_text())
+    (made / "manifest.json").write_text(json.dumps(manifest | {key: value}))
+    with pytest.raises(BundleError, match="is no manifest"):
+        deploy.open_bundle(made)
+
+
+def test_a_manifest_that_is_a_link_or_a_pipe_is_refused(made: Path) -> None:
+    deploy.open_bundle(made)
+    link(made / "manifest.json")
+    with pytest.raises(BundleError, match="is a link, or no file"):
+        deploy.open_bundle(made)
+    (made / "manifest.json").unlink()
+    os.mkfifo(made / "manifest.json")  # reading it would wait for ever
+    with pytest.raises(BundleError, match="is a link, or no file"):
+        deploy.open_bundle(made)
+
+
+@pytest.mark.parametrize("weights", ["new.bin", "../../outside.bin", "data/../../../outside.bin", "/outside"])
+def test_weights_that_the_manifest_does_not_name_are_refused(made: Path, weights: str) -> None:
+    """A file that nobody hashed would change what the model computes."""
+    (made / "model" / "new.bin").write_bytes(bytes(24))
+    proto = onnx.load(made / "model" / "model.onnx", load_external_data=False)
+    proto.graph.initializer[0].external_data[0].value = weights
+    (made / "model" / "model.onnx").write_bytes(proto.SerializeToString())
+    manifest = json.loads((made / "manifest.json").read_text())
+    manifest["files"]["model/model.onnx"] = parity.digest(made / "model" / "model.onnx")
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        BundleError, match=f"has weights in '{weights}', of which the manifest has no SHA-256"
+    ):
         deploy.open_bundle(made)
 
 
