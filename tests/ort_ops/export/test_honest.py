@@ -272,6 +272,31 @@ def test_under_vmap_no_node_is_made_up() -> None:
         exported(lambda model, x: torch.vmap(Twice.apply)(x))
 
 
+class AsksForSizes(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, how: str) -> Tensor:
+        if how == "pad":
+            return nn.functional.pad(x, (1, 1))
+        return x.reshape(int(x.shape[0]), 2, 2)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, how: str) -> Any:
+        return g.op("my::AsksForSizes", x, how_s=how)
+
+
+@pytest.mark.parametrize("how", ["pad", "int"])
+def test_the_torchscript_exporters_file_has_no_size_of_the_example_where_any_may_come(how: str) -> None:
+    program = exported(
+        lambda model, x: AsksForSizes.apply(x, how),
+        dynamo=False,
+        input_names=["x"],
+        dynamic_axes={"x": {0: "n"}},
+    )
+    (output,) = program.model.graph.outputs
+    assert output.shape is None or not isinstance(output.shape[0], int)
+    assert run(program, x(5, 4)).shape[0] == 5
+
+
 class WrongCount(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
