@@ -242,9 +242,10 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
 def _unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: Mapping[str, Any]) -> bool:
     """Tell whether as many calls of each Function as were lost don't matter to the model's output."""
     given = args if isinstance(args, tuple | list) else (args,)
-    unused: Counter[str] = Counter()
-    for place, call in enumerate(record.calls):
-        if call.function not in {other.function for other in lost}:
+    wanted, unused = Counter(call.name for call in lost), Counter[str]()
+    likeliest_first = sorted(enumerate(record.calls), key=lambda each: each[1] not in lost)
+    for place, call in likeliest_first:
+        if call.name not in wanted:
             continue
 
         def spoil(spoilt: bool, place: int = place) -> None:
@@ -252,7 +253,9 @@ def _unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: M
             _host.computed_calls = 0
 
         unused[call.name] += not results_matter(lambda: model(*given, **keywords), spoil)
-    return Counter(call.name for call in lost) <= unused
+        if wanted <= unused:
+            return True
+    return False
 
 
 def _spoil(tensor: Tensor) -> Tensor:

@@ -213,7 +213,8 @@ def _is_fixed(fake: Tensor, dims: Sequence[DimDynamic]) -> bool:
 def results_matter(run: Callable[[], Any], spoil: Callable[[bool], Any]) -> bool:
     """Tell whether a model's output changes when the results of some calls are spoilt.
 
-    ``run`` runs the model, ``spoil`` says whether the calls' results are.
+    ``run`` runs the model, ``spoil`` says whether the calls' results are. A model that then fails shows that
+    they matter: it looks at them, or torch does, which wants a tensor back that is marked dirty.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         state = torch.get_rng_state()
@@ -223,7 +224,11 @@ def results_matter(run: Callable[[], Any], spoil: Callable[[bool], Any]) -> bool
             with contextlib.ExitStack() as undo:
                 spoil(spoilt)
                 undo.callback(spoil, False)
-                outputs.append([leaf for leaf in pytree.tree_leaves(run()) if isinstance(leaf, Tensor)])
+                try:
+                    returned = run()
+                except Exception:
+                    return True
+                outputs.append([leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)])
     return not all(_same(a, b) for a, b in zip(*outputs, strict=True))
 
 

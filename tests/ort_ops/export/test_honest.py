@@ -22,7 +22,7 @@ from ort_ops.export import Program, export
 from ort_ops.export import keeping as exporter_module
 from tests.ort_ops.releases import TORCH
 
-from .functions import Calls, MaybeBias, Twice, x
+from .functions import Calls, MaybeBias, Scatter, Twice, x
 from .test_nodes import all_nodes
 
 BOTH = pytest.mark.parametrize("dynamo", [True, False])
@@ -295,6 +295,32 @@ def test_the_torchscript_exporters_file_has_no_size_of_the_example_where_any_may
     (output,) = program.model.graph.outputs
     assert output.shape is None or not isinstance(output.shape[0], int)
     assert run(program, x(5, 4)).shape[0] == 5
+
+
+def test_a_write_into_a_part_of_a_tensor_that_the_torchscript_exporter_loses_is_an_error() -> None:
+    def call(model: Calls, x: Tensor) -> Tensor:
+        y = x * 1
+        Scatter.apply(y[:, :2], 5)
+        return y * 2
+
+    with pytest.raises(ExportError, match=r"1 calls of .*Scatter did not become nodes"):
+        exported(call, dynamo=False)
+
+
+def test_one_unused_call_of_many_is_found_without_trying_each() -> None:
+    runs = 0
+
+    def call(model: Calls, x: Tensor) -> Tensor:
+        nonlocal runs
+        runs += 1
+        for _ in range(20):
+            x = Twice.apply(x)
+        Twice.apply(x[0])
+        return x
+
+    program = exported(call, dynamo=False)
+    assert [bool(call.nodes) for call in program.calls] == [True] * 20 + [False]
+    assert runs < 10
 
 
 class WrongCount(Function):
