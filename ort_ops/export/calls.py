@@ -28,6 +28,8 @@ __all__ = [
     "find_call",
     "make_call",
     "next_number",
+    "versions",
+    "written_since",
 ]
 
 
@@ -135,8 +137,11 @@ class Call:
 
     def _run(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
         context = Context(len(self.leaves))
-        returned = self._returned(self.forward, tensors, sizes, context)
-        return _apart(self.note(returned, tensors, context.dirty), tensors)
+        before = versions(tensors)
+        with _writes_counted():
+            returned = self._returned(self.forward, tensors, sizes, context)
+        written = (*context.dirty, *written_since(before, tensors))
+        return _apart(self.note(returned, tensors, written), tensors)
 
     def _returned(
         self,
@@ -258,6 +263,29 @@ def find_call(key: str) -> Call:
         return _calls[key]
     except KeyError:
         raise ExportError(f"{key}: the call was captured by an export that is gone") from None
+
+
+def versions(tensors: Sequence[Tensor]) -> list[int]:
+    """Return how often each tensor has been written into; one made in inference mode doesn't count."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def written_since(before: Sequence[int], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors that have been written into since they had these versions."""
+    return [t for t, then, now in zip(tensors, before, versions(tensors), strict=True) if then != now]
+
+
+@contextlib.contextmanager
+def _writes_counted() -> Iterator[None]:
+    """Have torch count what is written into a tensor inside of an operator, too, where it doesn't."""
+    bindings: Any = torch._C  # not all of it is declared
+    key = bindings.DispatchKey.ADInplaceOrView
+    off = bindings._dispatch_tls_is_dispatch_key_excluded(key)
+    bindings._dispatch_tls_set_dispatch_key_excluded(key, False)
+    try:
+        yield
+    finally:
+        bindings._dispatch_tls_set_dispatch_key_excluded(key, off)
 
 
 def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:

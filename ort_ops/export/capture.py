@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ort_ops.errors import ExportError
 
-from .calls import make_call
+from .calls import make_call, versions, written_since
 from .dynamo import Sees, call_in_dynamo, enrol
 from .operator import CALL
 from .own import OWN, is_running_own, own_method, running_own, takes_context
@@ -170,16 +170,11 @@ def _trace(
     everything, arguments, keywords = given
     call, tensors, _ = make_call(function, own, (arguments, keywords), _is_tensor)
     host.see(call)
-    versions = [_version(tensor) for tensor in tensors]
+    before = versions(tensors)
     with running_own():
         returned = own(*everything, **keywords)
-    call.note(returned, tensors, [t for t, v in zip(tensors, versions, strict=True) if _version(t) != v])
+    call.note(returned, tensors, written_since(before, tensors))
     return returned
-
-
-def _version(tensor: Tensor) -> int:
-    """Return how often a tensor has been written into; one made in inference mode doesn't count."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _is_tensor(leaf: Any) -> bool:

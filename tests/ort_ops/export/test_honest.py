@@ -323,6 +323,27 @@ def test_one_unused_call_of_many_is_found_without_trying_each() -> None:
     assert runs < 10
 
 
+class WritesInSecret(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return x + 1
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::WritesInSecret", x)
+
+
+@BOTH
+def test_a_forward_that_writes_into_what_it_does_not_return_is_an_error(dynamo: bool) -> None:
+    def call(model: Calls, x: Tensor) -> Tensor:
+        y = x * 1
+        return WritesInSecret.apply(y) + y
+
+    with pytest.raises(ExportError, match="forward writes into its tensor 0 and does not return it"):
+        exported(call, dynamo=dynamo)
+
+
 class WrongCount(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
