@@ -179,10 +179,11 @@ class Call:
     def note(self, returned: Any, tensors: Sequence[Tensor], dirty: Sequence[Tensor]) -> list[Tensor]:
         """Note what forward returned for these tensors, of which it wrote into the dirty ones.
 
-        Returns the tensors among the results.
+        Returns the tensors among the results. Raises ExportError for what an operator of ONNX can't do.
         """
         leaves, structure = pytree.tree_flatten(returned)
         results = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._check_dtypes((*tensors, *results))
         slots = iter(range(len(results)))
         places = tuple(Slot(next(slots)) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         first = {id(result): index for index, result in reversed(list(enumerate(results)))}
@@ -197,6 +198,15 @@ class Call:
         self.results = (places, structure)
         self.dtypes = tuple(result.dtype for result in results)
         return results
+
+    def _check_dtypes(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.dtype not in ELEMENT_TYPES:
+                remedy = " (torch.view_as_real)" if tensor.is_complex() else ""
+                raise ExportError(
+                    f"{self.name}: forward takes or returns {tensor.dtype}, which no custom node can; "
+                    f"expected tensors of another type{remedy}"
+                )
 
     def run_fake(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
         """Compute dtypes and shapes only: by forward on fake tensors, by ``fake``, or by trying it out."""

@@ -344,6 +344,42 @@ def test_a_forward_that_writes_into_what_it_does_not_return_is_an_error(dynamo: 
         exported(call, dynamo=dynamo)
 
 
+class Spectrum(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1j
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::Spectrum", x)
+
+
+@BOTH
+@pytest.mark.parametrize("given", [x(3, 4), x(3, 4) + 1j], ids=["returned", "taken"])
+def test_complex_numbers_are_refused_in_words(given: Tensor, dynamo: bool) -> None:
+    with pytest.raises(
+        ExportError, match=r"Spectrum: forward takes or returns torch.complex64, .*view_as_real"
+    ):
+        exported(lambda model, x: torch.view_as_real(Spectrum.apply(x)), given, dynamo=dynamo)
+
+
+class ReturnsNone(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, None, Tensor]:
+        return x * 2, None, x * 3
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        twice, thrice = g.op("my::ReturnsNone", x, outputs=2)
+        return twice, None, thrice
+
+
+def test_a_symbolic_may_return_none_where_forward_does() -> None:
+    program = exported(lambda model, x: ReturnsNone.apply(x)[2])  # the TorchScript exporter fails on None
+    assert custom(program) == ["my::ReturnsNone"]
+    np.testing.assert_array_equal(run(program, x(3, 4)), x(3, 4).numpy() * 3)
+
+
 class WrongCount(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
