@@ -19,11 +19,12 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ort_ops.errors import ExportError
 
-from .calls import make_call, versions, written_since
+from .calls import make_call
 from .dynamo import Sees, call_in_dynamo, enrol
 from .operator import CALL
 from .own import OWN, is_running_own, own_method, running_own, takes_context
 from .parameters import given_arguments, with_parameters_of
+from .running import versions, written_since
 from .torchscript import Writing, mark_symbolic
 
 __all__ = ["Host", "functions_shown"]
