@@ -4,7 +4,6 @@ That exporter calls ``symbolic`` by itself. Behind a node that it doesn't know i
 told here what forward gives.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +15,6 @@ from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import Function
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
-from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
@@ -25,7 +23,7 @@ from .operator import CALL
 from .own import OWN
 from .symbolic import Whole, run_symbolic
 
-__all__ = ["Writing", "mark_symbolic", "results_matter"]
+__all__ = ["Writing", "mark_symbolic"]
 
 _DYNAMIC = 6  # stands for a size that may vary; 0 and 1 torch takes for constants
 
@@ -208,29 +206,3 @@ def _is_fixed(fake: Tensor, dims: Sequence[DimDynamic]) -> bool:
         dim is DimDynamic.DYNAMIC and (isinstance(size, int) or size.node.expr.is_number)
         for size, dim in zip(fake.shape, dims, strict=True)
     )
-
-
-def results_matter(run: Callable[[], Any], spoil: Callable[[bool], Any]) -> bool:
-    """Tell whether a model's output changes when the results of some calls are spoilt.
-
-    ``run`` runs the model, ``spoil`` says whether the calls' results are. A model that then fails shows that
-    they matter: it looks at them, or torch does, which wants a tensor back that is marked dirty.
-    """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        state = torch.get_rng_state()
-        outputs = []
-        for spoilt in (False, True):
-            torch.set_rng_state(state)
-            with contextlib.ExitStack() as undo:
-                spoil(spoilt)
-                undo.callback(spoil, False)
-                try:
-                    returned = run()
-                except Exception:
-                    return True
-                outputs.append([leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)])
-    return not all(_same(a, b) for a, b in zip(*outputs, strict=True))
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))

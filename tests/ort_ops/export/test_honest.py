@@ -380,6 +380,19 @@ def test_a_symbolic_may_return_none_where_forward_does() -> None:
     np.testing.assert_array_equal(run(program, x(3, 4)), x(3, 4).numpy() * 3)
 
 
+def test_results_that_are_zero_matter_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose = torchscript_utils._model_to_graph
+
+    def losing(*arguments: Any, **keywords: Any) -> Any:
+        graph, *rest = lose(*arguments, **keywords)
+        exporter_module._active()[-1]._record.written.clear()
+        return (graph, *rest)
+
+    monkeypatch.setattr(torchscript_utils, "_model_to_graph", losing)
+    with pytest.raises(ExportError, match=r"1 calls of .*Twice did not become nodes"):
+        exported(lambda model, x: Twice.apply(x), torch.zeros(3, 4), dynamo=False)
+
+
 class WrongCount(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
