@@ -20,7 +20,8 @@ from ort_ops.functions import CALL, FUNCTION, REASON
 from ort_ops.schema import TensorType
 
 from .calls import Call
-from .derive import Group, NoBodyError, derive
+from .derive import Group, derive
+from .function_proto import NoBodyError
 from .merge import merge
 from .nodes import nodes_of
 from .symbolic import Whole

@@ -1,15 +1,13 @@
 """A call of an ``autograd.Function`` as data: the class, the arguments, and how to compute it again."""
 
-import contextlib
 import itertools
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Function
 from torch.utils import _pytree as pytree
 
@@ -18,6 +16,16 @@ from ort_ops.errors import ExportError
 
 from .own import Context, own_method, running_own, takes_context
 from .probing import probe
+from .running import (
+    apart,
+    autocast_state,
+    fresh_symbols_dropped_on_failure,
+    under_autocast,
+    untraced,
+    versions,
+    writes_counted,
+    written_since,
+)
 
 __all__ = [
     "ELEMENT_TYPES",
@@ -135,8 +143,11 @@ class Call:
 
     def _run(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
         context = Context(len(self.leaves))
-        returned = self._returned(self.forward, tensors, sizes, context)
-        return _apart(self.note(returned, tensors, context.dirty), tensors)
+        before = versions(tensors)
+        with writes_counted():
+            returned = self._returned(self.forward, tensors, sizes, context)
+        written = (*context.dirty, *written_since(before, tensors))
+        return apart(self.note(returned, tensors, written), tensors)
 
     def _returned(
         self,
@@ -147,21 +158,12 @@ class Call:
     ) -> Any:
         positional, keywords = self.arguments(tensors, sizes)
         given = (context, *positional) if context is not None and self.takes_context else positional
-        with torch.no_grad(), self._autocast(), running_own():
+        with torch.no_grad(), under_autocast(self.autocast), running_own():
             returned = forward(*given, **keywords)
             same = {id(tensor) for tensor in tensors} & {id(leaf) for leaf in pytree.tree_leaves(returned)}
             if same and context is not None and not self.takes_context:  # there it may be marked dirty
                 own_method(self.function, "setup_context")(context, positional, returned)
             return returned
-
-    @contextlib.contextmanager
-    def _autocast(self) -> Iterator[None]:
-        """Run under the autocast that was on when the call was made, wherever it is run again."""
-        with contextlib.ExitStack() as stack:
-            for device, enabled, dtype in self.autocast:
-                if torch.is_autocast_enabled(device) != enabled:
-                    stack.enter_context(torch.autocast(device, dtype, enabled))
-            yield
 
     def compute(self, tensors: Sequence[Tensor]) -> Any:
         """Return what forward returns for these tensors, which it may write into and return."""
@@ -174,10 +176,11 @@ class Call:
     def note(self, returned: Any, tensors: Sequence[Tensor], dirty: Sequence[Tensor]) -> list[Tensor]:
         """Note what forward returned for these tensors, of which it wrote into the dirty ones.
 
-        Returns the tensors among the results.
+        Returns the tensors among the results. Raises ExportError for what an operator of ONNX can't do.
         """
         leaves, structure = pytree.tree_flatten(returned)
         results = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._check_dtypes((*tensors, *results))
         slots = iter(range(len(results)))
         places = tuple(Slot(next(slots)) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         first = {id(result): index for index, result in reversed(list(enumerate(results)))}
@@ -193,13 +196,22 @@ class Call:
         self.dtypes = tuple(result.dtype for result in results)
         return results
 
+    def _check_dtypes(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.dtype not in ELEMENT_TYPES:
+                remedy = " (torch.view_as_real)" if tensor.is_complex() else ""
+                raise ExportError(
+                    f"{self.name}: forward takes or returns {tensor.dtype}, which no custom node can; "
+                    f"expected tensors of another type{remedy}"
+                )
+
     def run_fake(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
         """Compute dtypes and shapes only: by forward on fake tensors, by ``fake``, or by trying it out."""
         if not self.examples:  # Dynamo saw the call, and no tensors
             self.examples = _examples(tensors)
         if self.fake is not None:
-            return _apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()), tensors)
-        with _fresh_symbols_dropped_on_failure(tensors):
+            return apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()), tensors)
+        with fresh_symbols_dropped_on_failure(tensors):
             try:
                 return self._run(tensors, sizes)  # fake tensors hold nothing to write into
             except ExportError:
@@ -246,7 +258,7 @@ def make_call(
         structure,
         fake,
         examples=_examples(tensors),
-        autocast=_autocast_state(),
+        autocast=autocast_state(),
     )
     _calls[call.key] = call
     return call, tensors, sizes
@@ -266,49 +278,6 @@ def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:
     return sizes[leaf.index] if isinstance(leaf, Size) else leaf
 
 
-def _apart(results: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return results of which none shares memory with another or with what was given: torch asks for that."""
-    seen = {tensor.untyped_storage()._cdata for tensor in tensors}
-    apart = []
-    for result in results:
-        storage = result.untyped_storage()._cdata
-        apart.append(result.clone() if storage in seen else result)
-        seen.add(storage)
-    return apart
-
-
 def _examples(tensors: Sequence[Any]) -> tuple[tuple[tuple[Any, ...], torch.dtype, torch.device], ...]:
-    with _untraced():  # under which sizes are tensors
+    with untraced():  # under which sizes are tensors
         return tuple((tuple(t.shape), t.dtype, t.device) for t in tensors if isinstance(t, Tensor))
-
-
-@contextlib.contextmanager
-def _untraced() -> Iterator[None]:
-    bindings: Any = torch._C  # not all of it is declared
-    tracing = bindings._get_tracing_state()
-    if tracing is None:  # where torch forbids tracing, it forbids setting the state to what it is, too
-        yield
-        return
-    bindings._set_tracing_state(None)
-    try:
-        yield
-    finally:
-        bindings._set_tracing_state(tracing)
-
-
-def _autocast_state() -> tuple[tuple[str, bool, torch.dtype], ...]:
-    return tuple(
-        (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
-        for device in ("cpu", "cuda")
-    )
-
-
-@contextlib.contextmanager
-def _fresh_symbols_dropped_on_failure(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Forget the sizes that a forward invented before it failed: torch wants to see them in a result."""
-    # Not the mode that torch detects: 2.9 looks into the branches of torch.cond in another one.
-    mode = next((t.fake_mode for t in tensors if isinstance(t, FakeTensor)), None)
-    pending = getattr(getattr(mode, "shape_env", None), "pending_fresh_unbacked_symbols", [])
-    before = len(pending)
-    yield
-    del pending[before:]

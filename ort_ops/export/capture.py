@@ -6,7 +6,6 @@ releases. Everything is put back afterwards, whatever happens.
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -20,10 +19,11 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from ort_ops.errors import ExportError
 
 from .calls import make_call
-from .dynamo import Sees, call_in_dynamo, enrol
+from .dynamo import Sees, call_in_dynamo, dismiss, enrol, is_captured
 from .operator import CALL
 from .own import OWN, is_running_own, own_method, running_own, takes_context
 from .parameters import given_arguments, with_parameters_of
+from .running import versions, written_since
 from .torchscript import Writing, mark_symbolic
 
 __all__ = ["Host", "functions_shown"]
@@ -34,6 +34,9 @@ class Host(Sees, Protocol):
 
     def computed(self, function: type[Function], result: Any) -> Any:
         """Return what a call gives outside of any capture."""
+
+    def keeps(self) -> bool:
+        """Tell whether the calls of this thread are of any interest."""
 
     def writing(self) -> Writing | None:
         """Return what the TorchScript exporter's calls of ``symbolic`` are noted in."""
@@ -63,12 +66,20 @@ class _Shown:
             return
         if hasattr(function.__dict__.get("forward"), OWN):
             return
-        forward = _replace_forward(function, own_method(function, "forward"), self._host)
+        own = own_method(function, "forward")
+        number = enrol(function, own, self._host)
+        self._undo.callback(dismiss, number)
+        forward = _replace_forward(function, own, self._host, number)
         _set(self._undo, function, "forward", forward)
         symbolic = mark_symbolic(function, own_method(function, "symbolic"), self._host.writing)
         _set(self._undo, function, "symbolic", symbolic)
         if not takes_context(function):
-            _set(self._undo, function, "setup_context", _replace_setup(function.setup_context))
+            _set(
+                self._undo,
+                function,
+                "setup_context",
+                _replace_setup(function.setup_context, self._host, number),
+            )
 
     def watch(self) -> None:
         """Show Functions that are defined from now on."""
@@ -102,18 +113,18 @@ def _set(undo: contextlib.ExitStack, owner: type, name: str, value: Any) -> None
 
 
 def _replace_forward(
-    function: type[Function], own: Callable[..., Any], host: Host
+    function: type[Function], own: Callable[..., Any], host: Host, number: int
 ) -> "staticmethod[..., Any]":
     """Return what stands in the place of a Function's forward while it is shown."""
     skip = 1 if takes_context(function) else 0
-    number = enrol(function, own, host)
-    thread = threading.get_ident()  # a capture shows in others, too, whose calls are none of its own
 
     def forward(*arguments: Any, **keywords: Any) -> Any:
         arguments, keywords = given_arguments(own, arguments, keywords)
-        if is_dynamo_compiling():  # a branch of torch.cond, or a strict capture
-            return call_in_dynamo(number, arguments[skip:], keywords)
-        if is_running_own() or threading.get_ident() != thread:
+        if is_dynamo_compiling():
+            if is_captured(number):  # a branch of torch.cond, or a strict capture
+                return call_in_dynamo(number, arguments[skip:], keywords)
+            return own(*arguments, **keywords)
+        if is_running_own() or not host.keeps():
             return own(*arguments, **keywords)
         if get_proxy_mode() is not None:
             return _call(function, own, host, (arguments[skip:], keywords))
@@ -127,13 +138,14 @@ def _replace_forward(
     return staticmethod(replacement)
 
 
-def _replace_setup(own: Callable[..., Any]) -> "staticmethod[..., Any]":
+def _replace_setup(own: Callable[..., Any], host: Host, number: int) -> "staticmethod[..., Any]":
     """Return what stands in the place of setup_context: a capture differentiates nothing."""
-    thread = threading.get_ident()
 
     @functools.wraps(own)
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
-        if is_dynamo_compiling() or (get_proxy_mode() is not None and threading.get_ident() == thread):
+        if is_dynamo_compiling():
+            return None if is_captured(number) else own(ctx, inputs, output)
+        if get_proxy_mode() is not None and host.keeps():
             return None
         return own(ctx, inputs, output)
 
@@ -170,16 +182,11 @@ def _trace(
     everything, arguments, keywords = given
     call, tensors, _ = make_call(function, own, (arguments, keywords), _is_tensor)
     host.see(call)
-    versions = [_version(tensor) for tensor in tensors]
+    before = versions(tensors)
     with running_own():
         returned = own(*everything, **keywords)
-    call.note(returned, tensors, [t for t, v in zip(tensors, versions, strict=True) if _version(t) != v])
+    call.note(returned, tensors, written_since(before, tensors))
     return returned
-
-
-def _version(tensor: Tensor) -> int:
-    """Return how often a tensor has been written into; one made in inference mode doesn't count."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _is_tensor(leaf: Any) -> bool:

@@ -9,28 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
-from onnx import FunctionProto, ModelProto, TensorProto
+from onnx import FunctionProto, ModelProto
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ort_ops.schema import TensorType
 
 from .calls import Call
+from .function_proto import NoBodyError, to_function
 from .own import running_own
 from .quiet import quiet
 
 if TYPE_CHECKING:
     from .bodies import StandIn
 
-__all__ = ["NoBodyError", "derive"]
+__all__ = ["derive"]
 
 _DYNAMIC = 6  # a size for a dimension that may have any: torch takes 0 and 1 for constants
-_MAX_CONSTANTS = 2**20  # bytes of constants in a body; more belongs into an initializer
 _LOWEST_DYNAMO = 18  # the opset from which the newer exporter writes
-
-
-class NoBodyError(Exception):
-    """A forward has no form in ONNX's standard operators; the text says why."""
 
 
 Group = tuple[FunctionProto, list["StandIn"]]
@@ -124,7 +120,7 @@ def _derive_one(stand_in: "StandIn", inputs: int, opset: int, optimize: bool) ->
                 f"what forward computes with depends on the size of dimension {axis} of input "
                 f"{places[position]}, which may vary"
             )
-    return _to_function(written, inputs, opset), not fixed
+    return to_function(written, inputs, opset), not fixed
 
 
 def _reason(error: BaseException) -> str:
@@ -246,63 +242,3 @@ def _trace(model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str
         verbose=False,
     )
     return onnx.load_from_string(file.getvalue())
-
-
-def _to_function(model: ModelProto, inputs: int, opset: int) -> FunctionProto:
-    """Return a model's graph as a function, in one form: values by position, constants as nodes."""
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    if versions.get("", opset) != opset:
-        raise NoBodyError(f"the exporter writes forward at opset {versions['']}, and the file is at {opset}")
-    if model.functions:
-        raise NoBodyError(f"forward needs the function {model.functions[0].name}")
-    size = sum(len(weights.raw_data) for weights in model.graph.initializer)
-    if size > _MAX_CONSTANTS:
-        raise NoBodyError(f"forward has {size} bytes of constants; a body holds up to {_MAX_CONSTANTS}")
-    function = FunctionProto()
-    function.input.extend(f"in_{place}" for place in range(inputs))
-    function.output.extend(f"out_{place}" for place in range(len(model.graph.output)))
-    function.opset_import.extend([onnx.helper.make_opsetid("", opset)])
-    names = {value.name: value.name for value in model.graph.input}
-    for weights in model.graph.initializer:
-        names[weights.name] = f"value_{len(names)}"
-        _add_constant(function, weights, names[weights.name])
-    for node in model.graph.node:
-        _add_node(function, node, names)
-    _name_outputs(function, [names[value.name] for value in model.graph.output])
-    return function
-
-
-def _name_outputs(function: FunctionProto, results: Sequence[str]) -> None:
-    """Call the results out_0 and so on; an input, or a result that is given twice, gets a node for it."""
-    renamed: dict[str, str] = {}
-    for place, name in enumerate(results):
-        if name in function.input or name in renamed:
-            source = renamed.get(name, name)
-            function.node.append(onnx.helper.make_node("Identity", [source], [f"out_{place}"]))
-        else:
-            renamed[name] = f"out_{place}"
-            for node in function.node:
-                node.input[:] = [renamed.get(value, value) for value in node.input]
-                node.output[:] = [renamed.get(value, value) for value in node.output]
-
-
-def _add_constant(function: FunctionProto, weights: TensorProto, name: str) -> None:
-    value = TensorProto()
-    value.CopyFrom(weights)
-    value.ClearField("name")
-    value.ClearField("metadata_props")
-    value.ClearField("doc_string")
-    function.node.append(onnx.helper.make_node("Constant", [], [name], value=value))
-
-
-def _add_node(function: FunctionProto, node: onnx.NodeProto, names: dict[str, str]) -> None:
-    if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-        raise NoBodyError(f"forward needs {node.op_type}, which holds a graph of its own")
-    added = function.node.add()
-    added.op_type, added.domain = node.op_type, node.domain
-    added.input.extend(names[name] if name else "" for name in node.input)
-    for name in node.output:
-        if name:
-            names[name] = f"value_{len(names)}"
-        added.output.append(names[name] if name else "")
-    added.attribute.extend(sorted(node.attribute, key=lambda attribute: attribute.name))

@@ -15,11 +15,14 @@ from torch.autograd import Function
 from .calls import Call, make_call
 from .operator import CALL
 
-__all__ = ["Sees", "call_in_dynamo", "enrol"]
+__all__ = ["Sees", "call_in_dynamo", "dismiss", "enrol", "is_captured"]
 
 
 class Sees(Protocol):
     """Who is told of the calls."""
+
+    def captures(self) -> bool:
+        """Tell whether what Dynamo traces in this thread is for a captured program."""
 
     def see(self, call: Call) -> None:
         """Note a call that was captured or traced."""
@@ -39,6 +42,17 @@ def enrol(function: type[Function], own: Callable[..., Any], host: Sees) -> int:
     number = next(_numbers)
     _enrolled[number] = (function, own, host)
     return number
+
+
+def dismiss(number: int) -> None:
+    """Forget a Function."""
+    del _enrolled[number]
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def is_captured(number: int) -> bool:
+    """Tell whether a call is to be captured: not where the model itself is compiled."""
+    return number in _enrolled and _enrolled[number][2].captures()
 
 
 def call_in_dynamo(number: int, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch.autograd import Function
 
 from .bodies import BodyMaker
-from .keeping import Kept, keeping
+from .keeping import Kept, keeping, one_at_a_time
 from .options import CUSTOM_DOMAIN, Functions, Options
 from .program import Program
 from .quiet import quiet
@@ -101,7 +101,7 @@ def export(
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if used else ()
     # torch.onnx.export runs some models, which may draw random numbers.
-    with torch.random.fork_rng(devices=devices), keeping_functions as kept, quiet():
+    with one_at_a_time, torch.random.fork_rng(devices=devices), keeping_functions as kept, quiet():
         passed: Any = {**options, **({} if dynamo else {"custom_opsets": custom_opsets})}
         torch.onnx.export(model, args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
     return kept.programs[-1]
@@ -121,8 +121,8 @@ def keep_functions(
 ) -> Iterator[Kept]:
     """Make every ``torch.onnx.export`` inside keep Functions, as ``export`` does; its arguments, too.
 
-    For code that exports by itself. What torch looks like outside is as before, whatever happens inside; one
-    thread at a time is inside.
+    For code that exports by itself. Like ``torch.no_grad`` it is for the thread that enters it. What torch
+    looks like outside is as before, whatever happens inside; one thread at a time exports.
     """
     wanted = Options(
         custom_opsets=custom_opsets or {},

@@ -28,6 +28,7 @@ from .canonical import initializers_apart, parameter_names
 from .capture import functions_shown
 from .files import read, scratch, write
 from .finish import finish
+from .lost import is_unused, refuse_lost, spoilt
 from .node import nodes_kept, translations
 from .operator import CALL, calls_in
 from .options import Options
@@ -35,30 +36,23 @@ from .own import is_running_own
 from .program import Program
 from .quiet import registration_quiet
 from .record import Record
-from .torchscript import Writing, results_matter
+from .torchscript import Writing
 from .translate import translation
 from .translations import translations_kept
 
-__all__ = ["Kept", "keeping"]
+__all__ = ["Kept", "keeping", "one_at_a_time"]
 
 
 @contextlib.contextmanager
 def keeping(options: Options) -> Iterator["Kept"]:
-    """Have PyTorch's exporters keep Functions until the end; one thread at a time is inside."""
+    """Have PyTorch's exporters keep Functions in this thread until the end."""
     kept = Kept(options)
-    with _lock, contextlib.ExitStack() as undo:
-        _active.append(kept)
-        undo.callback(_active.pop)
-        if len(_active) == 1:
-            undo.enter_context(functions_shown(_host))
-            undo.enter_context(nodes_kept())
-            undo.enter_context(translations_kept())
-            _replace(undo, torch.onnx, "export", _export_asked)
-            _replace(undo, torch.export, "export", _capture)
-            _replace(undo, ExportedProgram, "run_decompositions", _decompose)
-            _replace(undo, _compat, "export_compat", _export_captured)
-            _replace(undo, torchscript_utils, "export", _export_traced)
-        yield kept
+    with _replacements.held():
+        _active().append(kept)
+        try:
+            yield kept
+        finally:
+            _active().pop()
 
 
 class Kept:
@@ -95,32 +89,82 @@ class Kept:
 class _Host:
     """Passes what happens on to the innermost ``keep_functions``."""
 
-    def __init__(self) -> None:
-        self.spoilt: int | None = None
-        self.computed_calls = 0
+    def captures(self) -> bool:
+        """Tell whether a program is being captured in this thread."""
+        return bool(_active()) and _active()[-1]._record.capturing
+
+    def keeps(self) -> bool:
+        """Tell whether Functions are kept in this thread."""
+        return bool(_active())
 
     def see(self, call: Call) -> None:
-        _active[-1]._record.calls.append(call)
+        _active()[-1]._record.calls.append(call)
 
     def fake(self, function: type[Function]) -> Callable[..., Any] | None:
-        return _active[-1]._options.fakes.get(function)
+        return _active()[-1]._options.fakes.get(function)
 
     def writing(self) -> Writing | None:
-        return _active[-1]._record.writing
+        return _active()[-1]._record.writing
 
     def computed(self, function: type[Function], result: Any) -> Any:
         """Return a call's result, spoilt where it is to be seen whether anything depends on it."""
-        if not _active[-1]._record.exporting:
-            _active[-1].made[function] += 1
-        self.computed_calls += 1
-        if self.computed_calls - 1 != self.spoilt:
+        kept = _active()[-1]
+        if not kept._record.exporting:
+            kept.made[function] += 1
+        kept._record.computed += 1
+        if kept._record.computed - 1 != kept._record.spoilt:
             return result
-        return pytree.tree_map_only(Tensor, _spoil, result)
+        return pytree.tree_map_only(Tensor, spoilt, result)
+
+
+class _Replacements:
+    """What stands in the place of the ways into the exporters, for as long as any thread is inside."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._undo = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        with one_at_a_time:
+            if not self._users:
+                with contextlib.ExitStack() as undo:  # what fails half-way is undone
+                    _enter(undo)
+                    self._undo = undo.pop_all()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with one_at_a_time:
+                self._users -= 1
+                if not self._users:
+                    self._undo.close()
+
+
+def _enter(undo: contextlib.ExitStack) -> None:
+    undo.enter_context(functions_shown(_host))
+    undo.enter_context(nodes_kept())
+    undo.enter_context(translations_kept())
+    _replace(undo, torch.onnx, "export", _export_asked)
+    _replace(undo, torch.export, "export", _capture)
+    _replace(undo, ExportedProgram, "run_decompositions", _decompose)
+    _replace(undo, _compat, "export_compat", _export_captured)
+    _replace(undo, torchscript_utils, "export", _export_traced)
+
+
+def _active() -> list[Kept]:
+    """Return what this thread is inside of, the innermost last."""
+    if not hasattr(_inside, "kept"):
+        _inside.kept = []
+    found: list[Kept] = _inside.kept
+    return found
 
 
 _host = _Host()
-_active: list[Kept] = []
-_lock = threading.RLock()
+_inside = threading.local()
+_replacements = _Replacements()
+one_at_a_time = threading.RLock()
+"""Held by the thread that exports: PyTorch's exporters keep what they do in globals."""
 
 
 def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
@@ -129,9 +173,10 @@ def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Cal
 
     @functools.wraps(original)
     def replaced(*arguments: Any, **keywords: Any) -> Any:
-        if is_running_own():  # a function body is derived
+        if is_running_own() or not _active():  # a function body is derived; another thread's export
             return original(*arguments, **keywords)
-        return replacement(original, *arguments, **keywords)
+        with one_at_a_time:
+            return replacement(original, *arguments, **keywords)
 
     setattr(owner, name, replaced)
     undo.callback(setattr, owner, name, original)
@@ -139,7 +184,7 @@ def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Cal
 
 def _export_asked(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """Stand in for torch.onnx.export: note custom_opsets, which it doesn't pass to the newer exporter."""
-    kept = _active[-1]
+    kept = _active()[-1]
     before, kept._asked = kept._asked, keywords.get("custom_opsets") or {}
     try:
         return original(*arguments, **keywords)
@@ -149,10 +194,11 @@ def _export_asked(original: Callable[..., Any], *arguments: Any, **keywords: Any
 
 def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
     """Stand in for torch.export.export: see that each call is in the program that it returns."""
-    record = _active[-1]._record
+    record = _active()[-1]._record
     if record.refused is not None:
         raise record.refused
     before = len(record.calls)
+    outer, record.capturing = record.capturing, True
     try:
         # With gradients Dynamo, which traces the branches of torch.cond, wraps a Function in its own way.
         with torch.no_grad():
@@ -162,9 +208,11 @@ def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> 
         if record.exporting and isinstance(error, ExportError):
             record.refused = error
         raise
+    finally:
+        record.capturing = outer
     seen = record.calls[before:]
     there = set(calls_in(program))
-    _refuse_lost([call for call in seen if call.key not in there], "torch.export.export left it out")
+    refuse_lost([call for call in seen if call.key not in there], "torch.export.export left it out")
     program.graph_module.meta["ort_ops.calls"] = [find_call(key) for key in there]  # they live as long
     return program
 
@@ -172,7 +220,7 @@ def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> 
 def _decompose(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
     """Stand in for ExportedProgram.run_decompositions, whose result the exporter translates."""
     program: ExportedProgram = original(*arguments, **keywords)
-    _active[-1]._record.program = program
+    _active()[-1]._record.program = program
     return program
 
 
@@ -180,7 +228,7 @@ def _export_captured(
     original: Callable[..., Any], model: Any, args: Any, f: Any = None, **options: Any
 ) -> Program:
     """Stand in for the newer exporter's way into it."""
-    kept = _active[-1]
+    kept = _active()[-1]
     with kept._recording(model) as record:
         if isinstance(model, ExportedProgram):
             record.calls += [find_call(key) for key in calls_in(model)]
@@ -193,7 +241,7 @@ def _export_captured(
             _raise_reason(error)
             raise
         lost = [call for call in record.calls if call.number not in record.written]
-        _refuse_lost(lost, "the exporter didn't translate it")
+        refuse_lost(lost, "the exporter didn't translate it")
         opsets = {**kept._options.custom_opsets, **kept._asked}
         result = kept._finish(program.model, program.exported_program, record, opsets)
     _save(result, f, options)
@@ -214,7 +262,7 @@ def _save(program: Program, f: Any, options: Mapping[str, Any]) -> None:
 
 def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:
     """Stand in for the TorchScript exporter's way into it."""
-    kept = _active[-1]
+    kept = _active()[-1]
     canonical = kept._options.canonical
     with kept._recording(model) as record, scratch(model, f) as target:
         record.writing = Writing(record.calls, record.note, all_types=canonical)
@@ -228,8 +276,8 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
             raise
         record.writing = None
         lost = [call for call in record.calls if call.number not in record.written]
-        if lost and not _unused(lost, record, model, args, options.get("kwargs") or {}):
-            _refuse_lost(lost, "the TorchScript exporter left it out")
+        if lost and not is_unused(lost, record, model, args, options.get("kwargs") or {}):
+            refuse_lost(lost, "the TorchScript exporter left it out")
         opsets = {**kept._options.custom_opsets, **(options.get("custom_opsets") or {})}
         written = read(target)
         if canonical and not as_inputs:
@@ -237,34 +285,6 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
             written.graph.inputs[:] = inputs
         result = kept._finish(written, None, record, opsets)
         write(result, f)
-
-
-def _unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: Mapping[str, Any]) -> bool:
-    """Tell whether as many calls of each Function as were lost don't matter to the model's output."""
-    given = args if isinstance(args, tuple | list) else (args,)
-    unused: Counter[str] = Counter()
-    for place, call in enumerate(record.calls):
-        if call.function not in {other.function for other in lost}:
-            continue
-
-        def spoil(spoilt: bool, place: int = place) -> None:
-            _host.spoilt = place if spoilt else None
-            _host.computed_calls = 0
-
-        unused[call.name] += not results_matter(lambda: model(*given, **keywords), spoil)
-    return Counter(call.name for call in lost) <= unused
-
-
-def _spoil(tensor: Tensor) -> Tensor:
-    if tensor.is_floating_point() or tensor.is_complex():
-        return torch.full_like(tensor, float("nan"))
-    return ~tensor if tensor.dtype == torch.bool else tensor + 1
-
-
-def _refuse_lost(calls: list[Call], why: str) -> None:
-    if calls:
-        names = ", ".join(dict.fromkeys(call.name for call in calls))
-        raise ExportError(f"{len(calls)} calls of {names} did not become nodes: {why}")
 
 
 def _raise_reason(error: Exception) -> None:

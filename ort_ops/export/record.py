@@ -20,7 +20,9 @@ class Record:
 
     ``names`` has for every name of a parameter or buffer the first one that it has in the state_dict;
     ``program`` is the captured program that is being translated, for the values of its constants;
-    ``writing`` what the TorchScript exporter's calls of ``symbolic`` are noted in while it runs.
+    ``writing`` what the TorchScript exporter's calls of ``symbolic`` are noted in while it runs;
+    ``capturing`` says that torch.export.export runs; of the ``computed`` calls, made outside of any capture,
+    the one of the number ``spoilt`` gives something else.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -29,6 +31,9 @@ class Record:
     program: ExportedProgram | None = None
     writing: Writing | None = None
     exporting: bool = False
+    capturing: bool = False
+    spoilt: int | None = None
+    computed: int = 0
     refused: ExportError | None = None
     """Why the model can't be captured; torch, which is exporting, would try again in another way."""
 

@@ -147,7 +147,10 @@ def run_symbolic(
     returned = own(g, *positional, **keywords)
     outputs = list(pytree.tree_flatten(returned, is_leaf=lambda leaf: leaf is None)[0])
     if call.results is not None:
-        expected = sum(isinstance(leaf, Slot) for leaf in call.results[0])
+        leaves = call.results[0]
+        expected = sum(isinstance(leaf, Slot) for leaf in leaves)
+        if len(outputs) == len(leaves):  # one value for whatever forward returns, None for None
+            outputs = [output for output, leaf in zip(outputs, leaves, strict=True) if isinstance(leaf, Slot)]
         if len(outputs) != expected:
             raise ExportError(
                 f"{call.name}: symbolic returned {len(outputs)} values for the {expected} tensors that "

@@ -4,18 +4,17 @@ That exporter calls ``symbolic`` by itself. Behind a node that it doesn't know i
 told here what forward gives.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import Function
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
-from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
@@ -24,7 +23,7 @@ from .operator import CALL
 from .own import OWN
 from .symbolic import Whole, run_symbolic
 
-__all__ = ["Writing", "mark_symbolic", "results_matter"]
+__all__ = ["Writing", "mark_symbolic"]
 
 _DYNAMIC = 6  # stands for a size that may vary; 0 and 1 torch takes for constants
 
@@ -180,38 +179,30 @@ def _fake_results(call: Call, values: Sequence[Any]) -> tuple[list[Tensor], list
     """Return fake tensors for the arguments, and what forward gives for them."""
     mode = FakeTensorMode(shape_env=ShapeEnv())
     fakes: list[Tensor] = []
+    free: list[list[DimDynamic]] = []
     for index, (value, (shape, dtype, device)) in enumerate(zip(values, call.examples, strict=True)):
         known = _known_sizes(value) or [None] * len(shape)
         sizes = [_DYNAMIC if k is None and s in (0, 1) else s for k, s in zip(known, shape, strict=True)]
-        dims = [DimDynamic.DYNAMIC if k is None else DimDynamic.STATIC for k in known]
+        free.append([DimDynamic.DYNAMIC if k is None else DimDynamic.STATIC for k in known])
         fakes.append(
             mode.from_tensor(
                 torch.empty(sizes, dtype=dtype, device=device),
                 source=ConstantSource(f"tensor_{index}"),
-                symbolic_context=StatelessSymbolicContext(dynamic_sizes=dims),
+                symbolic_context=StatelessSymbolicContext(dynamic_sizes=free[-1]),
             )
         )
-    with mode, torch.no_grad():
+    with mode, torch.no_grad(), enable_python_dispatcher():  # what is C++ otherwise asks for sizes
         results: list[Tensor] = CALL(fakes, [], call.key)
+    if any(_is_fixed(*each) for each in zip(fakes, free, strict=True)):
+        raise ExportError(
+            f"{call.name}: forward asks for a size that may vary; its results hold for one only"
+        )
     return fakes, results
 
 
-def results_matter(run: Callable[[], Any], spoil: Callable[[bool], Any]) -> bool:
-    """Tell whether a model's output changes when the results of some calls are spoilt.
-
-    ``run`` runs the model, ``spoil`` says whether the calls' results are.
-    """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        state = torch.get_rng_state()
-        outputs = []
-        for spoilt in (False, True):
-            torch.set_rng_state(state)
-            with contextlib.ExitStack() as undo:
-                spoil(spoilt)
-                undo.callback(spoil, False)
-                outputs.append([leaf for leaf in pytree.tree_leaves(run()) if isinstance(leaf, Tensor)])
-    return not all(_same(a, b) for a, b in zip(*outputs, strict=True))
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
+def _is_fixed(fake: Tensor, dims: Sequence[DimDynamic]) -> bool:
+    """Tell whether code that ran asked for the number that a free size is (``int(x.shape[0])``)."""
+    return any(
+        dim is DimDynamic.DYNAMIC and (isinstance(size, int) or size.node.expr.is_number)
+        for size, dim in zip(fake.shape, dims, strict=True)
+    )

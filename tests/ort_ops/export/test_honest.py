@@ -22,7 +22,7 @@ from ort_ops.export import Program, export
 from ort_ops.export import keeping as exporter_module
 from tests.ort_ops.releases import TORCH
 
-from .functions import Calls, MaybeBias, Twice, x
+from .functions import Calls, MaybeBias, Scatter, Twice, x
 from .test_nodes import all_nodes
 
 BOTH = pytest.mark.parametrize("dynamo", [True, False])
@@ -270,6 +270,127 @@ def test_inputs_made_in_inference_mode(dynamo: bool) -> None:
 def test_under_vmap_no_node_is_made_up() -> None:
     with pytest.raises(Exception, match=r"vmap|functorch|torch\.func"):
         exported(lambda model, x: torch.vmap(Twice.apply)(x))
+
+
+class AsksForSizes(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, how: str) -> Tensor:
+        if how == "pad":
+            return nn.functional.pad(x, (1, 1))
+        return x.reshape(int(x.shape[0]), 2, 2)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, how: str) -> Any:
+        return g.op("my::AsksForSizes", x, how_s=how)
+
+
+@pytest.mark.parametrize("how", ["pad", "int"])
+def test_the_torchscript_exporters_file_has_no_size_of_the_example_where_any_may_come(how: str) -> None:
+    program = exported(
+        lambda model, x: AsksForSizes.apply(x, how),
+        dynamo=False,
+        input_names=["x"],
+        dynamic_axes={"x": {0: "n"}},
+    )
+    (output,) = program.model.graph.outputs
+    assert output.shape is None or not isinstance(output.shape[0], int)
+    assert run(program, x(5, 4)).shape[0] == 5
+
+
+def test_a_write_into_a_part_of_a_tensor_that_the_torchscript_exporter_loses_is_an_error() -> None:
+    def call(model: Calls, x: Tensor) -> Tensor:
+        y = x * 1
+        Scatter.apply(y[:, :2], 5)
+        return y * 2
+
+    with pytest.raises(ExportError, match=r"1 calls of .*Scatter did not become nodes"):
+        exported(call, dynamo=False)
+
+
+def test_one_unused_call_of_many_is_found_without_trying_each() -> None:
+    runs = 0
+
+    def call(model: Calls, x: Tensor) -> Tensor:
+        nonlocal runs
+        runs += 1
+        for _ in range(20):
+            x = Twice.apply(x)
+        Twice.apply(x[0])
+        return x
+
+    program = exported(call, dynamo=False)
+    assert [bool(call.nodes) for call in program.calls] == [True] * 20 + [False]
+    assert runs < 10
+
+
+class WritesInSecret(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return x + 1
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::WritesInSecret", x)
+
+
+@BOTH
+def test_a_forward_that_writes_into_what_it_does_not_return_is_an_error(dynamo: bool) -> None:
+    def call(model: Calls, x: Tensor) -> Tensor:
+        y = x * 1
+        return WritesInSecret.apply(y) + y
+
+    with pytest.raises(ExportError, match="forward writes into its tensor 0 and does not return it"):
+        exported(call, dynamo=dynamo)
+
+
+class Spectrum(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1j
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::Spectrum", x)
+
+
+@BOTH
+@pytest.mark.parametrize("given", [x(3, 4), x(3, 4) + 1j], ids=["returned", "taken"])
+def test_complex_numbers_are_refused_in_words(given: Tensor, dynamo: bool) -> None:
+    with pytest.raises(
+        ExportError, match=r"Spectrum: forward takes or returns torch.complex64, .*view_as_real"
+    ):
+        exported(lambda model, x: torch.view_as_real(Spectrum.apply(x)), given, dynamo=dynamo)
+
+
+class ReturnsNone(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, None, Tensor]:
+        return x * 2, None, x * 3
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        twice, thrice = g.op("my::ReturnsNone", x, outputs=2)
+        return twice, None, thrice
+
+
+def test_a_symbolic_may_return_none_where_forward_does() -> None:
+    program = exported(lambda model, x: ReturnsNone.apply(x)[2])  # the TorchScript exporter fails on None
+    assert custom(program) == ["my::ReturnsNone"]
+    np.testing.assert_array_equal(run(program, x(3, 4)), x(3, 4).numpy() * 3)
+
+
+def test_results_that_are_zero_matter_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose = torchscript_utils._model_to_graph
+
+    def losing(*arguments: Any, **keywords: Any) -> Any:
+        graph, *rest = lose(*arguments, **keywords)
+        exporter_module._active()[-1]._record.written.clear()
+        return (graph, *rest)
+
+    monkeypatch.setattr(torchscript_utils, "_model_to_graph", losing)
+    with pytest.raises(ExportError, match=r"1 calls of .*Twice did not become nodes"):
+        exported(lambda model, x: Twice.apply(x), torch.zeros(3, 4), dynamo=False)
 
 
 class WrongCount(Function):

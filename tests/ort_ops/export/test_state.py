@@ -1,5 +1,6 @@
 """What torch looks like after an export is what it looked like before, whatever happened inside."""
 
+import contextlib
 import io
 import threading
 import warnings
@@ -216,6 +217,50 @@ def test_another_thread_may_call_functions_meanwhile() -> None:
         thread.join()
     assert not wrong
     assert [len(program.calls) for program in programs] == [1, 1]
+
+
+def test_a_thread_inside_of_a_block_exports_by_itself() -> None:
+    programs: list[Any] = []
+
+    def work() -> None:
+        with quiet():
+            programs.append(torch.onnx.export(twice(), (x(3, 4),), dynamo=True, verbose=False))
+        programs.append(export(twice(), (x(3, 4),), verbose=False))
+
+    with keep_functions() as kept:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(300)
+        assert not thread.is_alive()
+        export(twice(), (x(3, 4),), verbose=False)
+    assert kept.programs == []
+    assert not isinstance(programs[0], Program)  # the block is for the thread that entered it
+    assert len(programs[1].calls) == 1
+
+
+class Trains(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * 2 * ctx.saved_tensors[0]
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::Trains", x)
+
+
+def test_a_model_compiled_inside_of_a_block_trains() -> None:
+    compiled = torch.compile(lambda x: Trains.apply(x).sum(), backend="aot_eager")
+    for where in (keep_functions, contextlib.nullcontext):
+        given = x(3).requires_grad_()
+        with where(), quiet():
+            compiled(given).backward()
+        assert given.grad is not None
+        torch.testing.assert_close(given.grad, 2 * x(3), rtol=0, atol=0)
 
 
 def test_an_exported_program_keeps_its_functions() -> None:

@@ -1,0 +1,98 @@
+"""What of torch's state matters to a forward that is run by itself: versions, autocast, tracing, memory."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+__all__ = [
+    "apart",
+    "autocast_state",
+    "fresh_symbols_dropped_on_failure",
+    "under_autocast",
+    "untraced",
+    "versions",
+    "writes_counted",
+    "written_since",
+]
+
+
+def versions(tensors: Sequence[Tensor]) -> list[int]:
+    """Return how often each tensor has been written into; one made in inference mode doesn't count."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def written_since(before: Sequence[int], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors that have been written into since they had these versions."""
+    return [t for t, then, now in zip(tensors, before, versions(tensors), strict=True) if then != now]
+
+
+@contextlib.contextmanager
+def writes_counted() -> Iterator[None]:
+    """Have torch count what is written into a tensor inside of an operator, too, where it doesn't."""
+    bindings: Any = torch._C  # not all of it is declared
+    key = bindings.DispatchKey.ADInplaceOrView
+    off = bindings._dispatch_tls_is_dispatch_key_excluded(key)
+    bindings._dispatch_tls_set_dispatch_key_excluded(key, False)
+    try:
+        yield
+    finally:
+        bindings._dispatch_tls_set_dispatch_key_excluded(key, off)
+
+
+def autocast_state() -> tuple[tuple[str, bool, torch.dtype], ...]:
+    """Return for each device whether autocast is on, and to which dtype."""
+    return tuple(
+        (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        for device in ("cpu", "cuda")
+    )
+
+
+@contextlib.contextmanager
+def under_autocast(state: Sequence[tuple[str, bool, torch.dtype]]) -> Iterator[None]:
+    """Run under the autocast that was on when the state was noted, wherever it is run again."""
+    with contextlib.ExitStack() as stack:
+        for device, enabled, dtype in state:
+            if torch.is_autocast_enabled(device) != enabled:
+                stack.enter_context(torch.autocast(device, dtype, enabled))
+        yield
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Run what the TorchScript exporter must not trace."""
+    bindings: Any = torch._C  # not all of it is declared
+    tracing = bindings._get_tracing_state()
+    if tracing is None:  # where torch forbids tracing, it forbids setting the state to what it is, too
+        yield
+        return
+    bindings._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        bindings._set_tracing_state(tracing)
+
+
+@contextlib.contextmanager
+def fresh_symbols_dropped_on_failure(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Forget the sizes that a forward invented before it failed: torch wants to see them in a result."""
+    # Not the mode that torch detects: 2.9 looks into the branches of torch.cond in another one.
+    mode = next((t.fake_mode for t in tensors if isinstance(t, FakeTensor)), None)
+    pending = getattr(getattr(mode, "shape_env", None), "pending_fresh_unbacked_symbols", [])
+    before = len(pending)
+    yield
+    del pending[before:]
+
+
+def apart(results: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return results of which none shares memory with another or with what was given: torch asks for that."""
+    seen = {tensor.untyped_storage()._cdata for tensor in tensors}
+    separate = []
+    for result in results:
+        storage = result.untyped_storage()._cdata
+        separate.append(result.clone() if storage in seen else result)
+        seen.add(storage)
+    return separate
