@@ -109,12 +109,12 @@ struct Signature {
   // The place among the inputs, or the outputs, of the formal at `index` in the signature.
   static constexpr std::size_t place(std::size_t index) {
     std::size_t place = 0;
-    for (std::size_t i = 0; i < index; ++i) place += formals[i].role == formals[index].role ? 1 : 0;
+    for (std::size_t i = 0; i < index; ++i) place += formals[i].role == formals[index].role ? 1U : 0U;
     return place;
   }
   static constexpr std::size_t count(Role role) {
     std::size_t count = 0;
-    for (const Formal& formal : formals) count += formal.role == role ? 1 : 0;
+    for (const Formal& formal : formals) count += formal.role == role ? 1U : 0U;
     return count;
   }
   static constexpr Formal nth(Role role, std::size_t wanted) {
