@@ -1,5 +1,9 @@
 // Operators as somebody might write them who errs, or who takes what is natural for granted.
+#include <algorithm>
+#include <optional>
 #include <ort_ops/op.hpp>
+#include <string>
+#include <vector>
 
 namespace {
 
@@ -16,6 +20,45 @@ struct Say {
   }
 };
 
+// Returns where there is nothing to compute.
+struct Hasty {
+  static constexpr const char* name = "Hasty";
+  void compute(Input<float> x, Output<float> y, Output<float>) const {
+    if (float* to = y.allocate(x.shape())) std::copy(x.begin(), x.end(), to);
+  }
+};
+
+// Outputs that a node may leave out in the middle, which is seldom thought of.
+struct Spread {
+  static constexpr const char* name = "Spread";
+  void compute(Input<float> x, Outputs<float> ys) const {
+    for (Output<float>& y : ys)
+      if (x.size() != 0) std::copy(x.begin(), x.end(), y.allocate(x.shape()));
+  }
+};
+
+// Texts, and results of other operators, for which there is no room yet.
+struct Early {
+  static constexpr const char* name = "Early";
+  std::int64_t how;
+  BuiltIn relu;
+  std::optional<Packed> packed;
+  explicit Early(const Node& node)
+      : how(node.attribute<std::int64_t>("how")),
+        relu(node, "Relu", 14, {{"T", element_type<float>}}, {}, 1, 1) {
+    if (how == 2) packed.emplace(node, "Relu", 14, element_type<float>, Attributes{}, Constants{});
+  }
+  void compute(const Context& context, Input<float> x, Output<std::string> text, Output<float> y) const {
+    if (how == 0) text.set(0, "a");
+    if (how == 1) relu(context, {x.value()}, {y.value()});
+    if (how == 2) (*packed)(x.value(), y.value());
+  }
+
+ private:
+  using Attributes = std::vector<BuiltIn::Attribute>;
+  using Constants = std::vector<PackedConstant>;
+};
+
 }  // namespace
 
-ORT_OPS_LIBRARY("test.native", Say)
+ORT_OPS_LIBRARY("test.native", Say, Hasty, Spread, Early)

@@ -4,9 +4,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
-from .conftest import Session, session_with
+from .conftest import Session, parse, session_with
+
+RELEASE = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
+NEEDS_PACKED = pytest.mark.skipif(RELEASE < (1, 23), reason="1.23 has sessions inside of kernels")
 
 
 @pytest.fixture
@@ -20,3 +24,37 @@ def test_messages_have_numbers_of_8_bits_and_dimensions(session: Session) -> Non
         session(graph).run(None, {"x": np.zeros((1, 3), np.uint8)})
     with pytest.raises(Exception, match=r"Say: x is \(n, 3\); expected none"):
         session(graph.replace("= 0", "= 1"))
+
+
+def test_an_output_that_is_not_allocated_is_an_error(session: Session) -> None:
+    made = session("g (float[n] x) => (float[m] y, float[k] z) { y, z = n.Hasty (x) }")
+    with pytest.raises(Exception, match=r"Hasty node.* output 1 was not allocated"):
+        made.run(None, {"x": np.ones(2, np.float32)})
+    made = session("g (float[n] x) => (float[m] y, float[k] z) { y, z = n.Spread (x) }")
+    assert [len(each) for each in made.run(None, {"x": np.ones(2, np.float32)})] == [2, 2]
+    with pytest.raises(Exception, match=r"Spread node.* output 0 was not allocated"):
+        made.run(None, {"x": np.ones(0, np.float32)})
+
+
+@pytest.mark.parametrize("outputs", [("", "y"), ("y", "")])
+def test_a_node_that_leaves_out_one_of_many_outputs_is_refused(
+    session: Session, outputs: tuple[str, str]
+) -> None:
+    model = parse("g (float[n] x) => (float[m] y) { y = n.Spread (x) }")
+    model.graph.node[0].output[:] = outputs
+    with pytest.raises(Exception, match=f"the node leaves output {outputs.index('')} out"):
+        session(model).run(None, {"x": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (0, "output 0 has no room for a text; expected allocate_strings"),
+        (1, "an output of a built-in operator is null; expected allocate"),
+        pytest.param(2, "a tensor of a packed operator is null", marks=NEEDS_PACKED),
+    ],
+)
+def test_what_is_written_before_there_is_room_is_an_error(session: Session, how: int, said: str) -> None:
+    graph = f"g (float[n] x) => (string[m] t, float[k] y) {{ t, y = n.Early <how = {how}> (x) }}"
+    with pytest.raises(Exception, match=said):
+        session(graph).run(None, {"x": np.ones(2, np.float32)})

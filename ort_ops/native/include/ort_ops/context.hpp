@@ -216,9 +216,12 @@ class BuiltIn {
     if (op_ != nullptr) abi::ReleaseOp(api_, op_);
   }
 
-  // Runs it; an input may be null where the operator lets it be absent.
+  // Runs it; an input may be null where the operator lets it be absent. Outputs are allocated before, of the
+  // shapes that the operator gives: ONNX Runtime writes into them unseen.
   void operator()(const Context& context, std::initializer_list<const abi::Value*> inputs,
                   std::initializer_list<abi::Value*> outputs) const {
+    for (const abi::Value* output : outputs)
+      if (output == nullptr) fail("an output of a built-in operator is null; expected allocate before");
     check(api_, abi::InvokeOp(api_, context.context(), op_, inputs.begin(), static_cast<int>(inputs.size()),
                               outputs.begin(), static_cast<int>(outputs.size())));
   }
