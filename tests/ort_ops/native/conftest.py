@@ -26,6 +26,11 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(tmp_path_factory, "libmistakes.so")
 
 
+@pytest.fixture(scope="session")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory, "libforms.so")
+
+
 def built(factory: pytest.TempPathFactory, name: str) -> Path:
     with shared_folder(factory, "operators") as folder:
         return folder / name if (folder / name).exists() else build(HERE, folder) / name

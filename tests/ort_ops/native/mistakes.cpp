@@ -59,6 +59,22 @@ struct Early {
   using Constants = std::vector<PackedConstant>;
 };
 
+// A shape function that fails, and a kernel that can't be made.
+struct Shapeless {
+  static constexpr const char* name = "Shapeless";
+  static void infer(Shapes& shapes) {
+    if (shapes.attribute("bad", false)) fail("Shapeless: no such shape");
+  }
+  void compute(Input<float> x, Output<float> y) const {
+    std::copy(x.begin(), x.end(), y.allocate(x.shape()));
+  }
+};
+struct Unmade {
+  static constexpr const char* name = "Unmade";
+  explicit Unmade(const Node&) { fail("Unmade: refused"); }
+  void compute(Input<float> x, Output<float> y) const { y.allocate(x.shape()); }
+};
+
 }  // namespace
 
-ORT_OPS_LIBRARY("test.native", Say, Hasty, Spread, Early)
+ORT_OPS_LIBRARY("test.native", Say, Hasty, Spread, Early, Shapeless, Unmade)

@@ -58,3 +58,16 @@ def test_what_is_written_before_there_is_room_is_an_error(session: Session, how:
     graph = f"g (float[n] x) => (string[m] t, float[k] y) {{ t, y = n.Early <how = {how}> (x) }}"
     with pytest.raises(Exception, match=said):
         session(graph).run(None, {"x": np.ones(2, np.float32)})
+
+
+def test_what_a_shape_function_threw_is_forgotten_with_its_session(session: Session) -> None:
+    graph = "g (float[n] x) => (float[m] y) { z = n.Unmade (x) y = n.Shapeless <bad = 1> (z) }"
+    with pytest.raises(Exception, match="Unmade: refused"):
+        session(graph)
+    session("g (float[n] x) => (float[m] y) { y = n.Shapeless (x) }")
+
+
+def test_structs_of_one_name_that_differ_in_more_than_types_are_refused(forms: Path) -> None:
+    said = r'"Relu" of domain "test.forms" are \(x\) -> \(x\) from version 1 on and .* version 2'
+    with pytest.raises(Exception, match=said):
+        onnxruntime.SessionOptions().register_custom_ops_library(str(forms))
