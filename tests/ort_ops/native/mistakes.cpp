@@ -1,5 +1,6 @@
 // Operators as somebody might write them who errs, or who takes what is natural for granted.
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <ort_ops/op.hpp>
 #include <string>
@@ -75,6 +76,43 @@ struct Unmade {
   void compute(Input<float> x, Output<float> y) const { y.allocate(x.shape()); }
 };
 
+// The numbers of a type, in order: 0 where a template is written for float alone.
+template <typename T>
+struct Limits {
+  static constexpr const char* name = "Limits";
+  void compute(Input<T>, Output<T> y) const {
+    using Of = std::numeric_limits<T>;
+    T* to = y.allocate({6});
+    for (T each : {Of::lowest(), Of::denorm_min(), Of::min(), Of::epsilon(), Of::max(), Of::infinity()})
+      *to++ = each;
+  }
+};
+
+// A tensor of texts as an attribute.
+struct Texts {
+  static constexpr const char* name = "Texts";
+  Constant<std::string> texts;
+  explicit Texts(const Node& node) : texts(node.attribute<Constant<std::string>>("texts")) {}
+  void compute(Output<std::string> y) const {
+    y.allocate_strings(texts.shape);
+    for (std::size_t i = 0; i < texts.data.size(); ++i) y.set(i, texts.data[i]);
+  }
+};
+
+// Of which there is less than is asked for; and none that throws.
+struct Greedy {
+  static constexpr const char* name = "Greedy";
+  void compute(const Context& context, Input<float> x, Output<float> y) const {
+    context.scratch<double>((std::size_t{1} << 61) + 1)[4096] = 0;
+    y.allocate(x.shape());
+  }
+};
+struct Sure {
+  static constexpr const char* name = "Sure";
+  void compute(Output<float> y) const noexcept { *y.allocate({}) = 1; }
+};
+
 }  // namespace
 
-ORT_OPS_LIBRARY("test.native", Say, Hasty, Spread, Early, Shapeless, Unmade)
+ORT_OPS_LIBRARY("test.native", Say, Hasty, Spread, Early, Shapeless, Unmade, Limits<Float16>,
+                Limits<BFloat16>, Texts, Greedy, Sure)

@@ -44,3 +44,36 @@ def test_one_dimension_is_one_in_templates_too(name: str, tmp_path: Path) -> Non
     source.write_text(PROGRAM)
     run(*compiler(name), "-std=c++17", source, "-o", tmp_path / "program")
     subprocess.run([tmp_path / "program"], check=True)
+
+
+# What somebody writes instead of Scale's constructor, or its compute, and what is said of it.
+WRONG = [
+    ('explicit Op(const Node& node) { node.attribute("n", 1); }', "a default of std::int64_t{1}"),
+    ('explicit Op(const Node& node) { node.attribute<std::vector<int>>("n"); }', "node.attribute reads"),
+    ("void compute(Input<long double>, Output<float>) const {}", "element types are Any, bool, float"),
+    ("void compute(Inputs<float>, Input<float>, Output<float>) const {}", "Inputs<T> are compute's last"),
+    ("void compute(Input<float>, Output<float>&) const {}", "by value or by const reference"),
+    ("void compute(Input<float>, Output<float>) {}", "compute is a const method that returns void"),
+    ("void compute(Input<float>, int, Output<float>) const {}", "compute takes Input<T>"),
+    (
+        "void compute(const Context& context, Output<float>) const { context.scratch<std::string>(1); }",
+        "scratch is memory alone",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", ["g++", "clang++"])
+@pytest.mark.parametrize(("wrong", "said"), WRONG)
+def test_what_is_wrong_is_said(name: str, wrong: str, said: str, tmp_path: Path) -> None:
+    right = "" if "compute(" in wrong else "void compute(Input<float>, Output<float>) const {}"
+    source = tmp_path / "wrong.cpp"
+    source.write_text(
+        "#include <ort_ops/op.hpp>\nusing namespace ort_ops;\n"
+        f'struct Op {{ static constexpr const char* name = "Op"; {wrong} {right} }};\n'
+        'ORT_OPS_LIBRARY("test", Op)\n'
+    )
+    command = [*compiler(name), "-std=c++17", "-fsyntax-only", source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    (first, *_) = (line for line in done.stderr.splitlines() if "error:" in line)
+    assert said in first

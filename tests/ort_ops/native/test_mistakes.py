@@ -2,10 +2,15 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
+
+import ort_ops
 
 from .conftest import Session, parse, session_with
 
@@ -71,3 +76,31 @@ def test_structs_of_one_name_that_differ_in_more_than_types_are_refused(forms: P
     said = r'"Relu" of domain "test.forms" are \(x\) -> \(x\) from version 1 on and .* version 2'
     with pytest.raises(Exception, match=said):
         onnxruntime.SessionOptions().register_custom_ops_library(str(forms))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_halves_have_limits(mistakes: Path, dtype: Any) -> None:
+    name, info = np.dtype(dtype).name, ml_dtypes.finfo(dtype)
+    model = parse(f"g ({name}[n] x) => ({name}[m] y) {{ y = n.Limits (x) }}")
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(mistakes))
+    (y,) = ort_ops.InferenceSession(model.SerializeToString(), options).run(None, {"x": np.ones(1, dtype)})
+    numbers = (info.min, info.smallest_subnormal, info.tiny, info.eps, info.max, np.inf)
+    assert y.astype(np.float64).tolist() == [float(each) for each in numbers]
+
+
+def test_a_tensor_of_texts_is_an_attribute(session: Session) -> None:
+    model = parse("g () => (string[n, m] y) { y = n.Texts () }")
+    tensor = helper.make_tensor("t", 8, (2, 1), ["a", "ü" * 30])
+    model.graph.node[0].attribute.append(helper.make_attribute("texts", tensor))
+    assert session(model).run(None, {})[0].tolist() == [["a"], ["ü" * 30]]
+
+
+def test_more_memory_than_can_be_counted_is_an_error(session: Session) -> None:
+    made = session("g (float[n] x) => (float[m] y) { y = n.Greedy (x) }")
+    with pytest.raises(Exception, match="out of memory"):
+        made.run(None, {"x": np.ones(2, np.float32)})
+
+
+def test_compute_may_be_noexcept(session: Session) -> None:
+    assert session("g () => (float y) { y = n.Sure () }").run(None, {})[0] == 1

@@ -7,7 +7,9 @@
 #include <initializer_list>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -20,11 +22,14 @@ namespace ort_ops {
 // Memory of ONNX Runtime's that is given back where this ends.
 template <typename T>
 class Scratch {
+  static_assert(std::is_trivially_copyable_v<T>, "scratch is memory alone: nothing is constructed in it");
+
  public:
   // Takes the allocator.
   Scratch(const abi::Api* api, abi::Allocator* allocator, std::size_t count)
       : allocator_(allocator, Release{api}), count_(count) {
     if (count == 0) return;
+    if (count > static_cast<std::size_t>(-1) / sizeof(T)) throw std::bad_alloc();
     void* data = nullptr;
     check(api, abi::AllocatorAlloc(api, allocator, count * sizeof(T), &data));
     data_ = static_cast<T*>(data);

@@ -132,7 +132,17 @@ struct Signature {
     return found;
   }
 
+  static constexpr bool many_are_last() {
+    bool last = true;
+    for (std::size_t i = 0; i < formals.size(); ++i)
+      if (formals[i].characteristic == abi::kVariadic) last = last && place(i) + 1 == count(formals[i].role);
+    return last;
+  }
+
   static void run(const Op& op, const abi::Api* api, abi::KernelContext* context, const Context& ours) {
+    static_assert(many_are_last(), "Inputs<T> are compute's last inputs, Outputs<T> its last outputs");
+    static_assert((std::is_convertible_v<std::remove_reference_t<Parameters>&&, Parameters> && ...),
+                  "compute takes its arguments by value or by const reference");
     Call call{api, context, ours, count(Role::kInput), count(Role::kOutput)};
     if constexpr (has(abi::kOptional) || has(abi::kVariadic)) {
       check(api, abi::GetInputCount(api, context, &call.input_count));
@@ -166,6 +176,10 @@ struct SignatureOf {
 };
 template <typename Op, typename Base, typename... Parameters>
 struct SignatureOf<Op, void (Base::*)(Parameters...) const> {
+  using type = Signature<Op, Parameters...>;
+};
+template <typename Op, typename Base, typename... Parameters>
+struct SignatureOf<Op, void (Base::*)(Parameters...) const noexcept> {
   using type = Signature<Op, Parameters...>;
 };
 
