@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +11,15 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
-from onnx.parser import parse_model
 
 import ort_ops
 from ort_ops.errors import RegistrationError
 
-from .build import build, run, shared_folder
+from .build import build, run
+from .conftest import Session, parse
 
 RELEASE = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 HERE = Path(__file__).parent
-Session = Callable[..., onnxruntime.InferenceSession]
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with shared_folder(tmp_path_factory, "operators") as folder:
-        made = folder / "liboperators.so"
-        return made if made.exists() else build(HERE, folder) / made.name
-
-
-@pytest.fixture
-def session(library: Path) -> Session:
-    def make(graph: str | onnx.ModelProto, **options: Any) -> onnxruntime.InferenceSession:
-        model = parse(graph) if isinstance(graph, str) else graph
-        session_options = onnxruntime.SessionOptions()
-        session_options.log_severity_level = 3
-        session_options.register_custom_ops_library(str(library))
-        return onnxruntime.InferenceSession(model.SerializeToString(), session_options, **options)
-
-    return make
-
-
-def parse(graph: str) -> onnx.ModelProto:
-    head = '<ir_version: 8, opset_import: ["": 17, "test.native": 1, "test.other": 2]>'
-    return parse_model(f"{head} {graph.replace('n.', 'test.native.')}")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])

@@ -7,7 +7,9 @@
 #include <initializer_list>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -20,11 +22,14 @@ namespace ort_ops {
 // Memory of ONNX Runtime's that is given back where this ends.
 template <typename T>
 class Scratch {
+  static_assert(std::is_trivially_copyable_v<T>, "scratch is memory alone: nothing is constructed in it");
+
  public:
   // Takes the allocator.
   Scratch(const abi::Api* api, abi::Allocator* allocator, std::size_t count)
       : allocator_(allocator, Release{api}), count_(count) {
     if (count == 0) return;
+    if (count > static_cast<std::size_t>(-1) / sizeof(T)) throw std::bad_alloc();
     void* data = nullptr;
     check(api, abi::AllocatorAlloc(api, allocator, count * sizeof(T), &data));
     data_ = static_cast<T*>(data);
@@ -216,9 +221,12 @@ class BuiltIn {
     if (op_ != nullptr) abi::ReleaseOp(api_, op_);
   }
 
-  // Runs it; an input may be null where the operator lets it be absent.
+  // Runs it; an input may be null where the operator lets it be absent. Outputs are allocated before, of the
+  // shapes that the operator gives: ONNX Runtime writes into them unseen.
   void operator()(const Context& context, std::initializer_list<const abi::Value*> inputs,
                   std::initializer_list<abi::Value*> outputs) const {
+    for (const abi::Value* output : outputs)
+      if (output == nullptr) fail("an output of a built-in operator is null; expected allocate before");
     check(api_, abi::InvokeOp(api_, context.context(), op_, inputs.begin(), static_cast<int>(inputs.size()),
                               outputs.begin(), static_cast<int>(outputs.size())));
   }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 
 namespace ort_ops {
@@ -60,11 +61,61 @@ struct BFloat16 {
   operator float() const { return detail::bits_of<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
 
+namespace detail {
+
+// What float has, of fewer digits; the numbers are bits.
+template <typename Half, int kDigits, int kExponent, std::uint16_t kMin, std::uint16_t kMax,
+          std::uint16_t kEpsilon, std::uint16_t kInfinity, std::uint16_t kNan>
+struct HalfLimits : std::numeric_limits<float> {
+  static constexpr int digits = kDigits;
+  static constexpr int digits10 = (kDigits - 1) * 30103 / 100000;
+  static constexpr int max_digits10 = kDigits * 30103 / 100000 + 2;
+  static constexpr int max_exponent = kExponent, min_exponent = 3 - kExponent;
+  static constexpr int max_exponent10 = kExponent * 30103 / 100000;
+  static constexpr int min_exponent10 = (2 - kExponent) * 30103 / 100000;
+
+  static constexpr Half min() { return of(kMin); }
+  static constexpr Half max() { return of(kMax); }
+  static constexpr Half lowest() { return of(kMax | 0x8000U); }
+  static constexpr Half epsilon() { return of(kEpsilon); }
+  static constexpr Half denorm_min() { return of(1); }
+  static constexpr Half infinity() { return of(kInfinity); }
+  static constexpr Half quiet_NaN() { return of(kNan); }
+  static constexpr Half signaling_NaN() { return of(kInfinity | 1U); }
+  static constexpr Half round_error() { return of((kExponent - 2U) << (kDigits - 1)); }
+
+ private:
+  static constexpr Half of(std::uint32_t bits) {
+    Half half;
+    half.bits = static_cast<std::uint16_t>(bits);
+    return half;
+  }
+};
+
+}  // namespace detail
+}  // namespace ort_ops
+
+template <>
+class std::numeric_limits<ort_ops::Float16>
+    : public ort_ops::detail::HalfLimits<ort_ops::Float16, 11, 16, 0x0400, 0x7bff, 0x1400, 0x7c00, 0x7e00> {};
+template <>
+class std::numeric_limits<ort_ops::BFloat16>
+    : public ort_ops::detail::HalfLimits<ort_ops::BFloat16, 8, 128, 0x0080, 0x7f7f, 0x3c00, 0x7f80, 0x7fc0> {
+};
+
+namespace ort_ops {
+
 // Elements of whatever type: for operators that copy or look at bytes.
 struct Any;
 
 template <typename T>
-struct ElementType;
+struct ElementType {
+  static_assert(
+      sizeof(T) == 0,
+      "element types are Any, bool, float, double, std::string, Float16, BFloat16 and the integers of "
+      "<cstdint>");
+  static constexpr int value = 0;
+};
 // clang-format off
 template <> struct ElementType<Any> { static constexpr int value = 0; };
 template <> struct ElementType<float> { static constexpr int value = 1; };

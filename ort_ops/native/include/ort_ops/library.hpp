@@ -86,6 +86,11 @@ class InferError {
     const auto found = texts_.extract(std::this_thread::get_id());
     if (!found.empty()) throw Error(found.mapped());
   }
+  // Of a session that failed before it made that kernel, or had no need of it.
+  void forget() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    texts_.erase(std::this_thread::get_id());
+  }
 
  private:
   std::mutex mutex_;
@@ -109,6 +114,7 @@ struct Registration {
 
 struct Entry {
   std::string domain, name;
+  std::string form;  // what structs of one name have in common
   ElementTypes types;
   abi::CustomOp callbacks;
 };
@@ -129,6 +135,7 @@ class Library {
     if (api == nullptr) return too_old;
     return guarded(api, [&] {
       const std::lock_guard<std::mutex> lock(mutex_);
+      check_forms();
       for (const auto& [name, domain] : domains_for(api, minor_of(base->GetVersionString())))
         if (claim_domain(api, options, name, path())) {
           const std::string key = "ort_ops.operators." + name;
@@ -143,6 +150,17 @@ class Library {
 
   // here: an address in the library; that of a variable in this header might be another's.
   Library(std::vector<Entry> entries, const void* here) : entries_(std::move(entries)), here_(here) {}
+
+  // ONNX Runtime tells structs of one name apart by their element types and providers alone, by no version.
+  void check_forms() const {
+    std::map<std::pair<std::string, std::string>, std::string> forms;
+    for (const Entry& entry : entries_) {
+      const std::string& form = forms.try_emplace({entry.domain, entry.name}, entry.form).first->second;
+      if (form != entry.form)
+        fail("the structs of operator \"", entry.name, "\" of domain \"", entry.domain, "\" are ", form,
+             " and ", entry.form, "; expected them to differ in element types and provider alone");
+    }
+  }
 
   // The domains as one ONNX Runtime sees them: a process may have two.
   const Domains& domains_for(const abi::Api* api, int minor_release) const {

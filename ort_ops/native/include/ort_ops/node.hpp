@@ -21,6 +21,13 @@ struct Constant {
   std::vector<T> data;
 };
 
+namespace detail {
+template <typename T>
+struct IsConstant : std::false_type {};
+template <typename T>
+struct IsConstant<Constant<T>> : std::true_type {};
+}  // namespace detail
+
 class Node {
  public:
   Node(const abi::Api* api, const abi::KernelInfo* info, int minor_release)
@@ -126,7 +133,12 @@ class Node {
     } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
       return texts(key);
     } else {
-      return tensor<T>(key);
+      static_assert(
+          detail::IsConstant<T>::value,
+          "node.attribute reads std::int64_t, bool, float, std::string, a std::vector of std::int64_t, "
+          "float or std::string, and Constant<T>; a default of std::int64_t{1}, 1.0f, std::string(\"a\")");
+      if constexpr (detail::IsConstant<T>::value) return tensor<T>(key);
+      return std::nullopt;
     }
   }
 
@@ -208,7 +220,13 @@ class Node {
     const std::unique_ptr<abi::Value, decltype(release)> owned(value, release);
     if (detail::type_and_shape(api_, value).type != element_type<Element>) return std::nullopt;
     const Input<Element> view(api_, value);
-    return Tensor{view.shape(), std::vector<Element>(view.begin(), view.end())};
+    if constexpr (std::is_same_v<Element, std::string>) {
+      Tensor texts{view.shape(), {}};
+      for (std::size_t i = 0; i < view.size(); ++i) texts.data.push_back(view.at(i));
+      return texts;
+    } else {
+      return Tensor{view.shape(), std::vector<Element>(view.begin(), view.end())};
+    }
   }
 
   template <typename T>

@@ -32,12 +32,13 @@
 //   static constexpr int since_version     the first version of the domain that has it; 1
 //   static void infer(Shapes&)             output shapes, and types where they are Any
 //
-// Several structs of one name are one operator for several element types; they have the same inputs, outputs
-// and attributes. The first that fits a node runs it.
+// Several structs of one name are one operator for several element types; they have the same inputs, outputs,
+// attributes and since_version. The first that fits a node runs it.
 #pragma once
 
 #include <cstddef>
 #include <exception>
+#include <string>
 #include <string_view>
 #include <type_traits>
 
@@ -115,6 +116,22 @@ struct Callbacks {
     return types;
   }
 
+  // "(x, x?, x...) -> (x) from version 1 on"
+  static std::string form() {
+    const auto list = [](Role role) {
+      std::string text;
+      for (const Formal& formal : Signature::formals)
+        if (formal.role == role) {
+          text += text.empty() ? "x" : ", x";
+          if (formal.characteristic == abi::kOptional) text += "?";
+          if (formal.characteristic == abi::kVariadic) text += "...";
+        }
+      return "(" + text + ")";
+    };
+    return list(Role::kInput) + " -> " + list(Role::kOutput) + " from version " +
+           std::to_string(SinceVersion<Op>::value) + " on";
+  }
+
   static abi::CustomOp table() {
     abi::CustomOp to = {};
     to.version = abi::kApiVersion;
@@ -141,7 +158,11 @@ struct Callbacks {
     to.CreateKernelV2 = create;
     to.KernelComputeV2 = compute;
     if constexpr (Infers<Op>::value) to.InferOutputShapeFn = infer;
-    to.GetStartVersion = [](const abi::CustomOp*) { return SinceVersion<Op>::value; };
+    // Asked for where a session begins to be made, before anything of its model.
+    to.GetStartVersion = [](const abi::CustomOp* self) {
+      Registration::of(self).infer_error->forget();
+      return SinceVersion<Op>::value;
+    };
     to.GetEndVersion = [](const abi::CustomOp*) { return 0x7fffffff; };
     return to;
   }
@@ -186,7 +207,7 @@ struct Callbacks {
 template <typename Op>
 Entry entry_of(const char* library_domain) {
   const char* domain = Domain<Op>::value == nullptr ? library_domain : Domain<Op>::value;
-  return Entry{domain, Op::name, Callbacks<Op>::types(), Callbacks<Op>::table()};
+  return Entry{domain, Op::name, Callbacks<Op>::form(), Callbacks<Op>::types(), Callbacks<Op>::table()};
 }
 
 }  // namespace ort_ops::detail

@@ -85,6 +85,7 @@ class Packed {
 
   // Computes y, whose shape has to be the operator's.
   void operator()(const abi::Value* x, abi::Value* y) const {
+    if (x == nullptr || y == nullptr) fail("a tensor of a packed operator is null; expected allocate before");
     const char* in = "x";
     const char* out = "y";
     check(api_, abi::Run(api_, session_.get(), nullptr, &in, &x, 1, &out, 1, &y));

@@ -2,9 +2,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -25,7 +29,26 @@ struct Dim {
   bool known() const { return size >= 0; }
   friend bool operator==(const Dim& a, const Dim& b) { return a.size == b.size && a.symbol == b.symbol; }
 };
-using Dims = std::vector<Dim>;
+
+// A class of its own, with no constructor from a count: in templates clang takes std::vector<Dim>{3} for
+// three dimensions.
+struct Dims : std::vector<Dim> {
+  Dims() = default;
+  Dims(std::initializer_list<Dim> each) : std::vector<Dim>(each) {}
+  template <typename From, typename = typename std::iterator_traits<From>::iterator_category>
+  Dims(From first, From last) : std::vector<Dim>(first, last) {}
+};
+inline std::ostream& operator<<(std::ostream& to, const Dims& dims) {
+  to << '(';
+  for (std::size_t i = 0; i < dims.size(); ++i) {
+    const Dim& dim = dims[i];
+    to << (i ? ", " : "")
+       << (dim.known()          ? std::to_string(dim.size)
+           : dim.symbol.empty() ? "any"
+                                : dim.symbol);
+  }
+  return to << (dims.size() == 1 ? ",)" : ")");
+}
 
 // What a struct declares; 0 is Any. A node may leave out outputs behind the required ones.
 struct ElementTypes {
@@ -79,9 +102,9 @@ class Shapes {
     std::vector<const char*> names(rank, nullptr);
     check(api_, abi::GetDimensions(api_, info, sizes.data(), rank));
     check(api_, abi::GetSymbolicDimensions(api_, info, names.data(), rank));
-    Dims dims(rank);
+    Dims dims;
     for (std::size_t i = 0; i < rank; ++i) {
-      dims[i].size = sizes[i];
+      dims.emplace_back(sizes[i]);
       if (sizes[i] < 0 && names[i] != nullptr) dims[i].symbol = names[i];
     }
     return dims;

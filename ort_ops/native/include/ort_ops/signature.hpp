@@ -1,6 +1,7 @@
 // What an operator has, read off the parameters of its compute, and the arguments of a call.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <optional>
@@ -29,6 +30,7 @@ struct Call {
   abi::KernelContext* context;
   const Context& ours;
   std::size_t input_count, output_count;  // of this node, which may have left optional ones out
+  char* made = nullptr;                   // for each output, 1 once it is allocated
 
   const abi::Value* input(std::size_t index) const {
     const abi::Value* value = nullptr;
@@ -76,7 +78,7 @@ template <typename T>
 struct Parameter<Output<T>> {
   static constexpr Formal formal{Role::kOutput, element_type<T>, abi::kRequired, Memory::kDevice};
   static Output<T> from(const Call& call, std::size_t index) {
-    return Output<T>(call.api, call.context, index);
+    return Output<T>(call.api, call.context, index, call.made + index);
   }
 };
 template <typename T>
@@ -91,7 +93,8 @@ struct Parameter<std::vector<Output<T>>> {
   static constexpr Formal formal{Role::kOutput, element_type<T>, abi::kVariadic, Memory::kDevice};
   static std::vector<Output<T>> from(const Call& call, std::size_t index) {
     std::vector<Output<T>> rest;
-    for (; index < call.output_count; ++index) rest.emplace_back(call.api, call.context, index);
+    for (; index < call.output_count; ++index)
+      rest.emplace_back(call.api, call.context, index, call.made + index);
     return rest;
   }
 };
@@ -109,12 +112,12 @@ struct Signature {
   // The place among the inputs, or the outputs, of the formal at `index` in the signature.
   static constexpr std::size_t place(std::size_t index) {
     std::size_t place = 0;
-    for (std::size_t i = 0; i < index; ++i) place += formals[i].role == formals[index].role ? 1 : 0;
+    for (std::size_t i = 0; i < index; ++i) place += formals[i].role == formals[index].role ? 1U : 0U;
     return place;
   }
   static constexpr std::size_t count(Role role) {
     std::size_t count = 0;
-    for (const Formal& formal : formals) count += formal.role == role ? 1 : 0;
+    for (const Formal& formal : formals) count += formal.role == role ? 1U : 0U;
     return count;
   }
   static constexpr Formal nth(Role role, std::size_t wanted) {
@@ -123,22 +126,43 @@ struct Signature {
     return formals[0];
   }
 
-  static constexpr bool all_required() {
-    bool all = true;
-    for (const Formal& formal : formals) all = all && formal.characteristic == abi::kRequired;
-    return all;
+  static constexpr bool has(int characteristic) {
+    bool found = false;
+    for (const Formal& formal : formals) found = found || formal.characteristic == characteristic;
+    return found;
+  }
+
+  static constexpr bool many_are_last() {
+    bool last = true;
+    for (std::size_t i = 0; i < formals.size(); ++i)
+      if (formals[i].characteristic == abi::kVariadic) last = last && place(i) + 1 == count(formals[i].role);
+    return last;
   }
 
   static void run(const Op& op, const abi::Api* api, abi::KernelContext* context, const Context& ours) {
+    static_assert(many_are_last(), "Inputs<T> are compute's last inputs, Outputs<T> its last outputs");
+    static_assert((std::is_convertible_v<std::remove_reference_t<Parameters>&&, Parameters> && ...),
+                  "compute takes its arguments by value or by const reference");
     Call call{api, context, ours, count(Role::kInput), count(Role::kOutput)};
-    if constexpr (!all_required()) {
+    if constexpr (has(abi::kOptional) || has(abi::kVariadic)) {
       check(api, abi::GetInputCount(api, context, &call.input_count));
       check(api, abi::GetOutputCount(api, context, &call.output_count));
     }
+    std::conditional_t<has(abi::kVariadic), std::vector<char>, std::array<char, count(Role::kOutput)>> made{};
+    if constexpr (has(abi::kVariadic)) made.resize(call.output_count);
+    call.made = made.data();
     run(op, call, std::make_index_sequence<sizeof...(Parameters)>());
+    for (std::size_t i = 0; i < call.output_count; ++i)
+      if (!made[i] && output(i).characteristic != abi::kOptional)
+        fail("output ", i, " was not allocated; expected allocate, of no elements too");
   }
 
  private:
+  // The formal of a node's output; the last one's are those behind it.
+  static constexpr Formal output(std::size_t index) {
+    return nth(Role::kOutput, std::min(index, count(Role::kOutput) - 1));
+  }
+
   template <std::size_t... kIndex>
   static void run(const Op& op, const Call& call, std::index_sequence<kIndex...>) {
     op.compute(
@@ -152,6 +176,10 @@ struct SignatureOf {
 };
 template <typename Op, typename Base, typename... Parameters>
 struct SignatureOf<Op, void (Base::*)(Parameters...) const> {
+  using type = Signature<Op, Parameters...>;
+};
+template <typename Op, typename Base, typename... Parameters>
+struct SignatureOf<Op, void (Base::*)(Parameters...) const noexcept> {
   using type = Signature<Op, Parameters...>;
 };
 

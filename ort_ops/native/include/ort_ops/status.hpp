@@ -1,12 +1,14 @@
 // Statuses of ONNX Runtime as exceptions, and exceptions as statuses: none may leave a callback.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <new>
 #include <ostream>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "ort_ops/abi.hpp"
@@ -36,12 +38,15 @@ class Error : public std::runtime_error {
 namespace detail {
 template <typename Part>
 void write(std::ostream& to, const Part& part) {
-  to << part;
+  if constexpr (std::is_same_v<Part, std::int8_t> || std::is_same_v<Part, std::uint8_t>)
+    to << static_cast<int>(part);  // else a character, and 0 would end the text
+  else
+    to << part;
 }
 inline void write(std::ostream& to, const Shape& shape) { to << to_text(shape); }
 }  // namespace detail
 
-// Throws an Error whose text is these parts one after another: texts, numbers, shapes.
+// Throws an Error whose text is these parts one after another: texts, numbers, Shape, Dims.
 template <typename... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream text;

@@ -115,10 +115,12 @@ using Inputs = std::vector<Input<T>>;
 template <typename T>
 class Output {
  public:
-  Output(const abi::Api* api, abi::KernelContext* context, std::size_t index)
-      : api_(api), context_(context), index_(index) {}
+  // made: set once the output is allocated; null for one that may be left out.
+  Output(const abi::Api* api, abi::KernelContext* context, std::size_t index, char* made = nullptr)
+      : api_(api), context_(context), index_(index), made_(made) {}
 
-  // Returns the buffer for a shape; for an optional output that nobody asked for, null.
+  // Returns the buffer for a shape; for an OptionalOutput that nobody asked for, null. One of no elements is
+  // allocated, too.
   auto allocate(const Shape& shape) {
     static_assert(!std::is_same_v<T, std::string>, "strings are written one by one: allocate_strings");
     create(shape);
@@ -138,6 +140,8 @@ class Output {
     return value_ != nullptr;
   }
   void set(std::size_t i, const std::string& text) {
+    if (value_ == nullptr)
+      fail("output ", index_, " has no room for a text; expected allocate_strings before");
     char* buffer = nullptr;
     check(api_, abi::GetStringElementBuffer(api_, value_, i, text.size(), &buffer));
     text.copy(buffer, text.size());
@@ -149,11 +153,15 @@ class Output {
   void create(const Shape& shape) {
     if (context_ == nullptr) return;  // the node leaves the output out
     check(api_, abi::GetOutput(api_, context_, index_, shape.data(), shape.size(), &value_));
+    if (made_ == nullptr) return;
+    if (value_ == nullptr) fail("the node leaves output ", index_, " out; expected a name");
+    *made_ = 1;
   }
 
   const abi::Api* api_;
   abi::KernelContext* context_;
   std::size_t index_;
+  char* made_;
   abi::Value* value_ = nullptr;
 };
 
