@@ -81,6 +81,15 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda m, x, mask: (m.l(x) + 2 * (mask * torch.finfo(x.dtype).min)).softmax(-1),
         (uniform(4, 8), (torch.arange(32).reshape(4, 8) >= 12).float()),
     ),
+    "logarithms of vanishing shares": (lambda m, x: (1e4 * m.l(x)).log_softmax(-1), (uniform(5, 8),)),
+    "sums at one place": (
+        lambda m, x: torch.zeros(5, 2).scatter_add(1, torch.arange(40).reshape(5, 8) % 2, m.l(x)),
+        (uniform(5, 8),),
+    ),
+    "elements at places": (
+        lambda m, x: (m.l(x).gather(1, x.argsort(1)[:, :3]), m.l(x).scatter(0, x.argsort(0)[:1], 0.5)),
+        (uniform(5, 8),),
+    ),
     "many elements of nearly one size": (lambda m, x: (x * 1e-2 + 1000).sum(1), (uniform(5, 70),)),
 }
 
