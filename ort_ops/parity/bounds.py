@@ -142,9 +142,11 @@ def _scattered(step: Step, u: float) -> Array:
     """Bound sums or products of what is put at one place; they are as long as there are ones put there."""
     data, indices, updates = step.inputs
     if _reduction(step) == "mul":
-        return np.full_like(step.outputs[0], u * max(updates.size, 1)) * np.abs(step.outputs[0])
+        product: Array = max(updates.size, 1) * u * np.abs(step.outputs[0])
+        return product
     terms = np.asarray(step.again([np.zeros_like(data), indices, np.ones_like(updates)])[0])
-    return np.maximum(terms / 4, 1) * u * _absolute(step)[0] * (terms > 0)
+    error: Array = np.maximum(terms / 4, 1) * u * _absolute(step)[0] * (terms > 0)
+    return error
 
 
 def _terms(x: Array, y: Array) -> float:

@@ -91,7 +91,8 @@ class LogSoftmax(ReferenceLogSoftmax):
     op_domain = ""
 
     def _run(self, x: Any, axis: int | None = None) -> tuple[Any]:  # type: ignore[override]
-        y = functional.log_softmax(_tensor(x), self.axis if axis is None else axis)
+        place = self.axis if axis is None else axis  # type: ignore[attr-defined] # made by OpRun
+        y = functional.log_softmax(_tensor(x), place)
         return (y.numpy().reshape(x.shape),)
 
 
@@ -100,7 +101,7 @@ class GatherElements(ReferenceGatherElements):
 
     op_domain = ""
 
-    def _run(self, data: Any, indices: Any, axis: int | None = None) -> tuple[Any]:  # type: ignore[override]
+    def _run(self, data: Any, indices: Any, axis: int | None = None) -> tuple[Any]:
         axis = (axis or 0) % data.ndim
         part = tuple(slice(None if place == axis else size) for place, size in enumerate(indices.shape))
         return (np.take_along_axis(data[part], indices, axis),)
@@ -111,7 +112,7 @@ class ScatterElements(ReferenceScatterElements):
 
     op_domain = ""
 
-    def _run(  # type: ignore[override]
+    def _run(
         self, data: Any, indices: Any, updates: Any, axis: int | None = None, reduction: str | None = None
     ) -> tuple[Any]:
         if data.dtype not in (np.float64, np.int64, np.int32) or not data.ndim:

@@ -59,6 +59,7 @@ class ExactFile:
     functions, trust: whose forward may compute custom nodes, as for ``ort_ops.InferenceSession``.
     parameters: names of initializers that are weights of the model bit by bit. Other small constants are
         taken for what was meant by them (see ``constants``); weights are what they are.
+    either: names of small constants that may be a weight or not.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class ExactFile:
         functions: Iterable[type] | None = None,
         trust: Iterable[str] = (),
         parameters: Iterable[str] = (),
+        either: Iterable[str] = (),
     ) -> None:
         self.model = ir.load(model) if isinstance(model, str | os.PathLike) else model
         self.notes: dict[str, Narrow] = {}
         self.parameters = set(parameters)
+        self._either = sorted(either)
         graph = self.model.graph
         self.inputs = [value.name or "" for value in graph.inputs if not value.is_initializer()]
         self.outputs = [value.name or "" for value in graph.outputs]
@@ -120,6 +123,18 @@ class ExactFile:
             elif not is_simple(written, self._known):
                 unread.append(name)
         return read, unread
+
+    def alternatives(self) -> dict[str, NDArray[Any]]:
+        """Return constants that may as well be read otherwise: a weight as a number, or the reverse."""
+        found = {}
+        for name in self._either:
+            written = self.written(name)
+            if not is_narrow(written):
+                continue
+            wide, number = widened(written), read_constant(written, self._known)
+            if not np.array_equal(wide, number, equal_nan=True):
+                found[name] = number if name in self.parameters else wide
+        return found
 
     def written(self, name: str) -> NDArray[Any]:
         """Return an initializer or an attribute as the file has it."""
