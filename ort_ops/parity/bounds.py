@@ -56,6 +56,7 @@ _SEVERAL = frozenset(
     "SequenceMap STFT Sum".split()
 )
 # fmt: on
+_SCATTERED = frozenset({"ScatterElements", "ScatterND"})
 _FUNCTION_ULPS = 4
 
 
@@ -70,7 +71,7 @@ def local_errors(step: Step, arithmetic: Arithmetic) -> list[Array | None]:
             if not _is_wide(output):
                 found.append(None)
                 continue
-            if kind in _EXACT or (kind in _ONCE and _is_whole(step, output, arithmetic)):
+            if _is_exact(kind, step) or (kind in _ONCE and _is_whole(step, output, arithmetic)):
                 found.append(np.zeros_like(output))
                 continue
             error = magnitude[place] if place < len(magnitude) else None
@@ -85,8 +86,10 @@ def _magnitude(kind: str, step: Step, arithmetic: Arithmetic) -> Sequence[Array 
     """Return how far the outputs are off before they are stored, where the operator is known."""
     u = arithmetic.unit
     outputs = step.outputs
-    if kind in _EXACT:
+    if _is_exact(kind, step):
         return ()
+    if kind in _SCATTERED:
+        return [_scattered(step, u)]
     if kind in _ONCE:
         return [u * np.abs(o) if _is_wide(o) else None for o in outputs]
     if kind in _SUMS:
@@ -124,6 +127,26 @@ def _is_whole(step: Step, output: Array, arithmetic: Arithmetic) -> bool:
     arrays = [value for value in (*step.inputs, output) if _is_wide(value)]
     small = all(bool((np.abs(each) * arithmetic.storage < 1).all()) for each in arrays)
     return small and all(bool((each == np.round(each)).all()) for each in arrays)
+
+
+def _is_exact(kind: str, step: Step) -> bool:
+    """Tell whether an operator only moves elements, or chooses among them."""
+    return kind in _EXACT and not (kind in _SCATTERED and _reduction(step) in ("add", "mul"))
+
+
+def _reduction(step: Step) -> str:
+    return next((a.s.decode() for a in step.node.attribute if a.name == "reduction"), "none")
+
+
+def _scattered(step: Step, u: float) -> Array:
+    """Bound sums or products of what is put at one place; they are as long as there are ones put there."""
+    data, indices, updates = step.inputs
+    if _reduction(step) == "mul":
+        product: Array = max(updates.size, 1) * u * np.abs(step.outputs[0])
+        return product
+    terms = np.asarray(step.again([np.zeros_like(data), indices, np.ones_like(updates)])[0])
+    error: Array = np.maximum(terms / 4, 1) * u * _absolute(step)[0] * (terms > 0)
+    return error
 
 
 def _terms(x: Array, y: Array) -> float:

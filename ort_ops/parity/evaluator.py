@@ -16,14 +16,15 @@ from onnx.reference.op_run import OpRun
 from .by_torch import BY_TORCH
 from .constants import NOTHING_KNOWN, Known, meant_all
 
-__all__ = ["RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
+__all__ = ["FEW", "RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name an element type for floating-point results.
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "softmax_precision"})
 RANDOM = frozenset({"Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 """Operators whose results are another each time, where the file gives them no seed."""
-_FEW = 4  # elements of a constant that are read as what was meant by them
+FEW = 4
+"""Elements of a constant that are read as what was meant by them, at most."""
 
 
 def is_narrow(array: Any) -> bool:
@@ -51,7 +52,7 @@ def _read(value: Any) -> Any:
 
 def is_simple(array: NDArray[Any], known: Known = NOTHING_KNOWN) -> bool:
     """Tell whether it is known what was meant by a constant: few simple numbers, or whole ones."""
-    if array.size <= _FEW:
+    if array.size <= FEW:
         return meant_all(array, known) is not None
     wide = widened(array)
     return bool((wide == np.round(wide)).all())
@@ -59,7 +60,7 @@ def is_simple(array: NDArray[Any], known: Known = NOTHING_KNOWN) -> bool:
 
 def read_constant(array: NDArray[Any], known: Known = NOTHING_KNOWN) -> NDArray[Any]:
     """Return a constant in float64: what was meant by it where that is known."""
-    read = meant_all(array, known) if is_narrow(array) and array.size <= _FEW else None
+    read = meant_all(array, known) if is_narrow(array) and array.size <= FEW else None
     return widened(array) if read is None else read
 
 

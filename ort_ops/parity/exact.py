@@ -12,35 +12,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import NodeProto
 
 from ort_ops.errors import ParityError
-from ort_ops.functions import FUNCTION
 
 from .attributes import float_attributes
 from .constants import Known
 from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
 from .graphs import all_values, last_uses, precisions, read_tensor, reads, without_weights
-from .single import run_single
+from .narrow import Narrow, compute_narrow, loses_digits
 
-__all__ = ["ExactFile", "Narrow", "Paused", "Step"]
+__all__ = ["ExactFile", "Paused", "Step"]
 
 Values = Mapping[str, NDArray[Any]]
-_ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
-
-
-@dataclass(frozen=True)
-class Narrow:
-    """A node that could not be evaluated in float64, or by nothing but what is to be judged, and why."""
-
-    node: str
-    op: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +59,7 @@ class ExactFile:
     functions, trust: whose forward may compute custom nodes, as for ``ort_ops.InferenceSession``.
     parameters: names of initializers that are weights of the model bit by bit. Other small constants are
         taken for what was meant by them (see ``constants``); weights are what they are.
+    either: names of small constants that may be a weight or not.
     """
 
     def __init__(
@@ -80,10 +69,12 @@ class ExactFile:
         functions: Iterable[type] | None = None,
         trust: Iterable[str] = (),
         parameters: Iterable[str] = (),
+        either: Iterable[str] = (),
     ) -> None:
         self.model = ir.load(model) if isinstance(model, str | os.PathLike) else model
         self.notes: dict[str, Narrow] = {}
         self.parameters = set(parameters)
+        self._either = sorted(either)
         graph = self.model.graph
         self.inputs = [value.name or "" for value in graph.inputs if not value.is_initializer()]
         self.outputs = [value.name or "" for value in graph.outputs]
@@ -132,6 +123,18 @@ class ExactFile:
             elif not is_simple(written, self._known):
                 unread.append(name)
         return read, unread
+
+    def alternatives(self) -> dict[str, NDArray[Any]]:
+        """Return constants that may as well be read otherwise: a weight as a number, or the reverse."""
+        found = {}
+        for name in self._either:
+            written = self.written(name)
+            if not is_narrow(written):
+                continue
+            wide, number = widened(written), read_constant(written, self._known)
+            if not np.array_equal(wide, number, equal_nan=True):
+                found[name] = number if name in self.parameters else wide
+        return found
 
     def written(self, name: str) -> NDArray[Any]:
         """Return an initializer or an attribute as the file has it."""
@@ -248,77 +251,16 @@ class ExactFile:
 
     def _note_loss(self, node: NodeProto, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Note a node that gives float32's digits for more, which it is enough to see once."""
-        if node.name in self.notes or not any(_is_wide(value) for value in inputs):
-            return
-        if any(_loses(each, inputs) for each in outputs):
+        if node.name not in self.notes and loses_digits(inputs, outputs):
             self._note(node, "its result has no more digits than float32 has")
 
     def _compute_narrow(self, node: NodeProto, inputs: Sequence[Any], error: Exception) -> Sequence[Any]:
-        """Compute a node as the file has it, in ONNX Runtime on the CPU."""
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        narrow = [
-            _narrowed(value, self.precisions.get(name))
-            for name, value in zip(node.input, inputs, strict=True)
-        ]
-        try:
-            outputs = run_single(self.model, node, narrow)
-        except Exception as second:
-            raise ParityError(
-                f"node {node.name!r} ({node.op_type}) can be evaluated neither in float64 ({reason}) nor as "
-                f"the file has it ({second}){_remedy(node)}"
-            ) from error
-        if any(np.issubdtype(np.asarray(each).dtype, np.inexact) for each in (*narrow, *outputs)):
-            self._note(node, reason)  # of integers nothing is lost
+        outputs, reason = compute_narrow(self.model, self.precisions, node, inputs, error)
+        if reason is not None:
+            self._note(node, reason)
         return outputs
 
     def _note(self, node: NodeProto, reason: str) -> None:
         self.notes.setdefault(
             node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
         )
-
-
-def _remedy(node: NodeProto) -> str:
-    """Say how a custom node could be evaluated that stands for a call of a Function."""
-    named = next((entry.value for entry in node.metadata_props if entry.key == FUNCTION), None)
-    if named is None:
-        return ""
-    package = named.partition(":")[0].partition(".")[0]
-    return (
-        f"; it stands for a call of {named}: pass functions=[...] with that Function, or trust=[{package!r}] "
-        f"(ort-ops --trust {package})"
-    )
-
-
-def _is_wide(value: Any) -> bool:
-    """Tell whether an array holds numbers that float32 doesn't."""
-    if not isinstance(value, np.ndarray) or value.dtype != np.float64:
-        return False
-    finite = value[np.isfinite(value)]
-    with np.errstate(over="ignore"):
-        return bool((finite.astype(np.float32) != finite).any())
-
-
-def _loses(output: Any, inputs: Sequence[Any]) -> bool:
-    """Tell whether an operator gave float64 that it computed in float32: numbers that take all of its digits.
-
-    Elements of an input don't count, nor differences of neighbours, which are short by themselves.
-    """
-    if not isinstance(output, np.ndarray) or output.dtype != np.float64 or output.size < _ENOUGH:
-        return False
-    if _is_wide(output):
-        return False
-    given = [each.reshape(-1) for each in inputs if isinstance(each, np.ndarray) and each.dtype == np.float64]
-    own = output[np.isfinite(output) & ~np.isin(output, np.concatenate([*given, [0.0]]))]
-    last = own.astype(np.float32).view(np.uint32) & 1
-    return own.size >= _ENOUGH and bool(last.sum() >= own.size / 8)
-
-
-def _narrowed(value: Any, dtype: ir.DataType | None) -> Any:
-    """Return a value in the type that the file has for it; float32 where the file doesn't say."""
-    if not isinstance(value, np.ndarray) or value.dtype != np.float64:
-        return value
-    if dtype is None or dtype not in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE):
-        return value.astype(np.float32)
-    if dtype == ir.DataType.BFLOAT16:
-        return value.astype(ml_dtypes.bfloat16)
-    return value.astype(np.float16 if dtype == ir.DataType.FLOAT16 else np.float64)

@@ -1,6 +1,7 @@
 """What explains a difference of file and model in float64 that its rounding doesn't at first sight."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .compare import distance, largest
 from .evaluator import widened
 from .exact import ExactFile, Step
-from .rounding import constant_spread, nudged, rounding_spread, spread_of
+from .rounding import MARGIN, Signs, constant_spread, nudged, rounded_run, spread_of
 from .tolerance import arithmetic_of
 
 __all__ = ["Reading", "Readings"]
@@ -20,9 +22,12 @@ Outputs = Mapping[str, Any]
 
 _CHAOS = 1e-9  # of an output: more is no rounding of float64
 _WRITTEN = "float64's own rounding, with constants as they are written"
+_EITHER = "float64's own rounding, with constants that are a weight here and a number in the code there"
 _MAGNIFIED = "float64's rounding, which the file's own steps magnify"
 _CONSTANTS = "constants in the file that are no weights of the model, rounded to its dtype"
 _TINY = 1e-300
+_PAIRS = 2  # of evaluations with rounding errors that are each other's opposite
+_CHOICES = 10  # constants of two readings, of which each combination is looked at
 _PLACES = frozenset({"ArgMax", "ArgMin", "TopK"})  # say where an element is: among equal ones, anywhere
 
 
@@ -42,11 +47,13 @@ class Reading:
 class Readings:
     """Explanations, from what hides least to what hides most; each is computed when it is asked for.
 
-    outputs: the file's, in float64.
+    outputs: the file's, in float64; expected: the model's.
     constants: whether the rounding of those may explain something that are no weights of the model.
     """
 
-    def __init__(self, file: ExactFile, feed: Outputs, outputs: Outputs, *, constants: bool) -> None:
+    def __init__(
+        self, file: ExactFile, feed: Outputs, outputs: Outputs, expected: Outputs, *, constants: bool
+    ) -> None:
         self._outputs = outputs
         read, unread = file.constants()
 
@@ -55,7 +62,8 @@ class Readings:
 
         self.rounding = functools.cache(lambda: _rounding(file, feed))
         """Return the file's outputs with float64's rounding errors, several times over."""
-        self._readings = [Reading(_MAGNIFIED, moved=self.rounding, limit=_CHAOS)]
+        either = functools.cache(lambda: _either(file, feed, outputs, expected))
+        self._readings = [Reading(_EITHER, either), Reading(_MAGNIFIED, moved=self.rounding, limit=_CHAOS)]
         if read:
             self._readings.insert(0, Reading(_WRITTEN, functools.cache(as_written)))
         if unread and constants:
@@ -76,12 +84,54 @@ class Readings:
             shifted: Array = np.where(got == own, other, other + (got - own))
         return shifted
 
+    def turned(self, name: str) -> Array:
+        """Return how far rounding errors of float64 may carry each element, however far that is."""
+        own: Array = self._outputs[name]
+        turned = np.zeros(own.shape)
+        for other in self.rounding():
+            there = other[name]
+            apart = distance(there, own) if there.shape == own.shape else np.full(own.shape, np.inf)
+            turned = np.maximum(turned, apart)
+        return MARGIN * turned
+
     def spread(self, reading: Reading, name: str, scale: float) -> Array | float:
         """Return how far each element of an output may move by a reading; ``scale`` is the largest."""
         if reading.moved is None:
             return 0.0
         others = [outputs[name] for outputs in reading.moved()]
         return np.minimum(spread_of(self._outputs[name], others), reading.limit * scale)
+
+
+def _either(file: ExactFile, feed: Outputs, outputs: Outputs, expected: Outputs) -> Outputs:
+    """Return the outputs with constants of two readings read as comes nearest to what is expected.
+
+    What each of them changes is so little that the changes add up.
+    """
+    others = file.alternatives()
+    if not 0 < len(others) <= _CHOICES:
+        return outputs
+    effects = [_apart(file.run(feed, replaced={name: each}), outputs) for name, each in others.items()]
+    wanted = _apart(expected, outputs)
+    choices = np.array(list(itertools.product((0.0, 1.0), repeat=len(others))))
+    products = np.array([[a @ b for b in effects] for a in effects])
+    misses = ((choices @ products) * choices).sum(1) - 2 * choices @ np.array([e @ wanted for e in effects])
+    chosen = choices[int(np.argmin(misses))]
+    return file.run(
+        feed, replaced={name: others[name] for name, each in zip(others, chosen, strict=True) if each}
+    )
+
+
+def _apart(others: Outputs, outputs: Outputs) -> Array:
+    """Return by how much fractions differ, as shares of the largest of their output."""
+    parts = [np.zeros(0)]
+    for name, own in outputs.items():
+        other = others.get(name)
+        if isinstance(own, np.ndarray) and own.dtype == np.float64:
+            same = isinstance(other, np.ndarray) and other.shape == own.shape and other.dtype == own.dtype
+            with np.errstate(invalid="ignore"):
+                apart = (other if same else own) - own
+            parts.append(np.where(np.isfinite(apart), apart, 0.0).reshape(-1) / (largest(own) or 1.0))
+    return np.concatenate(parts)
 
 
 def _rounding(file: ExactFile, feed: Outputs) -> Sequence[Outputs]:
@@ -101,6 +151,11 @@ def _rounding(file: ExactFile, feed: Outputs) -> Sequence[Outputs]:
             apart = array + noise * np.maximum(np.spacing(np.abs(array)), _TINY)
         return step.again([np.where(np.isfinite(array), apart, array), *step.inputs[1:]])
 
-    # An algorithm is as good as another that is right for inputs this near.
-    near = {name: nudged(array, generator) for name, array in feed.items()}
-    return rounding_spread(file, near, {"": arithmetic_of(np.float64)}, then=told_apart, samples=2)
+    # An algorithm is as good as another that is right for inputs this near. What turns at a step one way
+    # turns not the other: so each errors' opposites are looked at, too.
+    found = []
+    for pair, direction in itertools.product(range(_PAIRS), (1.0, -1.0)):
+        signs = Signs(pair, direction)
+        near = {name: nudged(array, signs) for name, array in feed.items()}
+        found.append(rounded_run(file, near, {"": arithmetic_of(np.float64)}, signs, told_apart))
+    return found

@@ -17,14 +17,15 @@ from .evaluator import is_narrow, widened
 from .exact import ExactFile, Step
 from .tolerance import Arithmetic
 
-__all__ = ["constant_spread", "nudged", "rounding_spread", "spread_of"]
+__all__ = ["MARGIN", "Signs", "constant_spread", "nudged", "rounded_run", "rounding_spread", "spread_of"]
 
 Array = NDArray[Any]
 SAMPLES = 4
 _FEW = 4.0
 _LAST_PLACES = 16.0
 _WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-_MARGIN = 4.0  # errors of such sizes with other signs stay below it times what the samples show
+MARGIN = 4.0
+"""Errors of such sizes with other signs stay below it times what the samples show."""
 
 
 def rounding_spread(
@@ -40,30 +41,50 @@ def rounding_spread(
     arithmetic: for each output of a node by name, and under ``""`` for all others.
     then: is given each node with its moved results, and may return others.
     """
-    generator = np.random.default_rng(seed)
+    signs = Signs(seed)
+    return [rounded_run(file, feed, arithmetic, signs, then) for _ in range(samples)]
+
+
+class Signs:
+    """Up or down, at random; with ``direction`` -1 the other way round."""
+
+    def __init__(self, seed: int, direction: float = 1.0) -> None:
+        self._generator, self._direction = np.random.default_rng(seed), direction
+
+    def of(self, shape: tuple[int, ...]) -> Array:
+        """Return 1 or -1 for each element."""
+        return self._direction * self._generator.choice([-1.0, 1.0], size=shape)
+
+
+def rounded_run(
+    file: ExactFile,
+    feed: Mapping[str, Array],
+    arithmetic: Mapping[str, Arithmetic],
+    signs: Signs,
+    then: Callable[[Step], Sequence[Any]] | None = None,
+) -> dict[str, Array]:
+    """Return the file's outputs with rounding errors, each with the sign that it is given."""
 
     def moved(step: Step) -> Sequence[Any]:
         outputs = []
         ways = arithmetic.get(step.node.output[0], arithmetic[""])
         for output, error in zip(step.outputs, local_errors(step, ways), strict=True):
             if isinstance(output, list) and step.node.op_type in _WITH_BODIES:
-                outputs.append([_moved_by(each, ways, generator) for each in output])
+                outputs.append([_moved_by(each, ways, signs) for each in output])
             elif error is None:
                 outputs.append(output)
             else:
-                outputs.append(output + error * generator.choice([-1.0, 1.0], size=output.shape))
+                outputs.append(output + error * signs.of(output.shape))
         return outputs if then is None else then(replace(step, outputs=outputs))
 
-    return [file.run(feed, after=moved) for _ in range(samples)]
+    return file.run(feed, after=moved)
 
 
-def _moved_by(element: Any, ways: Arithmetic, generator: np.random.Generator) -> Any:
+def _moved_by(element: Any, ways: Arithmetic, signs: Signs) -> Any:
     """Move an element of a sequence that a graph inside of a node computed."""
     if not isinstance(element, np.ndarray) or element.dtype != np.float64:
         return element
-    return element + _LAST_PLACES * ways.storage * np.abs(element) * generator.choice(
-        [-1.0, 1.0], element.shape
-    )
+    return element + _LAST_PLACES * ways.storage * np.abs(element) * signs.of(element.shape)
 
 
 def constant_spread(
@@ -81,13 +102,13 @@ def constant_spread(
     return found
 
 
-def nudged(array: Array, generator: np.random.Generator) -> Array:
+def nudged(array: Array, signs: Signs) -> Array:
     """Return an array of fractions in float64, each moved by a few last places; others as they are."""
     wide = widened(np.asarray(array))
     if wide.dtype != np.float64:
         return array
     with np.errstate(invalid="ignore"):
-        moved = wide + np.spacing(wide) * generator.choice([-_FEW, _FEW], size=wide.shape)
+        moved = wide + np.spacing(wide) * _FEW * signs.of(wide.shape)
     return np.where(np.isfinite(wide), moved, wide)
 
 
@@ -118,4 +139,4 @@ def spread_of(exact: Array, others: Iterator[Array] | Sequence[Array]) -> Array:
             moved = np.maximum(moved, np.where(np.isfinite(apart), apart, 0.0))
     if moved.ndim and moved.size:
         moved = np.maximum(moved, 0.5 * np.sqrt(np.square(moved).mean(axis=-1, keepdims=True)))
-    return _MARGIN * moved
+    return MARGIN * moved

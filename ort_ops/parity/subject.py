@@ -21,6 +21,7 @@ from .inputs import make_inputs
 from .original import ExactModel, as_arrays, check_mode, run_model
 from .sample import Given, Sample, bind, take_sample
 from .tensors import to_numpy, to_torch
+from .uses import tell_uses_apart
 from .weights import ChangedWeight, match_weights
 
 __all__ = ["File", "Subject"]
@@ -54,9 +55,12 @@ class Subject:
         named = {**dict(model.named_buffers()), **model.state_dict()}
         state = {name: to_numpy(each) for name, each in named.items() if isinstance(each, torch.Tensor)}
         initializers = self.content.graph.initializers
+        either = tell_uses_apart(self.content.graph, state.values())
         weights = ((name, read_tensor(v.const_value)) for name, v in initializers.items() if v.const_value)
         parameters, self._changed = match_weights(weights, state)
-        self.exact_file = ExactFile(self.content, functions=own, trust=trust, parameters=parameters)
+        self.exact_file = ExactFile(
+            self.content, functions=own, trust=trust, parameters=parameters, either=either
+        )
         self._exact_model: ExactModel | None = None
         self.notes: dict[str, str] = {}
         self._taken: set[str] = set()

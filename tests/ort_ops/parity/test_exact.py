@@ -20,7 +20,8 @@ def exact(
     ends = [helper.make_tensor_value_info(name, each, None) for name, each in inputs.items()]
     tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "g", ends, [helper.make_tensor_value_info(output, kind, None)], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     return ExactFile(ir.from_proto(model))
 
 
@@ -63,12 +64,23 @@ def test_it_pauses_before_the_first_use_and_computes_nothing_twice() -> None:
 
 
 def test_integers_that_onnx_runtime_computes_lose_nothing() -> None:
-    # onnx's evaluator can't do it with fewer indices than there are elements.
-    node = helper.make_node("GatherElements", ["table", "i"], ["y"], axis=1, name="gather")
-    indices = np.arange(13)[None]
+    # onnx's evaluator doesn't know it.
+    node = helper.make_node("GatherND", ["table", "i"], ["y"], domain="com.microsoft", name="gather")
+    indices = np.arange(13)[:, None]
     for dtype, noted in ((np.int64, []), (np.float32, ["gather"])):
-        table = (np.arange(512)[None] * 10).astype(dtype)
+        table = (np.arange(512) * 10).astype(dtype)
         kind = helper.np_dtype_to_tensor_dtype(table.dtype)
         file = exact([node], {"table": table}, {"i": TensorProto.INT64}, "y", kind)
-        assert np.array_equal(file.run({"i": indices})["y"], 10 * indices)
+        assert np.array_equal(file.run({"i": indices})["y"], 10 * indices[:, 0])
         assert list(file.notes) == noted
+
+
+def test_elements_are_put_and_gathered_as_onnx_says() -> None:
+    data = np.arange(12, dtype=np.float32).reshape(3, 4)
+    indices = np.array([[0, -1], [-2, 0]])  # fewer than there are elements, on both axes
+    gathered = helper.make_node("GatherElements", ["x", "i"], ["g"], axis=1)
+    put = helper.make_node("ScatterElements", ["x", "i", "g"], ["y"], axis=-1, reduction="mul")
+    file = exact([gathered, put], {"i": indices}, {"x": TensorProto.FLOAT}, "y", TensorProto.FLOAT)
+    expected = data.copy()
+    expected[[0, 0, 1, 1], [0, 3, 2, 0]] *= data[[0, 0, 1, 1], [0, 3, 2, 0]]
+    assert np.array_equal(file.run({"x": data})["y"], expected)

@@ -81,6 +81,15 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda m, x, mask: (m.l(x) + 2 * (mask * torch.finfo(x.dtype).min)).softmax(-1),
         (uniform(4, 8), (torch.arange(32).reshape(4, 8) >= 12).float()),
     ),
+    "logarithms of vanishing shares": (lambda m, x: (1e4 * m.l(x)).log_softmax(-1), (uniform(5, 8),)),
+    "sums at one place": (
+        lambda m, x: torch.zeros(5, 2).scatter_add(1, torch.arange(40).reshape(5, 8) % 2, m.l(x)),
+        (uniform(5, 8),),
+    ),
+    "elements at places": (
+        lambda m, x: (m.l(x).gather(1, x.argsort(1)[:, :3]), m.l(x).scatter(0, x.argsort(0)[:1], 0.5)),
+        (uniform(5, 8),),
+    ),
     "many elements of nearly one size": (lambda m, x: (x * 1e-2 + 1000).sum(1), (uniform(5, 70),)),
 }
 
@@ -115,6 +124,53 @@ def test_a_table_that_is_not_what_the_model_computes_is_found(tmp_path: Path) ->
     changed[200, 3] *= 1 + 1e-6
     table.CopyFrom(numpy_helper.from_array(changed, table.name))
     assert check(model, file, inputs).verdict is Verdict.EXPORT_WRONG
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_a_weight_may_be_a_number_of_the_code_too(dynamo: bool, tmp_path: Path) -> None:
+    def scaled(m: Any, x: Tensor) -> Tensor:
+        return m.l(x) * 0.1 + m.a * x.sin() - 0.3 * m.b
+
+    model = Model(scaled, l=linear()).eval()
+    model.a, model.b = nn.Parameter(torch.tensor(0.1)), nn.Parameter(torch.tensor(0.3))
+    path = exported(model, (uniform(3, 8),), tmp_path / "model.onnx", dynamo=dynamo)
+    report = check(model, path, uniform(3, 8))
+    assert report.verdict is Verdict.EQUAL, str(report)
+    assert all(row.tolerance < 1e-12 for row in report.rows if row.question == "export")
+    assert locate(model, path, uniform(3, 8)).node is None
+    with torch.no_grad():
+        model.a += 1e-8  # one unit in its last place
+    assert check(model, path, uniform(3, 8)).verdict is Verdict.EXPORT_WRONG
+
+
+TENTHS = torch.arange(40).reshape(5, 8) * 0.1
+
+
+@pytest.mark.parametrize("given", [TENTHS, *TENTHS[0].double()[1:]], ids=lambda given: f"{given.max():.1f}")
+def test_a_step_that_float64_decides_is_not_called_wrong(given: Tensor, tmp_path: Path) -> None:
+    model = Model(lambda m, x, y: x // y).eval()
+    inputs = (given.double().round(decimals=1), torch.full_like(given, 0.1, dtype=torch.float64))
+    path = exported(model, inputs, tmp_path / "model.onnx")
+    report = check(model, path, inputs)
+    assert report.rows[0].verdict in (Verdict.EQUAL, Verdict.CANNOT_SAY), str(report)
+    differ = bool((inputs[0] // inputs[1] != (inputs[0] / inputs[1]).floor()).any())
+    assert ("turn on a rounding error of float64" in report.rows[0].reason) is differ
+
+
+def test_a_step_that_float64_decides_excuses_nothing_beside_it(tmp_path: Path) -> None:
+    model = Model(lambda m, x: x // 0.1 + m.l(x), l=linear()).eval()
+    path = exported(model, (TENTHS,), tmp_path / "model.onnx")
+    assert check(model, path, TENTHS).verdict is Verdict.CANNOT_SAY
+    with torch.no_grad():
+        model.l.weight[1, 1] *= 1 + 1e-5  # type: ignore[union-attr,index,operator]
+    assert check(model, path, TENTHS).verdict is Verdict.EXPORT_WRONG
+
+
+def test_a_bound_that_a_number_lies_on_is_met_as_pytorch_meets_it(tmp_path: Path) -> None:
+    model = Model(lambda m, x: torch.bucketize(x, torch.tensor([0.1, 0.2, 0.3, 0.4]))).eval()
+    path = exported(model, (torch.arange(5) * 0.1,), tmp_path / "model.onnx")
+    report = check(model, path, torch.arange(5) * 0.1)
+    assert report.verdict is Verdict.EQUAL, str(report)
 
 
 def test_places_of_equal_elements_are_nothing_to_be_said_of(tmp_path: Path) -> None:
