@@ -18,6 +18,7 @@ __all__ = ["ArrayKind", "Kernel", "set_select_hook"]
 
 ArrayKind = Literal["numpy", "torch", "dlpack"]
 
+_CUDA = "CUDAExecutionProvider"
 _CHARACTERISTIC = {"required": 0, "optional": 1, "variadic": 2}
 _ATTRIBUTE_TYPE = {
     "int": 1,
@@ -76,19 +77,17 @@ class Kernel:
             # A node may leave out what it has no use for, but for the first.
             outputs=[(t, _characteristic(i > 0, False)) for i, t in enumerate(signature.outputs)],
             attributes=[(a.name, _ATTRIBUTE_TYPE[a.kind], a.required) for a in self.schema.attributes],
-            function=self.function if self.array == "numpy" else self._run_call,
+            function=self.function if self.array == "numpy" else functools.partial(self._run_call, provider),
             infer=None if infer is None else Infer(infer, self.schema, signature),
             told=told,
             by_call=self.array != "numpy",
             takes_out=self.schema.takes_out,
         )
 
-    def _run_call(self, call: _bridge.Call) -> None:
+    def _run_call(self, provider: str, call: _bridge.Call) -> None:
         run = run_on_torch if self.array == "torch" else run_on_dlpack
-        # On the CPU provider there is no stream, whatever other providers the kernel is for.
-        on_cuda = "CUDAExecutionProvider" in self.providers and call.stream() != 0
         function = functools.partial(self.function, call.node()) if self.by_node else self.function
-        run(function, len(self.schema.outputs), self.schema.takes_out, on_cuda, call)
+        run(function, len(self.schema.outputs), self.schema.takes_out, provider == _CUDA, call)
 
 
 def _characteristic(optional: bool, variadic: bool) -> int:

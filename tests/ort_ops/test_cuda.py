@@ -4,7 +4,8 @@ What is the same on the CPU is run there, too.
 """
 
 from collections import Counter
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import ort_ops
+from ort_ops import arrays
 from ort_ops.dtypes import DTYPES, DType
 from ort_ops.errors import KernelError, ProviderError, ResultError
 from ort_ops.registry import CPU, CUDA
@@ -139,6 +141,23 @@ def test_it_runs_on_the_stream_that_onnx_runtime_is_given(streams: list[int]) ->
     session = make("cuda", user_compute_stream=str(mine.cuda_stream))
     np.testing.assert_array_equal(session.run(None, {"x": X})[0], X + 1)
     assert streams == [mine.cuda_stream]
+
+
+def test_cudas_default_stream_is_no_stream_of_torchs_own() -> None:
+    class Call:
+        def __init__(self, handle: int) -> None:
+            self.stream = lambda: handle
+
+    given: list[tuple[Any, ...]] = []
+    cuda = SimpleNamespace(
+        ExternalStream=lambda handle, device: given.append((handle, device)),
+        default_stream=lambda device: given.append(("default", device)),
+        current_device=lambda: 1,
+    )
+    fake = SimpleNamespace(cuda=cuda, device=torch.device)
+    for handle in (0, 7):
+        arrays._stream(fake, cast(Any, Call(handle)), [None])
+    assert given == [("default", torch.device("cuda", 1)), (7, torch.device("cuda", 1))]
 
 
 @on_cuda
@@ -282,6 +301,31 @@ def test_a_kernel_on_dlpack_arrays_is_not_captured() -> None:
 
     with pytest.raises(KernelError, match="can't be captured in a CUDA graph"):
         run_until_it_is_captured()
+
+
+@on_cuda
+def test_a_capture_that_failed_is_not_replayed() -> None:
+    wrong = [True]
+
+    def kernel(x: Any) -> Any:
+        if wrong and torch.cuda.is_current_stream_capturing():
+            raise ValueError("not now")
+        return x * 2
+
+    register(kernel)
+    binding = captured([8]).bind({"x": torch.ones(8, device="cuda")})
+
+    def run_as_often_as_it_takes() -> None:
+        for _ in range(3):
+            binding.run()
+
+    for _ in range(2):
+        with pytest.raises(KernelError, match="not now"):
+            run_as_often_as_it_takes()
+    wrong.clear()
+    for value in range(6):
+        binding.inputs["x"].fill_(value)
+        assert binding.run()["y"].tolist() == [2 * value] * 8
 
 
 # --- what is wrong -------------------------------------------------------------------------------------
