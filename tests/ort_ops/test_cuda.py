@@ -203,7 +203,10 @@ def test_it_brings_no_copies_between_cpu_and_gpu_and_waits_for_nothing() -> None
         binding = session.bind({"x": torch.zeros(64, 64, device="cuda")})
         for _ in range(3):
             binding.run()
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+        with profile(
+            activities=activities, acc_events=True
+        ) as profiled:  # else PyTorch warns, once a process
             for _ in range(10):
                 binding.run()
         return Counter(event.name for event in profiled.events())
@@ -224,6 +227,18 @@ def test_it_brings_no_copies_between_cpu_and_gpu_and_waits_for_nothing() -> None
     assert any("neg" in name for name in ours)
     assert waits(ours) - waits(builtin_node) == Counter()
     assert not any(name.startswith("Memcpy DtoD") for name in ours - builtin_node)
+
+
+def test_a_kernel_in_triton_is_compiled_where_there_is_no_gpu() -> None:
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from .doubling import double
+
+    signature = {"x": "*fp32", "y": "*fp32", "count": "i32", "block": "constexpr"}
+    source = ASTSource(fn=double, signature=signature, constexprs={"block": 1024})
+    assert "cubin" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm
 
 
 @on_cuda
