@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTHONS ?=
 JS := build/js
 NATIVE := $(shell find ort_ops/native mylinear/native -name '*.cpp' -o -name '*.hpp')
-CPP := $(NATIVE) $(shell find benchmarks examples tests -name '*.cpp')
+CPP := $(NATIVE) $(shell find benchmarks examples tests -name '*.cpp' -o -name '*.cu')
 
 .PHONY: setup demo test lint format bench bench-models soak wheel clean
 .PHONY: test-cuda test-wheel test-ort-versions test-torch-versions test-real-exports test-pythons test-sanitizers test-js

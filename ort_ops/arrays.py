@@ -55,7 +55,9 @@ def _stream(torch: Any, call: Call, inputs: Sequence[Any]) -> Any:
     """Return ONNX Runtime's own stream, on the device of a call's inputs, which are tensors of torch."""
     devices = [i.device for i in inputs if i is not None and i.is_cuda]
     device = devices[0] if devices else torch.device("cuda", torch.cuda.current_device())
-    return torch.cuda.ExternalStream(call.stream(), device=device)
+    handle = call.stream()
+    # 0 is CUDA's default stream, on which ONNX Runtime runs where others allocate; torch would make one.
+    return torch.cuda.ExternalStream(handle, device=device) if handle else torch.cuda.default_stream(device)
 
 
 def _memory(torch: Any, stream: Any, call: Call) -> AbstractContextManager[Any]:

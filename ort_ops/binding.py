@@ -1,7 +1,7 @@
 """A session's inputs and outputs in buffers that stay where they are: NumPy arrays or torch tensors."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -27,7 +27,8 @@ class _Buffer(NamedTuple):
         """Return what ``bind_input`` and ``bind_output`` take behind the name."""
         # ONNX Runtime takes NumPy's types by themselves from its first release on, others by ONNX's number.
         kind = self.dtype.numpy.type if self.dtype.numpy.isbuiltin == 1 else self.dtype.onnx
-        return self.device, self.device_id, kind, self.shape, self.pointer
+        # It takes no null, which torch's tensors without elements have, and reads nothing of those.
+        return self.device, self.device_id, kind, self.shape, self.pointer or 1
 
 
 class Binding:
@@ -36,6 +37,8 @@ class Binding:
     inputs, outputs: the arrays by name. Write the next inputs into those, ``run``, and read the outputs,
     which the next run overwrites; no other array can take the place of one. A binding is for one thread at a
     time; another thread has one of its own.
+
+    capture: gives the options of runs that are captured as one more CUDA graph; None where none are.
     """
 
     def __init__(
@@ -43,15 +46,16 @@ class Binding:
         session: onnxruntime.InferenceSession,
         inputs: Mapping[str, Any],
         outputs: Mapping[str, Any] | None = None,
-        run_options: onnxruntime.RunOptions | None = None,
+        capture: Callable[[], onnxruntime.RunOptions] | None = None,
     ) -> None:
-        self._session, self._run_options = session, run_options
+        self._session, self._capture = session, capture
+        self._run_options = None if capture is None else capture()
         self._binding = session.io_binding()
         self.inputs: Mapping[str, Any] = MappingProxyType(dict(inputs))
         ends = {end.name: end.type for end in session.get_inputs()}
         if ends.keys() != inputs.keys():
             raise ValueError(f"the inputs are {', '.join(inputs)}; the model's are {', '.join(ends)}")
-        buffers = {name: _checked(name, array, ends[name]) for name, array in inputs.items()}
+        buffers = {name: self._checked(name, array, ends[name]) for name, array in inputs.items()}
         for name, buffer in buffers.items():
             self._binding.bind_input(name, *buffer.arguments)
         self._devices = {buffer.device_id for buffer in buffers.values() if buffer.device == "cuda"}
@@ -64,7 +68,7 @@ class Binding:
                 "array for each, or none at all"
             )
         for name, declared in there.items():
-            buffer = _checked(name, self.outputs[name], declared, written=True)
+            buffer = self._checked(name, self.outputs[name], declared, written=True)
             self._binding.bind_output(name, *buffer.arguments)
             self._devices |= {buffer.device_id} if buffer.device == "cuda" else set()
 
@@ -74,7 +78,13 @@ class Binding:
         Raises as ``InferenceSession.run`` does; where an output's shape depends on values, and is another
         than that of its array, too.
         """
-        self._run(self._run_options)
+        try:
+            self._run(self._run_options)
+        except BaseException:
+            # A graph whose capture a node broke off is there all the same, without that node and those behind
+            # it, and later runs would replay it: they capture another.
+            self._run_options = None if self._capture is None else self._capture()
+            raise
         return self.outputs
 
     def _run(self, run_options: onnxruntime.RunOptions | None) -> None:
@@ -83,6 +93,15 @@ class Binding:
             # was read of the outputs was read before it writes them.
             sys.modules["torch"].cuda.current_stream(device).synchronize()
         self._session.run_with_iobinding(self._binding, run_options)
+
+    def _checked(self, name: str, array: Any, declared: str, *, written: bool = False) -> _Buffer:
+        buffer = _checked(name, array, declared, written=written)
+        if self._capture is not None and buffer.device != "cuda":
+            raise ValueError(
+                f"{name!r} is on the {buffer.device.upper()}; a CUDA graph knows of no copies from there or "
+                "to there: expected a torch tensor on CUDA"
+            )
+        return buffer
 
     def _allocate(self) -> dict[str, Any]:
         """Return arrays like the first input's, of the shapes that the outputs of one run have."""

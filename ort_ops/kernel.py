@@ -19,6 +19,7 @@ __all__ = ["ArrayKind", "Kernel", "set_select_hook"]
 
 ArrayKind = Literal["numpy", "torch", "dlpack"]
 
+_CUDA = "CUDAExecutionProvider"
 _CHARACTERISTIC = {"required": 0, "optional": 1, "variadic": 2}
 _ATTRIBUTE_TYPE = {
     "int": 1,
@@ -80,7 +81,7 @@ class Kernel:
             attributes=[
                 (a.name, _ATTRIBUTE_TYPE[a.kind], a.required, a.name in asked) for a in self.schema.attributes
             ],
-            function=self.function if self.array == "numpy" else self._run_call,
+            function=self.function if self.array == "numpy" else functools.partial(self._run_call, provider),
             infer=None if infer is None else Infer(infer, self.schema, signature, self._defaults(asked)),
             told=told,
             by_call=self.array != "numpy",
@@ -90,9 +91,8 @@ class Kernel:
     def _defaults(self, names: Container[str]) -> dict[str, Any]:
         return {p.name: p.default for p in parameters_of(self.function) if p.name in names}
 
-    def _run_call(self, call: _bridge.Call) -> None:
-        # On the CPU provider there is no stream, whatever other providers the kernel is for.
-        on_cuda = "CUDAExecutionProvider" in self.providers and call.stream() != 0
+    def _run_call(self, provider: str, call: _bridge.Call) -> None:
+        on_cuda = provider == _CUDA
         function = functools.partial(self.function, call.node()) if self.by_node else self.function
         outputs, takes_out = len(self.schema.outputs), self.schema.takes_out
         if self.array == "torch":

@@ -115,7 +115,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             self._create(path_or_bytes, sess_options, plan, arguments)
         self._plan = plan
         self._tuning = tuning
-        self._run_entries = self._tuning.run_entries(self.get_providers())
+        self._run_entries = self._tuning.run_entries(self.get_provider_options())
         self._run_options = with_entries(None, self._run_entries)
         self._graphs = itertools.count(1)
         self._refuse_silent_fallback(providers)
@@ -145,11 +145,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         arena: ``"keep"`` the memory of the largest run for the next, ``"shrink"`` to what one run needs after
             each, or have ``"none"`` on the CPU, where each run takes its memory from the system.
         cuda_graph: let runs of a ``bind`` be captured as a CUDA graph and replayed. The model's nodes have to
-            be on CUDA, all of them, and shapes fixed; runs without ``bind`` go as always.
+            be on CUDA, all of them, and shapes fixed; runs without ``bind`` go as always. The first run of a
+            binding computes three times before it captures, so that no output may lie in an input's memory.
         libraries: of custom operators, to be registered.
         arguments: the other ones of this class, but for ``sess_options``.
 
-        Raises ProviderError for ``cuda_graph`` without CUDA's provider, ValueError for another ``arena``.
+        Raises ProviderError for ``cuda_graph`` without CUDA's provider, ValueError for another ``arena``, or
+        one that shrinks with ``cuda_graph``.
         """
         tuning = Tuning(threads, spinning, arena, cuda_graph, libraries)
         return cls(path_or_bytes, tuning, tuning.providers(providers), **arguments)
@@ -160,10 +162,14 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         inputs: an array for each, contiguous and of the model's dtype, on the CPU or a CUDA device. outputs:
         likewise; None for new ones like the first input, of the shapes that a run with these inputs gives.
 
-        Raises ValueError where ONNX Runtime could not use an array as it is.
+        Raises ValueError where ONNX Runtime could not use an array as it is; with ``cuda_graph`` also for one
+        that isn't on a CUDA device.
         """
-        options = graph_options(next(self._graphs)) if self._tuning.cuda_graph else None
-        return Binding(self, inputs, outputs, options)
+        return Binding(self, inputs, outputs, self._capture if self._tuning.cuda_graph else None)
+
+    def _capture(self) -> onnxruntime.RunOptions:
+        """Return the options of runs that are captured as a CUDA graph of their own."""
+        return graph_options(next(self._graphs))
 
     def _create(
         self,

@@ -16,6 +16,7 @@ __all__ = ["Arena", "Tuning", "available_cores", "graph_options", "with_entries"
 Arena = Literal["keep", "shrink", "none"]
 Provider = str | tuple[str, dict[str, Any]]
 
+_CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _NO_CAPTURE = "-1"
 
@@ -36,6 +37,11 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.arena not in get_args(Arena):
             raise ValueError(f"arena={self.arena!r}; expected one of {', '.join(get_args(Arena))}")
+        if self.cuda_graph and self.arena == "shrink":
+            raise ValueError(
+                'arena="shrink" gives back memory that captured CUDA graphs write into; '
+                'expected "keep" or "none"'
+            )
 
     def options(self, *, may_spin: bool = True) -> onnxruntime.SessionOptions:
         """Return new session options; threads spin, where nothing is said of it, if they may."""
@@ -53,7 +59,9 @@ class Tuning:
         """Return providers with the options of CUDA's; raises ProviderError where it is not among them."""
         if not self.cuda_graph and self.arena == "keep":
             return None if providers is None else list(providers)
-        asked = onnxruntime.get_available_providers() if providers is None else providers
+        there = onnxruntime.get_available_providers()
+        # onnxruntime-gpu has TensorRT's, too, which can't be named where its libraries aren't installed.
+        asked = [name for name in there if name in (_CUDA, _CPU)] if providers is None else providers
         if self.cuda_graph and not any(_name(provider) == _CUDA for provider in asked):
             raise ProviderError(
                 f"CUDA graphs need the {_CUDA}; the providers are {', '.join(map(_name, asked))}"
@@ -68,12 +76,12 @@ class Tuning:
             options["arena_extend_strategy"] = "kSameAsRequested"
         return _name(provider), options | ({} if isinstance(provider, str) else provider[1])
 
-    def run_entries(self, providers: Sequence[str]) -> dict[str, str]:
-        """Return the entries that the options of each run on a session's providers have."""
+    def run_entries(self, providers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Return the entries that the options of each run have on a session's providers, by their options."""
         entries: dict[str, str] = {}
         if self.arena == "shrink":
-            arenas = ["cpu:0", *(["gpu:0"] if _CUDA in providers else [])]
-            entries["memory.enable_memory_arena_shrinkage"] = ";".join(arenas)
+            gpu = [f"gpu:{providers[_CUDA].get('device_id', '0')}"] if _CUDA in providers else []
+            entries["memory.enable_memory_arena_shrinkage"] = ";".join(["cpu:0", *gpu])
         if self.cuda_graph:  # buffers that are given once would be captured with it
             entries["gpu_graph_id"] = _NO_CAPTURE
         return entries

@@ -115,7 +115,7 @@ def _magnitude(kind: str, step: Step, arithmetic: Arithmetic) -> Sequence[Array 
     if kind and kind not in _SEVERAL:
         floor = u if kind in _ABSOLUTE else 0.0
         return [_FUNCTION_ULPS * u * np.abs(o) + floor if _is_wide(o) else None for o in outputs]
-    return [_unknown(step, o, u) if _is_wide(o) else None for o in outputs]
+    return [_unknown(step, o, arithmetic) if _is_wide(o) else None for o in outputs]
 
 
 def _is_wide(array: Any) -> bool:
@@ -235,7 +235,10 @@ def _recurrent(step: Step, u: float) -> Array:
     return np.full(1, (math.sqrt(terms) + _FUNCTION_ULPS) * u * added * x.shape[0])
 
 
-def _unknown(step: Step, output: Array, u: float) -> Array:
+def _unknown(step: Step, output: Array, arithmetic: Arithmetic) -> Array:
     """Bound an operator of which nothing is known but that it gives sums of what it is given."""
     terms = max((v.shape[-1] for v in step.inputs if isinstance(v, np.ndarray) and v.ndim), default=1)
-    return np.full_like(output, (math.sqrt(terms) + 4 * _FUNCTION_ULPS) * u * largest(output))
+    relative = (math.sqrt(terms) + 4 * _FUNCTION_ULPS) * arithmetic.unit
+    if arithmetic.operand > arithmetic.storage:  # TF32: it may well give sums of products
+        relative += arithmetic.operand
+    return np.full_like(output, relative * largest(output))

@@ -1,9 +1,12 @@
 """Everything that needs a GPU: python -m tests.environments.cuda, by an interpreter that has what it needs.
 
 That is an NVIDIA GPU, torch with CUDA, onnxruntime-gpu and this project with its extras torch and test. Where
-the provider isn't there, or a test is skipped, this fails: nothing passes because nothing ran.
+the provider isn't there, or a test is skipped, this fails: nothing passes because nothing ran. Each step is
+done though one before it failed, and what failed is said at the end, and in build/environments/cuda.
 """
 
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,11 @@ import torch
 from tests.environments.environment import BUILD, ROOT
 
 REPORT = BUILD / "cuda" / "report.xml"
+FAILED = BUILD / "cuda" / "failed.txt"
+# Worker processes: one that CUDA takes down fails its test and no other.
+TESTS = ("-m", "pytest", "-m", "cuda", "--numprocesses", "4", "--durations", "10", f"--junit-xml={REPORT}")
+SECONDS = 480
+"""Within which the tests have to end: a kernel that hangs would hang for ever."""
 
 
 def missing() -> str:
@@ -27,6 +35,27 @@ def missing() -> str:
     if "CUDAExecutionProvider" not in there:
         return f"onnxruntime {onnxruntime.__version__} has {', '.join(there)}: install onnxruntime-gpu alone"
     return ""
+
+
+def files() -> list[str]:
+    """Return the files with tests that need a GPU; what others import needn't be installed."""
+    marked = re.compile(r"\bmark\.cuda\b")
+    found = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in found if marked.search(path.read_text(encoding="utf-8"))]
+
+
+def run(command: list[str], seconds: float) -> int:
+    """Run Python; returns its exit code. After so many seconds it is interrupted, and reports what it has."""
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(20) or 1
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
 
 
 def not_passed(report: Path) -> list[str]:
@@ -46,13 +75,12 @@ def main() -> int:
         return 3
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.unlink(missing_ok=True)
-    command = ["-m", "pytest", "-m", "cuda", "--parity-require", "cuda", f"--junit-xml={REPORT}"]
-    tests = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
+    tests = run([*TESTS, *files()], SECONDS)
     problems = not_passed(REPORT) if REPORT.exists() else ["pytest wrote no report"]
-    print(*problems, sep="\n")
-    if tests or problems:
-        return 1
-    return subprocess.run([sys.executable, "-m", "benchmarks.cuda"], cwd=ROOT, check=False).returncode
+    FAILED.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
+    measured = run(["-m", "benchmarks.cuda"], SECONDS)
+    print(*problems, f"tests: exit code {tests}; benchmark: exit code {measured}", sep="\n")
+    return 1 if problems else tests or measured
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """make test-cuda fails where there is no GPU, or where a test was skipped."""
 
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,22 @@ def test_without_a_gpu_it_fails_and_says_why() -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "CUDA" in done.stderr
+
+
+def test_the_files_that_are_run_have_all_tests_for_a_gpu() -> None:
+    files = cuda.files()
+    assert "tests/ort_ops/test_cuda.py" in files
+    root = Path(__file__).parents[2]
+    others = [path for path in (root / "tests").rglob("*.py") if str(path.relative_to(root)) not in files]
+    marked = re.compile(r"mark\.cuda\b")
+    assert [path for path in others if marked.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_what_hangs_is_interrupted() -> None:
+    assert cuda.run(["-c", "pass"], 60) == 0
+    start = time.monotonic()
+    assert cuda.run(["-c", "import time; time.sleep(600)"], 0.5) != 0
+    assert time.monotonic() - start < 60
 
 
 def test_a_skip_is_no_pass(tmp_path: Path) -> None:

@@ -141,9 +141,10 @@ def two_layers(function):
     return lambda x, weight, bias, last: function(function(x, weight, bias), last, None)
 
 
-def autocast_run(layers, dtype):
-    operands = [*ORDINARY.operands(dtype, grad=True), torch.ones(3, 4, dtype=dtype, requires_grad=True)]
-    with torch.autocast("cpu", torch.bfloat16):
+def autocast_run(layers, dtype, device="cpu"):
+    operands = [*ORDINARY.operands(dtype), torch.ones(3, 4, dtype=dtype)]
+    operands = [tensor.to(device).requires_grad_() for tensor in operands]
+    with torch.autocast(device, torch.bfloat16):
         y = layers(*operands)
     y.sum().backward()
     return y, *(tensor.grad for tensor in operands)
@@ -154,6 +155,15 @@ def test_autocast_gives_the_bits_and_dtypes_of_f_linear(dtype):
     got, expected = (autocast_run(two_layers(f), dtype) for f in (LinearF.apply, F.linear))
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     assert got[0].dtype == (torch.float64 if dtype == torch.float64 else torch.bfloat16)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_autocast_on_cuda_is_that_of_f_linear(dtype):
+    got, expected = (autocast_run(two_layers(f), dtype, "cuda") for f in (LinearF.apply, F.linear))
+    eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.bfloat16).eps
+    torch.testing.assert_close(got, expected, rtol=2 * eps, atol=2 * eps)  # products may be summed otherwise
+    assert [tensor.dtype for tensor in got] == [tensor.dtype for tensor in expected]
 
 
 @compiled

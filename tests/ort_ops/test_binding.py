@@ -1,5 +1,6 @@
 """Bound inputs and outputs: what is written into the one is computed into the other."""
 
+import contextlib
 from typing import Any
 
 import ml_dtypes
@@ -8,8 +9,12 @@ import pytest
 from onnx import helper
 
 import ort_ops
+from ort_ops import binding as module
+from ort_ops.binding import Binding
 from ort_ops.dtypes import DTYPES, from_numpy
 from ort_ops.errors import KernelError
+from ort_ops.registry import CPU
+from ort_ops.tuning import graph_options
 
 DENSE = [dtype.numpy for dtype in DTYPES if dtype.onnx < 17 and dtype.name != "string"]
 
@@ -126,6 +131,50 @@ def test_an_output_of_another_shape_than_its_array_is_an_error() -> None:
     binding.inputs["x"][0] = 0
     with pytest.raises(Exception, match=r"(?i)shape|size"):
         binding.run()
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), ()], ids=str)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_scalars_and_empty_tensors(device: str, shape: tuple[int, ...]) -> None:
+    import torch
+
+    provider = f"{device.upper()}ExecutionProvider"
+    session = ort_ops.InferenceSession(model(shape=shape, op="Neg"), providers=[provider])
+    x = torch.full(shape, 7.0, device=device)  # without elements it has no address
+    assert torch.equal(session.bind({"x": x}).run()["y"], -x)
+
+
+def test_what_a_cuda_graph_would_not_read_again_is_refused() -> None:
+    session = ort_ops.InferenceSession(model(), providers=["CPUExecutionProvider"])
+    with pytest.raises(ValueError, match="'x' is on the CPU; a CUDA graph knows of no copies"):
+        Binding(session, {"x": np.ones((2, 3), np.float32)}, None, lambda: graph_options(1))
+
+
+def test_a_run_that_failed_leaves_its_cuda_graph_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    @ort_ops.onnx_op("tests.binding::Refusing")
+    def refusing(x: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        if x[0, 0] < 0:
+            raise RefusedError("negative")
+        return x + 1
+
+    # The CPU stands in for a GPU.
+    monkeypatch.setattr(Binding, "_checked", staticmethod(module._checked))
+    session = ort_ops.InferenceSession(model(op="Refusing", domain="tests.binding"), providers=[CPU])
+    graphs: list[int] = []
+
+    def capture() -> Any:
+        graphs.append(len(graphs) + 1)
+        return graph_options(graphs[-1])
+
+    binding = Binding(session, {"x": np.ones((2, 3), np.float32)}, None, capture)
+    binding.run()
+    assert graphs == [1]
+    for value, expected in ((-1, [1, 2]), (1, [1, 2]), (-1, [1, 2, 3])):
+        binding.inputs["x"][:] = value
+        with contextlib.suppress(KernelError):
+            binding.run()
+        assert graphs == expected
 
 
 @pytest.mark.needs("torch")

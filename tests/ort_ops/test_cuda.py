@@ -4,7 +4,8 @@ What is the same on the CPU is run there, too.
 """
 
 from collections import Counter
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import ort_ops
+from ort_ops import arrays
 from ort_ops.dtypes import DTYPES, DType
 from ort_ops.errors import KernelError, ProviderError, ResultError
 from ort_ops.registry import CPU, CUDA
@@ -141,6 +143,23 @@ def test_it_runs_on_the_stream_that_onnx_runtime_is_given(streams: list[int]) ->
     assert streams == [mine.cuda_stream]
 
 
+def test_cudas_default_stream_is_no_stream_of_torchs_own() -> None:
+    class Call:
+        def __init__(self, handle: int) -> None:
+            self.stream = lambda: handle
+
+    given: list[tuple[Any, ...]] = []
+    cuda = SimpleNamespace(
+        ExternalStream=lambda handle, device: given.append((handle, device)),
+        default_stream=lambda device: given.append(("default", device)),
+        current_device=lambda: 1,
+    )
+    fake = SimpleNamespace(cuda=cuda, device=torch.device)
+    for handle in (0, 7):
+        arrays._stream(fake, cast(Any, Call(handle)), [None])
+    assert given == [("default", torch.device("cuda", 1)), (7, torch.device("cuda", 1))]
+
+
 @on_cuda
 def test_it_runs_on_each_device_that_there_is() -> None:
     seen = []
@@ -184,7 +203,10 @@ def test_it_brings_no_copies_between_cpu_and_gpu_and_waits_for_nothing() -> None
         binding = session.bind({"x": torch.zeros(64, 64, device="cuda")})
         for _ in range(3):
             binding.run()
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+        with profile(
+            activities=activities, acc_events=True
+        ) as profiled:  # else PyTorch warns, once a process
             for _ in range(10):
                 binding.run()
         return Counter(event.name for event in profiled.events())
@@ -205,6 +227,18 @@ def test_it_brings_no_copies_between_cpu_and_gpu_and_waits_for_nothing() -> None
     assert any("neg" in name for name in ours)
     assert waits(ours) - waits(builtin_node) == Counter()
     assert not any(name.startswith("Memcpy DtoD") for name in ours - builtin_node)
+
+
+def test_a_kernel_in_triton_is_compiled_where_there_is_no_gpu() -> None:
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from .doubling import double
+
+    signature = {"x": "*fp32", "y": "*fp32", "count": "i32", "block": "constexpr"}
+    source = ASTSource(fn=double, signature=signature, constexprs={"block": 1024})
+    assert "cubin" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm
 
 
 @on_cuda
@@ -282,6 +316,31 @@ def test_a_kernel_on_dlpack_arrays_is_not_captured() -> None:
 
     with pytest.raises(KernelError, match="can't be captured in a CUDA graph"):
         run_until_it_is_captured()
+
+
+@on_cuda
+def test_a_capture_that_failed_is_not_replayed() -> None:
+    wrong = [True]
+
+    def kernel(x: Any) -> Any:
+        if wrong and torch.cuda.is_current_stream_capturing():
+            raise ValueError("not now")
+        return x * 2
+
+    register(kernel)
+    binding = captured([8]).bind({"x": torch.ones(8, device="cuda")})
+
+    def run_as_often_as_it_takes() -> None:
+        for _ in range(3):
+            binding.run()
+
+    for _ in range(2):
+        with pytest.raises(KernelError, match="not now"):
+            run_as_often_as_it_takes()
+    wrong.clear()
+    for value in range(6):
+        binding.inputs["x"].fill_(value)
+        assert binding.run()["y"].tolist() == [2 * value] * 8
 
 
 # --- what is wrong -------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_options_say_what_was_chosen() -> None:
     assert Tuning().options(may_spin=False).get_session_config_entry(entry) == "0"
     assert Tuning(spinning=True).options(may_spin=False).get_session_config_entry(entry) == "1"
     assert Tuning().options().intra_op_num_threads == tuning.available_cores()
-    assert Tuning().run_entries(["CPUExecutionProvider"]) == {}
+    assert Tuning().run_entries({"CPUExecutionProvider": {}}) == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
@@ -142,11 +142,15 @@ def test_what_cant_be_had_is_refused() -> None:
         ort_ops.InferenceSession.tuned(chain(), arena="full")  # type: ignore[arg-type]
     with pytest.raises(ProviderError, match="CUDA graphs need the CUDAExecutionProvider"):
         ort_ops.InferenceSession.tuned(chain(), ["CPUExecutionProvider"], cuda_graph=True)
+    with pytest.raises(
+        ValueError, match='arena="shrink" gives back memory that captured CUDA graphs write into'
+    ):
+        ort_ops.InferenceSession.tuned(chain(), arena="shrink", cuda_graph=True)
 
 
 def test_cuda_is_given_its_options_beside_the_callers() -> None:
     cuda: Any = ("CUDAExecutionProvider", {"device_id": 1})
-    given = Tuning(arena="shrink", cuda_graph=True).providers([cuda, "CPUExecutionProvider"])
+    given = Tuning(arena="none", cuda_graph=True).providers([cuda, "CPUExecutionProvider"])
     assert given == [
         (
             "CUDAExecutionProvider",
@@ -155,6 +159,24 @@ def test_cuda_is_given_its_options_beside_the_callers() -> None:
         "CPUExecutionProvider",
     ]
     assert Tuning().providers(None) is None
+
+
+def test_what_is_not_asked_for_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What onnxruntime-gpu says that it has, TensorRT's libraries or not.
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    assert Tuning(arena="none").providers(None) == [
+        ("CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}),
+        "CPUExecutionProvider",
+    ]
+
+
+def test_the_arena_that_shrinks_is_that_of_the_sessions_gpu() -> None:
+    there = {"CUDAExecutionProvider": {"device_id": "1"}, "CPUExecutionProvider": {}}
+    key = "memory.enable_memory_arena_shrinkage"
+    assert Tuning(arena="shrink").run_entries(there) == {key: "cpu:0;gpu:1"}
+    assert Tuning(arena="shrink").run_entries({"CPUExecutionProvider": {}}) == {key: "cpu:0"}
+    assert Tuning(cuda_graph=True).run_entries(there) == {"gpu_graph_id": "-1"}
 
 
 def test_python_kernels_run_and_a_fallback_is_tuned_too() -> None:
@@ -188,6 +210,15 @@ def test_cuda_graphs_replay_what_was_captured() -> None:
             assert torch.equal(binding.run()["y"], x.relu())
     x = np.ones((3, 8), np.float32)  # and one that isn't bound
     assert np.array_equal(session.run(None, {"x": x})[0], x)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("arena", ["keep", "shrink", "none"])
+def test_on_cuda_each_arena_computes_the_same(arena: Arena) -> None:
+    session = ort_ops.InferenceSession.tuned(chain(), ["CUDAExecutionProvider"], arena=arena)
+    x = np.arange(-8, 8, dtype=np.float32).reshape(2, 8)
+    for _ in range(3):
+        assert np.array_equal(session.run(None, {"x": x})[0], np.maximum(x, 0))
 
 
 def test_options_of_a_run_get_the_sessions_entries() -> None:

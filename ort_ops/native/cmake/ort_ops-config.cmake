@@ -3,7 +3,8 @@
 #   find_package(ort_ops CONFIG REQUIRED)      # -Dort_ops_DIR="$(python -c 'import ort_ops; print(ort_ops.get_cmake_dir())')"
 #   ort_ops_add_library(myops relu6.cpp norm.cpp)
 #
-# makes libmyops.so (.dylib, .dll), which links nothing and which every ONNX Runtime from 1.17 on takes.
+# makes libmyops.so (.dylib, .dll), which links nothing and which every ONNX Runtime from 1.17 on takes. Sources
+# in CUDA (.cu) are compiled where the project's LANGUAGES have it.
 
 if(NOT TARGET ort_ops::headers)
   add_library(ort_ops::headers INTERFACE IMPORTED)
@@ -21,6 +22,7 @@ function(ort_ops_add_library name)
   target_link_libraries(${name} PRIVATE ort_ops::headers)
   set_target_properties(${name} PROPERTIES
     CXX_VISIBILITY_PRESET hidden
+    CUDA_VISIBILITY_PRESET hidden
     VISIBILITY_INLINES_HIDDEN ON
     POSITION_INDEPENDENT_CODE ON)
 endfunction()

@@ -105,9 +105,9 @@ def a_call_is_kept() -> None:
     calls: list[_bridge.Call] = []
     original = ort_ops.kernel.Kernel._run_call
 
-    def keep(self: Any, call: Any) -> None:
+    def keep(self: Any, provider: str, call: Any) -> None:
         calls.append(call)
-        original(self, call)
+        original(self, provider, call)
 
     ort_ops.kernel.Kernel._run_call = keep  # type: ignore[method-assign]
     register(lambda x: x, array="torch")

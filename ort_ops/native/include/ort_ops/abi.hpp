@@ -213,7 +213,10 @@ inline constexpr Slot<90, Status*(const KernelContext*, std::size_t, const Value
 inline constexpr Slot<91, Status*(KernelContext*, std::size_t, const std::int64_t* dims, std::size_t rank,
                                   Value**)>
     GetOutput;
-// GetScratchBuffer (277) would crash on the CPU up to release 1.22.
+// Since release 1.18; up to 1.22 it crashes on the CPU. It gives memory of the stream of the run, which its
+// allocator takes back.
+inline constexpr Slot<277, Status*(const KernelContext*, const MemoryInfo*, std::size_t bytes, void**)>
+    GetScratchBuffer;
 // The allocator belongs to whoever asked.
 inline constexpr Slot<253, Status*(const KernelContext*, const MemoryInfo*, Allocator**)> GetContextAllocator;
 inline constexpr Slot<274, Status*(const KernelContext*, void (*body)(void*, std::size_t), std::size_t count,

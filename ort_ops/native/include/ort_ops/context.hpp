@@ -25,13 +25,14 @@ class Scratch {
   static_assert(std::is_trivially_copyable_v<T>, "scratch is memory alone: nothing is constructed in it");
 
  public:
-  // Takes the allocator.
-  Scratch(const abi::Api* api, abi::Allocator* allocator, std::size_t count)
+  // Takes the allocator; `allocate` (bytes, data) is asked for memory that it takes back.
+  template <typename Allocate>
+  Scratch(const abi::Api* api, abi::Allocator* allocator, std::size_t count, const Allocate& allocate)
       : allocator_(allocator, Release{api}), count_(count) {
     if (count == 0) return;
     if (count > static_cast<std::size_t>(-1) / sizeof(T)) throw std::bad_alloc();
     void* data = nullptr;
-    check(api, abi::AllocatorAlloc(api, allocator, count * sizeof(T), &data));
+    check(api, allocate(count * sizeof(T), &data));
     data_ = static_cast<T*>(data);
   }
   Scratch(Scratch&& other) noexcept
@@ -89,11 +90,12 @@ inline MemoryInfo memory_info(const abi::Api* api, const char* name, int device)
 
 class Context {
  public:
-  Context(const abi::Api* api, abi::KernelContext* context, bool on_cuda)
-      : api_(api), context_(context), on_cuda_(on_cuda) {}
+  // minor_release: of ONNX Runtime, 32 for 1.32.
+  Context(const abi::Api* api, abi::KernelContext* context, int minor_release, bool on_cuda)
+      : api_(api), context_(context), minor_release_(minor_release), on_cuda_(on_cuda) {}
 
   // Another for the same run: for one of several threads.
-  Context(const Context& other) : Context(other.api_, other.context_, other.on_cuda_) {}
+  Context(const Context& other) : Context(other.api_, other.context_, other.minor_release_, other.on_cuda_) {}
   Context& operator=(const Context&) = delete;
 
   // The CUDA stream (cudaStream_t) on which everything has to be launched; null on the CPU.
@@ -109,7 +111,13 @@ class Context {
   Scratch<T> scratch(std::size_t count) const {
     abi::Allocator* allocator = nullptr;
     check(api_, abi::GetContextAllocator(api_, context_, memory(), &allocator));
-    return Scratch<T>(api_, allocator, count);
+    return Scratch<T>(api_, allocator, count, [&](std::size_t bytes, void** data) {
+      // On a GPU it is given back while kernels on the stream may still use it: so it is the stream's, and no
+      // other run is given it before they are through. Releases before 1.18 have no such memory.
+      if (on_cuda_ && minor_release_ >= 18)
+        return abi::GetScratchBuffer(api_, context_, memory(), bytes, data);
+      return abi::AllocatorAlloc(api_, allocator, bytes, data);
+    });
   }
 
   // A tensor over memory of the provider's device, to be handed to a built-in operator.
@@ -174,6 +182,7 @@ class Context {
 
   const abi::Api* api_;
   abi::KernelContext* context_;
+  int minor_release_;
   bool on_cuda_;
   mutable detail::MemoryInfo memory_{nullptr, {nullptr}};
 };
