@@ -271,6 +271,15 @@ def test_what_can_not_be_bundled_is_an_error(tmp_path: Path) -> None:
         deploy.bundle(model, tmp_path / "bundle")
 
 
+def test_a_bundle_where_safetensors_is_missing_names_the_extra(made: Path) -> None:
+    program = (
+        "import sys\nsys.modules['safetensors'] = None\nfrom ort_ops import deploy\n"
+        "deploy.open_bundle(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, made], capture_output=True, text=True)
+    assert "bundles, need safetensors: pip install 'ort-ops[cli]'" in done.stderr
+
+
 def test_a_bundle_without_answers_says_so(made: Path) -> None:
     with pytest.raises(BundleError, match="has no golden answers"):
         deploy.open_bundle(made).replay()
