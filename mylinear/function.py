@@ -34,8 +34,8 @@ class LinearF(Function):
     """Y = X·Wᵀ + B, with the gradients derived above; call ``LinearF.apply(x, weight, bias=None)``.
 
     x: (..., in), weight: (out, in), bias: (out,) or None; y: (..., out). Any number of leading dimensions,
-    none included, and any size, zero included. float16, bfloat16, float32 or float64, one dtype and one
-    device for all of them, in any memory layout.
+    none included, and any size, zero included; x may be a nested tensor of the jagged layout. float16,
+    bfloat16, float32 or float64, one dtype and one device for all of them, in any memory layout.
 
     Works under autocast, double backward, forward mode, ``torch.compile(fullgraph=True)`` with dynamic
     shapes, and ``torch.func``: vmap, grad, vjp, jvp, jacrev, jacfwd, hessian, linearize. One thing doesn't,
@@ -183,7 +183,9 @@ def _rows(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor (..., n) as (r, n); flatten, unlike reshape(-1, n), is defined for n = 0 too."""
     if tensor.ndim == 2:
         return tensor
-    return tensor.flatten(0, -2) if tensor.ndim > 2 else tensor.unsqueeze(0)
+    if tensor.is_nested:
+        tensor = tensor.values()  # of a jagged one: its rows, one behind the other
+    return tensor.flatten(0, -2) if tensor.ndim > 1 else tensor.unsqueeze(0)
 
 
 def _autocast(

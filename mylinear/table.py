@@ -100,9 +100,9 @@ def _numbers(path: Path, header: list[str], row: int, cells: list[str]) -> list[
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether float() takes a cell; NaN and infinity count, and are refused by name later."""
+    """Tell whether a cell is a number; NaN and infinity count, and are refused by name later."""
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # which Python takes for nothing: 2024_01 is no 202401

@@ -23,6 +23,8 @@ __all__ = ["TrainingResult", "train"]
 
 OnStep = Callable[[int, int, float], None]
 
+_LARGEST_SEED = 2**64 - 1  # that torch takes
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -56,12 +58,13 @@ def train(
     step, step counted from 1.
 
     Raises CheckpointError for a file to resume from that is damaged, of another run, or further on than
-    ``steps``; DataError for a step count or seed below 0, or a loss that is no longer finite.
+    ``steps``; DataError for a step count or seed below 0, a seed of 2^64 or more, a device that isn't there,
+    or a loss that is no longer finite.
     """
     began = time.perf_counter()
     steps = task.steps if steps is None else steps
     _check_counts(steps=(steps, 0), seed=(seed, 0), checkpoint_every=(checkpoint_every, 1))
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     model = _seeded_model(task, seed).to(device)
     sgd = task.sgd
@@ -134,6 +137,16 @@ def _resume(
     return len(before)
 
 
+def _device(device: torch.device | str) -> torch.device:
+    """Return a device that tensors can be put on."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"train: device is {str(device)!r}: {reason}; expected one that is here") from error
+    return torch.device(device)
+
+
 def _finite(loss: float, step: int) -> float:
     """Return the loss; refuse one from which no step leads back."""
     if not math.isfinite(loss):
@@ -148,3 +161,5 @@ def _check_counts(**counts: tuple[int, int]) -> None:
     for name, (got, least) in counts.items():
         if got < least:
             raise DataError(f"train: {name} is {got}; expected {least} or more")
+    if counts["seed"][0] > _LARGEST_SEED:
+        raise DataError(f"train: seed is {counts['seed'][0]}; expected {_LARGEST_SEED} or less")

@@ -13,9 +13,9 @@ import onnxruntime
 
 from . import builtin
 from .dtypes import ANY, DTYPES
-from .errors import RegistrationError
+from .errors import ModelError, RegistrationError
 from .functions import function_ops
-from .model import Model, Node, Value, read_model
+from .model import UNREAD, UNREADABLE, Model, Node, Value, read_model
 from .providers import asked_providers, session_providers
 from .registry import Op, Overload
 from .selection import Plan, Prefer, plan_for
@@ -152,6 +152,8 @@ def inspect_model(
     model, OSError for a file that can't be read, ProviderError for a provider that isn't there.
     """
     model = read_model(source)
+    if model == UNREAD:
+        raise ModelError(f"the model {UNREADABLE}")
     names = session_providers(providers)
     return Inspection(
         ir_version=model.ir_version,

@@ -16,7 +16,7 @@ from .errors import ModelError
 from .schema import Dim
 from .wire import Buffer, fields, number, text
 
-__all__ = ["Model", "Node", "Value", "read_model", "weight_files"]
+__all__ = ["UNREAD", "UNREADABLE", "Model", "Node", "Value", "read_model", "weight_files"]
 
 # The fields of TypeProto that say what a value is.
 _KINDS = {1: "tensor", 4: "sequence", 5: "map", 8: "sparse_tensor", 9: "optional"}
@@ -88,10 +88,14 @@ class Model:
         return frozenset(node.op for node in self.nodes)
 
 
+UNREAD = Model({}, (), frozenset())
+UNREADABLE = "is in ORT's own format, of which nothing is read; expected the ONNX file that it was made of"
+
+
 def read_model(source: str | os.PathLike[str] | bytes) -> Model:
     """Read a model from a file or from its bytes; raises ModelError where it is no ONNX model.
 
-    Of a file in ORT's own format nothing is read.
+    Of a file in ORT's own format nothing is read: it is ``UNREAD``.
     """
     if isinstance(source, bytes):
         return _read(source, "the given bytes")
@@ -107,12 +111,11 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Model:
 def weight_files(path: str | os.PathLike[str]) -> frozenset[str]:
     """Return where a model's file says that weights are besides: paths from its own folder, as they stand.
 
-    Of a file in ORT's own format, which has its weights inside, none. Raises ModelError where it is no ONNX
-    model.
+    Raises ModelError where it is no ONNX model, or one in ORT's own format.
     """
     with _mapped(path) as mapped:
         if _is_in_orts_format(mapped):
-            return frozenset()
+            raise ModelError(f"{os.fspath(path)} {UNREADABLE}")
         try:
             return frozenset(_locations(mapped, slice(0, len(mapped)), "model"))
         except (IndexError, ValueError, RecursionError) as error:
@@ -165,7 +168,7 @@ def _locations(buffer: Buffer, span: slice, kind: str) -> Iterator[str]:
 
 def _read(buffer: Buffer, what: str) -> Model:
     if _is_in_orts_format(buffer):
-        return Model({}, (), frozenset())
+        return UNREAD
     try:
         return _model(buffer)
     except (IndexError, ValueError, RecursionError) as error:

@@ -24,14 +24,15 @@ def choose_task(task: TaskName, csv: Path | None = None, target: str | None = No
 
 
 def run_training(task: Any, out: Path, **options: Any) -> Any:
-    """Train, and leave model.safetensors, checkpoint.safetensors and loss.png in ``out``."""
+    """Train, and leave model.safetensors in ``out``; of steps checkpoint.safetensors and loss.png, too."""
     out.mkdir(parents=True, exist_ok=True)
     with training_progress(f"training: {task.name}") as on_step:
         result = mylinear.training.train(
             task, checkpoint=out / "checkpoint.safetensors", on_step=on_step, **options
         )
     mylinear.modelfile.save_model(out / "model.safetensors", result.model)
-    mylinear.plot.plot_losses(result.losses, out / "loss.png", title=f"Training loss: {task.name}")
+    if (result.losses > 0).any():  # no step has no loss, and one of 0 no logarithm
+        mylinear.plot.plot_losses(result.losses, out / "loss.png", title=f"Training loss: {task.name}")
     began = f" (resumed at step {result.resumed_at})" if result.resumed_at else ""
     say(f"trained {task.name} for {len(result.losses)} steps on {result.device}{began}")
     for line in result.lines:
@@ -51,7 +52,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
 ) -> None:
     """Train a model; leaves model.safetensors, checkpoint.safetensors and loss.png in --out."""
-    run_training(
+    result = run_training(
         choose_task(task, csv, target),
         out,
         steps=steps,
@@ -60,4 +61,5 @@ def train(
         checkpoint_every=checkpoint_every,
         resume=resume,
     )
-    say(f"wrote {out / 'model.safetensors'} and {out / 'loss.png'}")
+    drawn = f" and {out / 'loss.png'}" if (result.losses > 0).any() else ""
+    say(f"wrote {out / 'model.safetensors'}{drawn}")

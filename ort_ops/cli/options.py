@@ -1,5 +1,6 @@
 """The options that commands share which compare a model with its file."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,10 +92,11 @@ def load_inputs(text: str | None) -> Any:
     if not text.endswith(".npz"):
         return resolve(text, "--inputs")()
     try:
-        with np.load(text, allow_pickle=False) as arrays:
+        # By the class, since np.load takes for a single array, or for a pickle, what is no archive.
+        with Path(text).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
             return {name: parity.to_torch(arrays[name]) for name in arrays.files}
-    except ValueError as error:
-        raise ParityError(f"{text}: {error}") from error
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ParityError(f"{text}: {error}; expected an .npz of numbers, one array an input") from error
 
 
 def session_arguments(

@@ -43,7 +43,7 @@ def replay(
             say(f"{golden}: signed with the key of {verify_key}")
         say(f"{golden}: {len(bundle.manifest.files)} files are what the manifest says")
         for name in providers if bundle.manifest.optimized is not None else ():
-            loaded = bundle.graph([parse_provider(name)]).path.relative_to(golden)
+            loaded = bundle.graph([parse_provider(name)]).path.relative_to(bundle.folder)
             say(f"{name}: a session loads {loaded}")
         if bundle.manifest.golden is None:
             say("no golden answers: nothing else was checked")

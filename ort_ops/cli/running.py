@@ -1,5 +1,6 @@
 """How a command line is run: what ends it, and with which exit code."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -44,7 +45,9 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
     expected: tuple[type[Exception], ...] = (*errors, OSError)
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        return int(app(given, prog_name=name, standalone_mode=False) or 0)
+        code = int(app(given, prog_name=name, standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
     except _UsageError as error:
         error.show()
         return ExitCode.WRONG_USAGE
@@ -54,11 +57,22 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
             return ExitCode.CRASHED
         print(f"error: {error}: this command needs pip install 'ort-ops[torch]'", file=sys.stderr)
         return ExitCode.COULD_NOT_RUN
+    except BrokenPipeError:
+        return _cut_off()
     except expected as error:
         complain(error)
         return ExitCode.COULD_NOT_RUN
     except KeyboardInterrupt:
         return 130  # as a shell says it: 128 and the number of SIGINT
-    except (Exception, SystemExit):  # a bug, or the user's own code's: no verdict, whatever it exits with
+    except (Exception, SystemExit) as error:
+        if isinstance(error.__context__, BrokenPipeError):  # over which rich and typer exit
+            return _cut_off()
+        # A bug, or the user's own code's: no verdict, whatever it exits with.
         traceback.print_exc()
         return ExitCode.CRASHED
+
+
+def _cut_off() -> int:
+    """End quietly where who was reading has enough, as ``head`` has."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written at the exit
+    return 141  # as a shell says it: 128 and the number of SIGPIPE

@@ -1,8 +1,8 @@
 """A model, its libraries and its golden answers in one folder, checked before anything of it is loaded.
 
-``bundle`` writes one, ``open_bundle`` reads it: with NumPy and onnxruntime alone, no torch, no onnx. Where a
-key is given, and for ``sign``, the extra ``sign`` is loaded. ``ort_ops.deploy.ray`` serves a bundle on many
-machines.
+``bundle`` writes one, ``open_bundle`` reads it: with NumPy, safetensors and onnxruntime, no torch, no onnx.
+Where a key is given, and for ``sign``, the extra ``sign`` is loaded. ``ort_ops.deploy.ray`` serves a bundle
+on many machines.
 """
 
 import importlib

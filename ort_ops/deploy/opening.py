@@ -140,6 +140,7 @@ def open_bundle(
     """Check every file of a bundle against its manifest, and return it; nothing of it is loaded before.
 
     Who can change a file can change the manifest, too: where that is to be found, it needs a signature.
+    folder: may itself be a link, as to the release that is current; the bundle's is then where it leads.
     verify_key: a PEM file with the public key that the bundle has to be signed with, which is checked first.
 
     Raises BundleError where a file is missing or altered, is a link, where the manifest names a path that
@@ -148,6 +149,8 @@ def open_bundle(
     of, and without model-signing (``pip install 'ort-ops[sign]'``); ModelError where the model is none.
     """
     folder = Path(folder)
+    if folder.is_symlink():  # to where it leads now: it may be set to another bundle meanwhile
+        folder = folder.resolve()
     if verify_key is not None:
         signature.verify(folder, Path(verify_key))
     manifest = read_manifest(folder)

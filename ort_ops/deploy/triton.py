@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -47,7 +48,7 @@ def write_triton(
     instances: how many sessions there are, on the CPU or, with ``gpu``, on each GPU.
 
     Raises BundleError where an input or output has no type of Triton's or no rank, where a batch is asked for
-    and a first dimension is fixed, and where the folder is there already.
+    and a first dimension is fixed, and where the folder is there already. It is there whole, or not at all.
     """
     name = bundle.model.stem if name is None else name
     folder = Path(out, name)
@@ -73,14 +74,18 @@ def write_triton(
         listed = ", ".join(json.dumps(path) for path in libraries)
         config.append(f"model_operations {{ op_library_filename: [ {listed} ] }}")
     home_of_model = PurePosixPath(bundle.manifest.model).parent
-    places = {library: folder / library for library in bundle.manifest.libraries}
+    places = {library: PurePosixPath(library) for library in bundle.manifest.libraries}
     for file in map(PurePosixPath, bundle.manifest.files):  # and nothing else that lies there
         if home_of_model in file.parents:
-            places[str(file)] = folder / "1" / file.relative_to(home_of_model)
-    for name_in_bundle, place in places.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.folder / name_in_bundle, place)
-    (folder / "config.pbtxt").write_text("\n".join(config) + "\n", encoding="utf-8")
+            places[str(file)] = PurePosixPath("1") / file.relative_to(home_of_model)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
+        for name_in_bundle, place in places.items():
+            copy = Path(made, folder.name, place)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.folder / name_in_bundle, copy)
+        Path(made, folder.name, "config.pbtxt").write_text("\n".join(config) + "\n", encoding="utf-8")
+        Path(made, folder.name).replace(folder)
     return folder
 
 

@@ -10,9 +10,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from ort_ops.errors import ParityError
+
+try:
+    from safetensors import SafetensorError, safe_open
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"golden answers, and bundles, need safetensors: pip install 'ort-ops[cli]' ({error})",
+        name=error.name,
+    ) from None
 
 __all__ = ["FORMAT", "Manifest", "Recorded", "read_recorded", "tensor_entry"]
 

@@ -56,6 +56,13 @@ def test_a_resumed_training_ends_as_the_uninterrupted_one(cli, tmp_path):
     assert whole.read_bytes() == parts.read_bytes()
 
 
+def test_no_steps_leave_the_untrained_model_and_no_curve(cli, tmp_path):
+    code, out, err = cli("train", "--steps", "0")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "wrote runs/model.safetensors"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["model.safetensors"]
+
+
 def test_a_table_of_the_users_is_learned(cli, tmp_path):
     rows = [f"{i},{(7 * i) % 5},{3 * i - 2 * ((7 * i) % 5) + 1}" for i in range(40)]
     (tmp_path / "table.csv").write_text("\n".join(["a,b,y", *rows]))
@@ -99,6 +106,9 @@ def test_nothing_compared_exits_with_2(trained):
         (("export", "--opset", "18", "--domain", "ai.onnx"), "reserved"),
         (("train", "--csv", "no.csv", "--target", "y"), "no.csv"),
         (("train", "--resume", "--out", "empty"), "CheckpointError"),
+        (("train", "--device", "nonsense"), "device is 'nonsense'"),
+        (("train", "--device", "cuda:99"), "device is 'cuda:99'"),
+        (("train", "--seed", "18446744073709551616"), "seed is 18446744073709551616"),
     ],
 )
 def test_what_could_not_run_exits_with_3_and_says_why(trained, arguments, error):

@@ -170,6 +170,7 @@ def test_read_table(tmp_path):
         ("y\n" + "1\n" * 12, "no column besides 'y'; expected at least one feature"),
         ("a,b,y\n" + ROWS + "\n1,,2", "row 14, column 'b': missing; expected a number"),
         ("a,b,y\n" + ROWS + "\n1,red,2", "row 14, column 'b': 'red'; expected a number"),
+        ("a,b,y\n" + ROWS + "\n2024_01,2,3", "row 14, column 'a': '2024_01'; expected a number"),
         ("a,b,y\n" + ROWS + "\n1,2,nan", "row 14, column 'y': 'nan'; expected a finite number"),
         ("a,b,y\n" + ROWS + "\n-inf,2,3", "row 14, column 'a': '-inf'; expected a finite number"),
         ("a,b,y\n" + ROWS + "\n1e200,2,3", "row 14, column 'a': '1e200'; expected a finite number"),

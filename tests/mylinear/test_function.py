@@ -67,6 +67,22 @@ def test_operands_in_any_memory_layout(case):
         torch.testing.assert_close(got, expected)
 
 
+@with_and_without_bias
+@pytest.mark.parametrize("inner", [(), (2,)], ids=["rank_3", "rank_4"])
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype:UserWarning")
+def test_rows_of_several_lengths_in_one_nested_tensor(bias, inner):
+    def results(function):
+        _, weight, bias_ = [*LinearCase("", (1,), 3, 2).operands(bias=bias, grad=True), None][:3]
+        parts = [torch.linspace(-1, 1, n * 6).reshape(n, 2, 3).to(weight.dtype) for n in (4, 1)]
+        parts = parts if inner else [part.flatten(0, 1) for part in parts]
+        x = torch.nested.nested_tensor(parts, layout=torch.jagged, requires_grad=True)
+        y = function(x, weight, bias_)
+        y.values().square().sum().backward()
+        return y.values(), x.grad.values(), weight.grad, *([bias_.grad] if bias else [])
+
+    torch.testing.assert_close(results(LinearF.apply), results(F.linear))
+
+
 class CountMatmuls(TorchDispatchMode):
     def __init__(self):
         super().__init__()

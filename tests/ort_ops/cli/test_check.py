@@ -1,5 +1,6 @@
 """The commands check, locate, record and replay, and what each exits with."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -115,8 +116,19 @@ def test_inputs_come_from_a_file_or_a_function(cli: Cli, tmp_path: Path) -> None
         assert cli(*arguments, "--json", "report.json")[0] == 0
         read = json.loads((tmp_path / "report.json").read_text())
         assert {row["elements"] for row in read["rows"]} == {elements}
-    (tmp_path / "bad.npz").write_bytes(b"no arrays")
-    assert cli("check", "model.onnx", "--module", "parity_models:build", "--inputs", "bad.npz")[0] == 3
+
+
+def test_a_file_of_inputs_that_is_none_is_an_error_in_one_line(cli: Cli, tmp_path: Path) -> None:
+    one = io.BytesIO()
+    np.save(one, np.ones((3, 8), np.float32))
+    np.savez("text.npz", x=np.array(["one"]))
+    contents = {"bad": b"no arrays", "cut": b"PK\3\4 and no more", "empty": b"", "array": one.getvalue()}
+    for name, content in (*contents.items(), ("text", Path("text.npz").read_bytes())):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        arguments = ("check", "model.onnx", "--module", "parity_models:build", "--inputs", f"{name}.npz")
+        code, _, err = cli(*arguments)
+        assert (code, len(err.splitlines())) == (3, 1)
+        assert f"{name}.npz: " in err
 
 
 def test_a_sweep_runs_every_level(cli: Cli) -> None:

@@ -16,7 +16,7 @@ import pytest
 from onnx import external_data_helper, helper, numpy_helper
 
 import mylinear
-from ort_ops import deploy, parity
+from ort_ops import deploy, inspection, parity
 from ort_ops.errors import BundleError, ModelError
 
 LIBRARY = Path(mylinear.get_library_path())
@@ -97,16 +97,17 @@ def test_what_needs_a_python_kernel_or_a_body_says_so(tmp_path: Path) -> None:
     assert deploy.open_bundle(tmp_path / "b").session().run(None, {"x": np.ones((1, 3), np.float32)})
 
 
-def test_a_model_in_orts_own_format_is_bundled(tmp_path: Path) -> None:
+def test_a_model_in_orts_own_format_is_refused(tmp_path: Path) -> None:
+    """What is in it isn't known: no needs, no inputs, no weights."""
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.save_model_format", "ORT")
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.optimized_model_filepath = str(tmp_path / "model.ort")
     options.register_custom_ops_library(str(LIBRARY))
     onnxruntime.InferenceSession(write_model(tmp_path / "model.onnx"), options)
-    deploy.bundle(tmp_path / "model.ort", tmp_path / "bundle", libraries=[LIBRARY])
-    session = deploy.open_bundle(tmp_path / "bundle").session(["CPUExecutionProvider"])
-    assert session.run(None, {"x": np.array([[1, -1, 2]], np.float32)})[0].tolist() == [[4.0, 13.0]]
+    with pytest.raises(ModelError, match=r"model\.ort is in ORT's own format"):
+        deploy.bundle(tmp_path / "model.ort", tmp_path / "bundle", libraries=[LIBRARY])
+    with pytest.raises(ModelError, match="is in ORT's own format"):
+        inspection.inspect_model(tmp_path / "model.ort")
 
 
 def alter(path: Path) -> None:
@@ -269,6 +270,15 @@ def test_what_can_not_be_bundled_is_an_error(tmp_path: Path) -> None:
     deploy.bundle(model, tmp_path / "bundle")
     with pytest.raises(BundleError, match="is there already"):
         deploy.bundle(model, tmp_path / "bundle")
+
+
+def test_a_bundle_where_safetensors_is_missing_names_the_extra(made: Path) -> None:
+    program = (
+        "import sys\nsys.modules['safetensors'] = None\nfrom ort_ops import deploy\n"
+        "deploy.open_bundle(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, made], capture_output=True, text=True)
+    assert "bundles, need safetensors: pip install 'ort-ops[cli]'" in done.stderr
 
 
 def test_a_bundle_without_answers_says_so(made: Path) -> None:

@@ -117,6 +117,14 @@ def test_what_was_not_signed_is_refused(
         deploy.open_bundle(signed, verify_key=keys[1])
 
 
+def test_a_link_to_a_bundle_is_followed_once(signed: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to(signed)
+    bundle = deploy.open_bundle(tmp_path / "current", verify_key=keys[1])
+    (tmp_path / "current").unlink()
+    (tmp_path / "current").symlink_to(tmp_path)  # what was opened is what was checked
+    assert bundle.session(["CPUExecutionProvider"]).get_inputs()[0].name == "x"
+
+
 def test_another_key_is_refused(signed: Path, tmp_path: Path) -> None:
     private, public = write_keys(tmp_path, "other")
     with pytest.raises(BundleError, match=r"is no signature of this folder by .*other"):

@@ -1,6 +1,7 @@
 """Model repositories for Triton, by Triton's own schema of their configuration."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,21 @@ def test_a_repository_says_what_triton_needs(bundle: deploy.Bundle, tmp_path: Pa
     assert Path(library).read_bytes() == LIBRARY.read_bytes()
     assert (folder / "1" / config.default_model_filename).is_file()
     assert (folder / "1" / "data" / "weights.bin").is_file()
+
+
+def test_a_repository_is_there_whole_or_not_at_all(
+    bundle: deploy.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, to: Path) -> None:
+        to.write_bytes(b"a part")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            deploy.write_triton(bundle, tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+    deploy.write_triton(bundle, tmp_path / "models")
 
 
 def test_a_repository_may_be_for_another_path_and_gpus(bundle: deploy.Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""How a command ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from onnx import helper
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_a_reader_that_has_enough_is_no_crash(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ends = [helper.make_tensor_value_info(name, 1, ["n"]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    (tmp_path / "model.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [Path(sys.executable).parent / "ort-ops", "inspect", tmp_path / "model.onnx", *arguments]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, "")
