@@ -160,7 +160,7 @@ struct Signature {
  private:
   // The formal of a node's output; the last one's are those behind it.
   static constexpr Formal output(std::size_t index) {
-    return nth(Role::kOutput, std::min(index, count(Role::kOutput) - 1));
+    return nth(Role::kOutput, (std::min)(index, count(Role::kOutput) - 1));
   }
 
   template <std::size_t... kIndex>
