@@ -86,6 +86,7 @@ struct Infers<Op, std::void_t<decltype(&Op::infer)>> : std::true_type {};
 template <typename Op>
 struct Kernel {
   const abi::Api* api;
+  int minor_release;
   Op op;
 
   static Op make(const Node& node) {
@@ -177,7 +178,7 @@ struct Callbacks {
     return guarded(api, [&] {
       registration.infer_error->raise();
       const Node node(api, info, registration.minor_release);
-      *out = new Kernel<Op>{api, Kernel<Op>::make(node)};
+      *out = new Kernel<Op>{api, registration.minor_release, Kernel<Op>::make(node)};
     });
   }
 
@@ -185,7 +186,7 @@ struct Callbacks {
     const auto& kernel = *static_cast<const Kernel<Op>*>(instance);
     return guarded(kernel.api, [&] {
       const Context ours(kernel.api, context, kOnCuda);
-      Signature::run(kernel.op, kernel.api, context, ours);
+      Signature::run(kernel.op, kernel.api, kernel.minor_release, context, ours);
     });
   }
 
