@@ -8,9 +8,10 @@
 
 namespace mylinear {
 
-// The sizes of one product: x is (rows, in), the weight (out, in), y (rows, out).
+// The sizes of one product: x is (rows, in), the weight (out, in), y (rows, out); y's rows are `stride`
+// apart.
 struct Sizes {
-  std::int64_t rows, in, out;
+  std::int64_t rows, in, out, stride;
 };
 
 // What products of T are summed in: 16-bit types in float32, in which products and sums of them are exact or
@@ -23,25 +24,27 @@ inline std::int64_t part(std::int64_t count, std::int64_t index, std::int64_t pa
   return count * index / parts;
 }
 
-// Y = X·Wᵀ + b, a dot product for each element: goes through the whole weight for each row of x. bias may be
-// null.
-void dots(const Sizes& sizes, const double* x, const double* weight, const double* bias, double* y);
-template <typename T>  // float, Float16, BFloat16
-void dots(const Sizes& sizes, const float* x, const T* weight, const T* bias, float* y);
+// Y = X·Wᵀ + b, a dot product for each element, of the weight as it lies in memory. bias may be null.
+template <typename T>  // double, float, Float16, BFloat16
+void dots(const Sizes& sizes, const Wide<T>* x, const T* weight, const T* bias, Wide<T>* y);
 
-// The same in ONNX Runtime's threads, where there is one row of x and the weight is worth waking them for.
+// As many rows of x as dots is quick for on this processor: going through a large weight takes as long for
+// them as for one. benchmarks/results/native_kernels.md
+std::int64_t few_rows();
+
+// The same in ONNX Runtime's threads, where the weight is worth waking them for.
 template <typename T>
 void dots(const ort_ops::Context& context, const Sizes& sizes, const Wide<T>* x, const T* weight,
           const T* bias, Wide<T>* y) {
   constexpr std::int64_t kTask = 1 << 18;  // bytes of the weight,
   constexpr std::int64_t kLeastTasks = 8;  // 2 MiB: measured, less is done before another thread is awake
   const std::int64_t tasks = sizes.in * sizes.out / (kTask / static_cast<std::int64_t>(sizeof(T)));
-  if (sizes.rows != 1 || tasks < kLeastTasks) return dots(sizes, x, weight, bias, y);
+  if (tasks < kLeastTasks) return dots<T>(sizes, x, weight, bias, y);
   context.parallel_for(static_cast<std::size_t>(tasks), [&](std::size_t i) {
     const auto task = static_cast<std::int64_t>(i);
     const std::int64_t first = part(sizes.out, task, tasks), last = part(sizes.out, task + 1, tasks);
-    dots({1, sizes.in, last - first}, x, weight + first * sizes.in, bias == nullptr ? bias : bias + first,
-         y + first);
+    dots<T>({sizes.rows, sizes.in, last - first, sizes.stride}, x, weight + first * sizes.in,
+            bias == nullptr ? bias : bias + first, y + first);
   });
 }
 

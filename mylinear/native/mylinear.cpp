@@ -38,7 +38,7 @@ Sizes sizes_of(const Shape& x, const Shape& weight, const Shape* bias) {
     fail("MYLINEAR: weight is ", weight, " but bias is ", *bias, "; expected bias (", out, ",)");
   std::int64_t rows = 1;
   for (std::size_t i = 0; i + 1 < x.size(); ++i) rows *= x[i];
-  return {rows, in, out};
+  return {rows, in, out, out};
 }
 
 template <typename T>

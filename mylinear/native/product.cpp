@@ -17,6 +17,7 @@ using ort_ops::Packed;
 constexpr std::int64_t kDots = 1 << 15;   // products that dots is through with before anything can be called
 constexpr std::int64_t kBlock = 1 << 18;  // elements of a weight that one thread goes through
 constexpr std::int64_t kMostBlocks = 16;
+constexpr std::int64_t kCached = 1 << 19;    // elements of a weight that a core's cache holds in float32
 constexpr std::int64_t kRows = 128;          // of x that are worth reading a block for,
 constexpr std::int64_t kProducts = 1 << 23;  // and products that are worth a thread
 
@@ -29,6 +30,14 @@ template <>
 constexpr std::int64_t kPackedFrom<float> = 128 * 128;
 template <>
 constexpr std::int64_t kPackedFrom<double> = std::numeric_limits<std::int64_t>::max();
+
+// As many rows of x as dots is through with before Gemm. It widens 16-bit weights each time, which pays where
+// that saves reading twice the bytes from further away.
+template <typename T>
+std::int64_t rows_for_dots(const Sizes& sizes) {
+  const bool near = sizeof(T) == 2 && sizes.in * sizes.out < kCached;
+  return std::max<std::int64_t>(near ? few_rows() / 4 : few_rows(), 1);
+}
 
 // Elements in the type that their products are summed in: themselves, or a copy in `to`.
 template <typename T>
@@ -88,7 +97,7 @@ void Product<T>::operator()(const Context& context, const Sizes& sizes, Operand<
 template <typename T>
 void Product<T>::wide(const Context& context, const Sizes& sizes, Operand<const Wide<T>> x,
                       Operand<const T> weight, Operand<const T> bias, Operand<Wide<T>> y) const {
-  if (sizes.rows == 1 || sizes.rows * sizes.in * sizes.out <= kDots)
+  if (sizes.rows <= rows_for_dots<T>(sizes) || sizes.rows * sizes.in * sizes.out <= kDots)
     return dots(context, sizes, x.data, weight.data, bias.data, y.data);
   if (!blocks_.empty()) return by_blocks(context, sizes, x.data, y.data);
   if constexpr (std::is_same_v<T, Wide<T>>) {

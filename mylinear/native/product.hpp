@@ -46,7 +46,7 @@ class Gemm {
   ort_ops::BuiltIn gemm_;
 };
 
-// In Wide<T>. One row of x, or very little, by dots; else by ONNX Runtime's Gemm, with a constant weight
+// In Wide<T>. A few rows of x, or very little, by dots; else by ONNX Runtime's Gemm, with a constant weight
 // packed when the kernel is made, as ONNX Runtime does for a node of its own: with float32 weights as they
 // lie in memory batches of 2 to 32 take up to 2.6 times as long. Of 16-bit weights no other copy in float32
 // is kept.

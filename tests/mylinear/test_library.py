@@ -154,6 +154,19 @@ def test_one_row(dtype: Any, width: int, out: int, bias: bool, threads: int) -> 
     is_right(run(operands, False, threads), operands)
 
 
+# Rows that are summed together, and those that are left over; a product that is small, and ones that are not.
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rows", [2, 3, 4, 5, 7, 8, 9])
+@pytest.mark.parametrize(("width", "out"), [(37, 6), (129, 131), (1030, 1027)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows(dtype: Any, width: int, out: int, rows: int, threads: int) -> None:
+    rng = np.random.default_rng(rows)
+    operands = {"x": drawn(rng, (rows, width), dtype), "weight": drawn(rng, (out, width), dtype)}
+    is_right(run(operands, True, threads), operands)
+    operands["bias"] = drawn(rng, (out,), dtype)
+    is_right(run(operands, False, threads), operands)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 200])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_not_finite_stays_in_its_columns(dtype: Any, rows: int) -> None:

@@ -77,3 +77,14 @@ def test_what_is_wrong_is_said(name: str, wrong: str, said: str, tmp_path: Path)
     assert done.returncode != 0
     (first, *_) = (line for line in done.stderr.splitlines() if "error:" in line)
     assert said in first
+
+
+def test_the_macros_of_windows_do_no_harm(tmp_path: Path) -> None:
+    before = "algorithm array limits map memory mutex optional set sstream string_view thread variant vector"
+    source = tmp_path / "windows.cpp"
+    source.write_text(
+        "".join(f"#include <{each}>\n" for each in before.split())
+        + "#define min(a, b) ((a) < (b) ? (a) : (b))\n#define max(a, b) ((a) > (b) ? (a) : (b))\n"
+        + (EXAMPLES / "cpp_operator" / "softshrink.cpp").read_text()
+    )
+    run(*compiler("g++"), "-std=c++17", "-fsyntax-only", source)

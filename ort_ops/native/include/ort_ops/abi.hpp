@@ -145,6 +145,9 @@ inline constexpr Slot<94, void(MemoryInfo*)> ReleaseMemoryInfo;
 inline constexpr Slot<75, Status*(Allocator*, std::size_t bytes, void**)> AllocatorAlloc;
 inline constexpr Slot<51, Status*(Value*, void** data)> GetTensorMutableData;
 inline constexpr Slot<65, Status*(const Value*, TensorInfo**)> GetTensorTypeAndShape;
+// Since release 1.24: the value's own dimensions, where the one above makes an object.
+inline constexpr Slot<414, Status*(const Value*, int* type, const std::int64_t** dims, std::size_t* rank)>
+    GetTensorTypeAndDims;
 inline constexpr Slot<127, Status*(const Value*, std::size_t index, std::size_t* length)>
     GetStringElementLength;
 inline constexpr Slot<128, Status*(const Value*, std::size_t length, std::size_t index, void* text)>

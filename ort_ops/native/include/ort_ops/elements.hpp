@@ -63,7 +63,7 @@ struct BFloat16 {
 
 namespace detail {
 
-// What float has, of fewer digits; the numbers are bits.
+// What float has, of fewer digits; the numbers are bits. In brackets: <windows.h> has macros of these names.
 template <typename Half, int kDigits, int kExponent, std::uint16_t kMin, std::uint16_t kMax,
           std::uint16_t kEpsilon, std::uint16_t kInfinity, std::uint16_t kNan>
 struct HalfLimits : std::numeric_limits<float> {
@@ -74,8 +74,8 @@ struct HalfLimits : std::numeric_limits<float> {
   static constexpr int max_exponent10 = kExponent * 30103 / 100000;
   static constexpr int min_exponent10 = (2 - kExponent) * 30103 / 100000;
 
-  static constexpr Half min() { return of(kMin); }
-  static constexpr Half max() { return of(kMax); }
+  static constexpr Half(min)() { return of(kMin); }
+  static constexpr Half(max)() { return of(kMax); }
   static constexpr Half lowest() { return of(kMax | 0x8000U); }
   static constexpr Half epsilon() { return of(kEpsilon); }
   static constexpr Half denorm_min() { return of(1); }

@@ -186,7 +186,7 @@ struct Callbacks {
     const auto& kernel = *static_cast<const Kernel<Op>*>(instance);
     return guarded(kernel.api, [&] {
       const Context ours(kernel.api, context, kernel.minor_release, kOnCuda);
-      Signature::run(kernel.op, kernel.api, context, ours);
+      Signature::run(kernel.op, kernel.api, kernel.minor_release, context, ours);
     });
   }
 

@@ -122,7 +122,7 @@ class Shapes {
   // it.
   bool fits(const std::vector<int>& inputs) const {
     for (std::size_t i = 0; i < input_count() && !inputs.empty(); ++i) {
-      const int own = type(i), wanted = inputs[std::min(i, inputs.size() - 1)];
+      const int own = type(i), wanted = inputs[(std::min)(i, inputs.size() - 1)];
       if (own != 0 && wanted != 0 && own != wanted) return false;
     }
     return true;

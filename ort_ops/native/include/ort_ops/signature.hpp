@@ -27,6 +27,7 @@ struct Formal {
 // The run of one node, from which compute's arguments are made.
 struct Call {
   const abi::Api* api;
+  int minor_release;
   abi::KernelContext* context;
   const Context& ours;
   std::size_t input_count, output_count;  // of this node, which may have left optional ones out
@@ -53,7 +54,7 @@ struct Parameter<Input<T, kMemory>> {
   static Input<T, kMemory> from(const Call& call, std::size_t index) {
     const abi::Value* value = call.input(index);
     if (value == nullptr) fail("input ", index, " is absent; expected a tensor");
-    return Input<T, kMemory>(call.api, value);
+    return Input<T, kMemory>(call.api, value, call.minor_release);
   }
 };
 template <typename T, Memory kMemory>
@@ -62,7 +63,7 @@ struct Parameter<std::optional<Input<T, kMemory>>> {
   static std::optional<Input<T, kMemory>> from(const Call& call, std::size_t index) {
     const abi::Value* value = call.input(index);
     if (value == nullptr) return std::nullopt;
-    return Input<T, kMemory>(call.api, value);
+    return Input<T, kMemory>(call.api, value, call.minor_release);
   }
 };
 template <typename T>
@@ -139,11 +140,12 @@ struct Signature {
     return last;
   }
 
-  static void run(const Op& op, const abi::Api* api, abi::KernelContext* context, const Context& ours) {
+  static void run(const Op& op, const abi::Api* api, int minor_release, abi::KernelContext* context,
+                  const Context& ours) {
     static_assert(many_are_last(), "Inputs<T> are compute's last inputs, Outputs<T> its last outputs");
     static_assert((std::is_convertible_v<std::remove_reference_t<Parameters>&&, Parameters> && ...),
                   "compute takes its arguments by value or by const reference");
-    Call call{api, context, ours, count(Role::kInput), count(Role::kOutput)};
+    Call call{api, minor_release, context, ours, count(Role::kInput), count(Role::kOutput)};
     if constexpr (has(abi::kOptional) || has(abi::kVariadic)) {
       check(api, abi::GetInputCount(api, context, &call.input_count));
       check(api, abi::GetOutputCount(api, context, &call.output_count));
@@ -160,7 +162,7 @@ struct Signature {
  private:
   // The formal of a node's output; the last one's are those behind it.
   static constexpr Formal output(std::size_t index) {
-    return nth(Role::kOutput, std::min(index, count(Role::kOutput) - 1));
+    return nth(Role::kOutput, (std::min)(index, count(Role::kOutput) - 1));
   }
 
   template <std::size_t... kIndex>

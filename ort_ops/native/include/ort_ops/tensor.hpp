@@ -30,7 +30,16 @@ struct TypeAndShape {
   Shape shape;
 };
 
-// `type` is asked for where it is 0.
+// From ONNX Runtime 1.24 on.
+inline TypeAndShape type_and_dims(const abi::Api* api, const abi::Value* value) {
+  int type = 0;
+  const std::int64_t* dims = nullptr;
+  std::size_t rank = 0;
+  check(api, abi::GetTensorTypeAndDims(api, value, &type, &dims, &rank));
+  return {type, Shape(dims, dims + rank)};
+}
+
+// From any. `type` is asked for where it is 0.
 inline TypeAndShape type_and_shape(const abi::Api* api, const abi::Value* value, int type = 0) {
   TypeAndShape result{type, {}};
   abi::TensorInfo* info = nullptr;
@@ -60,7 +69,8 @@ inline void* data_of(const abi::Api* api, const abi::Value* value) {
 template <typename T, Memory kMemory = Memory::kDevice>
 class Input {
  public:
-  Input(const abi::Api* api, const abi::Value* value) : api_(api), value_(value) {}
+  Input(const abi::Api* api, const abi::Value* value, int minor_release = 0)
+      : api_(api), value_(value), minor_release_(minor_release) {}
 
   const Shape& shape() const { return own().shape; }
   std::size_t rank() const { return shape().size(); }
@@ -94,12 +104,15 @@ class Input {
 
  private:
   const detail::TypeAndShape& own() const {
-    if (!own_) own_ = detail::type_and_shape(api_, value_, element_type<T>);
+    if (!own_)
+      own_ = minor_release_ >= 24 ? detail::type_and_dims(api_, value_)
+                                  : detail::type_and_shape(api_, value_, element_type<T>);
     return *own_;
   }
 
   const abi::Api* api_;
   const abi::Value* value_;
+  int minor_release_;
   mutable std::optional<detail::TypeAndShape> own_;
   mutable const void* data_ = nullptr;
 };
