@@ -4,6 +4,7 @@ Also what is wrong with a result, for every kind of array.
 """
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -30,15 +31,29 @@ def run_on_torch(function: Function, outputs: int, takes_out: bool, on_cuda: boo
     ``outputs`` is how many the operator has; a kernel that ``takes_out`` fills their buffers by itself.
     """
     torch = importlib.import_module("torch")
-    # A tensor that is made in inference mode has no version to tell a write by.
-    with torch.inference_mode(False), torch.no_grad(), _no_autocast(torch, "cuda" if on_cuda else "cpu"):
-        inputs = [None if i is None else torch.from_dlpack(i) for i in call.inputs()]
+    with _no_inference_mode(torch), torch.no_grad(), _no_autocast(torch, "cuda" if on_cuda else "cpu"):
+        inputs = [None if i is None else _tensor(torch, i) for i in call.inputs()]
         if not on_cuda:
             _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
             return
         stream = _stream(torch, call, inputs)
         with torch.cuda.stream(stream), _memory(torch, stream, call):
             _compute_on_torch(torch, function, outputs, takes_out, call, inputs)
+
+
+def _tensor(torch: Any, buffer: Any) -> Any:
+    """Return a tensor over a buffer, which is in order with ONNX Runtime's stream as it is.
+
+    By a capsule: given the buffer torch would look up its own stream to say it to that, some microseconds.
+    """
+    return torch.from_dlpack(buffer.__dlpack__())
+
+
+def _no_inference_mode(torch: Any) -> AbstractContextManager[Any]:
+    """Return a context in which tensors have a version, by which a write into them is told."""
+    if not torch.is_inference_mode_enabled():
+        return contextlib.nullcontext()
+    return torch.inference_mode(False)  # type: ignore[no-any-return] # torch is Any
 
 
 def _no_autocast(torch: Any, device: str) -> AbstractContextManager[Any]:
@@ -52,7 +67,11 @@ def _stream(torch: Any, call: Call, inputs: Sequence[Any]) -> Any:
     """Return ONNX Runtime's own stream, on the device of a call's inputs, which are tensors of torch."""
     devices = [i.device for i in inputs if i is not None and i.is_cuda]
     device = devices[0] if devices else torch.device("cuda", torch.cuda.current_device())
-    handle = call.stream()
+    return _stream_of(torch, call.stream(), device)
+
+
+@functools.lru_cache(maxsize=64)  # to make one takes longer than to launch a kernel
+def _stream_of(torch: Any, handle: int, device: Any) -> Any:
     # 0 is CUDA's default stream, on which ONNX Runtime runs where others allocate; torch would make one.
     return torch.cuda.ExternalStream(handle, device=device) if handle else torch.cuda.default_stream(device)
 
@@ -76,7 +95,7 @@ def _memory(torch: Any, stream: Any, call: Call) -> AbstractContextManager[Any]:
 def _compute_on_torch(
     torch: Any, function: Function, outputs: int, takes_out: bool, call: Call, inputs: Sequence[Any]
 ) -> None:
-    out = _out(torch.from_dlpack, call) if takes_out else {}
+    out = _out(functools.partial(_tensor, torch), call) if takes_out else {}
     result = function(*inputs, **call.attributes(), **out)
     for index, tensor in enumerate(inputs):
         if tensor is not None and tensor._version:
@@ -93,7 +112,7 @@ def _compute_on_torch(
         buffer = call.output(index, tuple(output.shape))
         if buffer is None:
             continue
-        target = torch.from_dlpack(buffer)
+        target = _tensor(torch, buffer)
         if output.dtype != target.dtype or output.device != target.device:
             raise ResultError(
                 f"returned {output.dtype} on {output.device} for output {index}; "
