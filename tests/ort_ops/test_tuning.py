@@ -201,8 +201,8 @@ def test_python_kernels_run_and_a_fallback_is_tuned_too() -> None:
 def test_cuda_graphs_replay_what_was_captured() -> None:
     import torch
 
-    session = ort_ops.InferenceSession.tuned(chain(), ["CUDAExecutionProvider"], cuda_graph=True)
-    assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    cuda: Any = ("CUDAExecutionProvider", {"use_tf32": "0"})  # with it x·1 is x rounded
+    session = ort_ops.InferenceSession.tuned(chain(), [cuda], cuda_graph=True)
     bindings = [session.bind({"x": torch.zeros(rows, 8, device="cuda")}) for rows in (2, 5)]
     for _ in range(4):
         for binding in bindings:
