@@ -20,7 +20,10 @@ from tests.environments.environment import BUILD, ROOT
 REPORT = BUILD / "cuda" / "report.xml"
 FAILED = BUILD / "cuda" / "failed.txt"
 # Worker processes: one that CUDA takes down fails its test and no other.
-TESTS = ("-m", "pytest", "-m", "cuda", "--numprocesses", "4", "--durations", "10", f"--junit-xml={REPORT}")
+TESTS = (
+    *("-m", "pytest", "-m", "cuda", "--numprocesses", "4", "--durations", "10", f"--junit-xml={REPORT}"),
+    *("-o", "faulthandler_timeout=120"),  # says where a test hangs
+)
 TESTING, MEASURING = 300, 1800
 """Seconds in which each has to end: a kernel that hangs would hang for ever."""
 
