@@ -4,6 +4,7 @@ Also what is wrong with a result, for every kind of array.
 """
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -33,15 +34,29 @@ def run_on_torch(
     ``debug`` hands it tensors of its own instead, of which every bit of ``out`` is set.
     """
     torch = importlib.import_module("torch")
-    # A tensor that is made in inference mode has no version to tell a write by.
-    with torch.inference_mode(False), torch.no_grad(), _no_autocast(torch, "cuda" if on_cuda else "cpu"):
-        inputs = [None if i is None else torch.from_dlpack(i) for i in call.inputs()]
+    with _no_inference_mode(torch), torch.no_grad(), _no_autocast(torch, "cuda" if on_cuda else "cpu"):
+        inputs = [None if i is None else _tensor(torch, i) for i in call.inputs()]
         if not on_cuda:
             _compute_on_torch(torch, function, outputs, takes_out, call, inputs, debug)
             return
         stream = _stream(torch, call, inputs)
         with torch.cuda.stream(stream), _memory(torch, stream, call):
             _compute_on_torch(torch, function, outputs, takes_out, call, inputs, debug)
+
+
+def _tensor(torch: Any, buffer: Any) -> Any:
+    """Return a tensor over a buffer, which is in order with ONNX Runtime's stream as it is.
+
+    By a capsule: given the buffer torch would look up its own stream to say it to that, some microseconds.
+    """
+    return torch.from_dlpack(buffer.__dlpack__())
+
+
+def _no_inference_mode(torch: Any) -> AbstractContextManager[Any]:
+    """Return a context in which tensors have a version, by which a write into them is told."""
+    if not torch.is_inference_mode_enabled():
+        return contextlib.nullcontext()
+    return torch.inference_mode(False)  # type: ignore[no-any-return] # torch is Any
 
 
 def _no_autocast(torch: Any, device: str) -> AbstractContextManager[Any]:
@@ -55,7 +70,11 @@ def _stream(torch: Any, call: Call, inputs: Sequence[Any]) -> Any:
     """Return ONNX Runtime's own stream, on the device of a call's inputs, which are tensors of torch."""
     devices = [i.device for i in inputs if i is not None and i.is_cuda]
     device = devices[0] if devices else torch.device("cuda", torch.cuda.current_device())
-    handle = call.stream()
+    return _stream_of(torch, call.stream(), device)
+
+
+@functools.lru_cache(maxsize=64)  # to make one takes longer than to launch a kernel
+def _stream_of(torch: Any, handle: int, device: Any) -> Any:
     # 0 is CUDA's default stream, on which ONNX Runtime runs where others allocate; torch would make one.
     return torch.cuda.ExternalStream(handle, device=device) if handle else torch.cuda.default_stream(device)
 
@@ -85,7 +104,7 @@ def _compute_on_torch(
     inputs: Sequence[Any],
     debug: bool,
 ) -> None:
-    buffers = _buffers(torch.from_dlpack, call) if takes_out else ()
+    buffers = _buffers(functools.partial(_tensor, torch), call) if takes_out else ()
     if debug:
         inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
     filled = [_poisoned(torch, buffer) for buffer in buffers] if debug else buffers
@@ -109,7 +128,7 @@ def _compute_on_torch(
         buffer = call.output(index, tuple(output.shape))
         if buffer is None:
             continue
-        target = torch.from_dlpack(buffer)
+        target = _tensor(torch, buffer)
         if output.dtype != target.dtype or output.device != target.device:
             raise ResultError(
                 f"returned {output.dtype} on {output.device} for output {index}; "

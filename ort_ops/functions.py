@@ -283,7 +283,10 @@ def _schema(calls: Sequence[RecordedCall]) -> OpSchema:
 
 
 class _Call:
-    """A call that can be run: the Function, and its arguments with the inputs to be filled in."""
+    """A call that can be run: the Function, and its arguments with the inputs to be filled in.
+
+    Tensors, devices and autocast are those of the inputs' device, whichever the call was recorded on.
+    """
 
     def __init__(self, function: Any, recorded: RecordedCall) -> None:
         self.function = function
@@ -292,25 +295,42 @@ class _Call:
         self._autocast = recorded.autocast
         self._writes = recorded.writes
         self._count = len(recorded.outputs)
+        self._there: dict[Any, tuple[Any, Any]] = {}  # the arguments, by device
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
         """Return the tensors among what the Function returns, as many as the node has outputs."""
         torch = importlib.import_module("torch")
         if self._writes:
             inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
-        args = [_fill(torch, value, inputs) for value in self._args]
-        kwargs = {key: _fill(torch, value, inputs) for key, value in self._kwargs.items()}
+        device = next((tensor.device for tensor in inputs if tensor is not None), torch.device("cpu"))
+        if device not in self._there:
+            self._there[device] = _placed(self._args, device), _placed(self._kwargs, device)
+        args, kwargs = (_fill(torch, value, inputs) for value in self._there[device])
         if not self._autocast:
             returned = self.function.apply(*args, **kwargs)
         else:
-            ((device, dtype),) = self._autocast
-            with torch.autocast(device, getattr(torch, dtype)):
+            ((_, dtype),) = self._autocast
+            with torch.autocast(device.type, getattr(torch, dtype)):
                 returned = self.function.apply(*args, **kwargs)
         if isinstance(returned, torch.Tensor):
             return returned
         leaves = torch.utils._pytree.tree_leaves(returned)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)][: self._count]
         return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+def _placed(value: Any, device: Any) -> Any:
+    """Return an argument with the tensors and devices in it on a device of torch."""
+    torch = importlib.import_module("torch")
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, torch.device):
+        return device
+    if type(value) in (list, tuple):
+        return type(value)(_placed(item, device) for item in value)
+    if isinstance(value, dict):
+        return {key: _placed(item, device) for key, item in value.items()}
+    return value
 
 
 def _fill(torch: Any, value: Any, inputs: Sequence[Any]) -> Any:

@@ -20,9 +20,12 @@ from tests.environments.environment import BUILD, ROOT
 REPORT = BUILD / "cuda" / "report.xml"
 FAILED = BUILD / "cuda" / "failed.txt"
 # Worker processes: one that CUDA takes down fails its test and no other.
-TESTS = ("-m", "pytest", "-m", "cuda", "--numprocesses", "4", "--durations", "10", f"--junit-xml={REPORT}")
-SECONDS = 480
-"""Within which the tests have to end: a kernel that hangs would hang for ever."""
+TESTS = (
+    *("-m", "pytest", "-m", "cuda", "--numprocesses", "4", "--durations", "10", f"--junit-xml={REPORT}"),
+    *("-o", "faulthandler_timeout=120"),  # says where a test hangs
+)
+TESTING, MEASURING = 300, 1800
+"""Seconds in which each has to end: a kernel that hangs would hang for ever."""
 
 
 def missing() -> str:
@@ -75,10 +78,10 @@ def main() -> int:
         return 3
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.unlink(missing_ok=True)
-    tests = run([*TESTS, *files()], SECONDS)
+    tests = run([*TESTS, *files()], TESTING)
     problems = not_passed(REPORT) if REPORT.exists() else ["pytest wrote no report"]
     FAILED.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
-    measured = run(["-m", "benchmarks.cuda"], SECONDS)
+    measured = run(["-m", "benchmarks.cuda"], MEASURING)
     print(*problems, f"tests: exit code {tests}; benchmark: exit code {measured}", sep="\n")
     return 1 if problems else tests or measured
 

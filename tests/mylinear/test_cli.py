@@ -1,9 +1,14 @@
+import importlib
 import json
 
 import onnx
+import onnxruntime
 import pytest
+import torch
 
 from mylinear.cli import main
+
+demo = importlib.import_module("mylinear.cli.demo")  # mylinear.cli.demo is its command
 
 
 @pytest.fixture
@@ -38,6 +43,24 @@ def test_the_demo_does_all_of_it(cli, tmp_path, task):
     assert ran >= {"kernel", "function body"}
     assert {row["verdict"] for row in rows} == {"equal"}
     assert ("ONNX Runtime: " in out) == (task == "digits")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("task", ["line", "digits"])
+def test_on_cuda_the_demo_compares_there_too(cli, tmp_path, task):
+    code, _, err = cli("demo", "--task", task, "--out", "here")
+    assert (code, err) == (0, "")
+    rows = json.loads((tmp_path / "here" / "parity.json").read_text())["rows"]
+    runs = [row for row in rows if row["provider"].startswith("cuda")]
+    assert {row["ran"].rpartition(": ")[2] for row in runs} == {"kernel", "function body"}
+    assert {row["verdict"] for row in rows} <= {"equal", "less_precise"}
+
+
+def test_the_demo_compares_without_tf32_where_there_is_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for names in (["CUDAExecutionProvider", "CPUExecutionProvider"], ["CPUExecutionProvider"]):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda names=names: names)
+        assert demo._providers() == ["cpu", "cuda:use_tf32=0"][: len(names)]
 
 
 def test_train_export_and_verify_follow_each_other(trained):

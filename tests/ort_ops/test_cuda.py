@@ -154,7 +154,7 @@ def test_cudas_default_stream_is_no_stream_of_torchs_own() -> None:
         default_stream=lambda device: given.append(("default", device)),
         current_device=lambda: 1,
     )
-    fake = SimpleNamespace(cuda=cuda, device=torch.device)
+    fake = type("torch", (), {"cuda": cuda, "device": torch.device})
     for handle in (0, 7):
         arrays._stream(fake, cast(Any, Call(handle)), [None])
     assert given == [("default", torch.device("cuda", 1)), (7, torch.device("cuda", 1))]

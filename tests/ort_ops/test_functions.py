@@ -18,6 +18,7 @@ from ort_ops.functions import (
     Input,
     RecordedCall,
     UnrecordableError,
+    _Call,
     function_name,
     function_ops,
     record,
@@ -160,6 +161,34 @@ def test_a_record_that_cannot_be_read_is_refused(model: bytes, package: Any, tex
     with pytest.raises(Exception, match="Scale") as caught:
         ort_ops.InferenceSession(proto.SerializeToString(), providers=CPU, functions=[package.Scale])
     assert "can't be read" in caught.value.__notes__[0]
+
+
+class OnADevice(torch.autograd.Function):
+    """x·table + zeros made on a device, in what autocast makes of a product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, table: Any, options: Any) -> Any:
+        return x @ table + torch.zeros(1, device=options["device"])
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, table: Any, options: Any) -> Any:
+        return g.op("pkg::OnADevice", x)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_a_call_that_was_recorded_elsewhere_runs_on_the_inputs_device(device: str) -> None:
+    table = torch.full((3, 2), 1 + 2**-9)
+    recorded = RecordedCall(
+        "elsewhere:OnADevice",
+        args=[record(Input(0)), record(table), record({"device": torch.device("cuda", 7)})],
+        kwargs={},
+        inputs=[1],
+        outputs=[1],
+        autocast=[("cpu" if device == "cuda" else "cuda", "bfloat16")],
+    )
+    y = _Call(OnADevice, recorded)((torch.ones(2, 3, device=device),))
+    assert (y.device.type, y.dtype) == (device, torch.float32)  # of the sum, by the type of the zeros
+    assert y.tolist() == [[3, 3]] * 2  # what bfloat16 makes of it
 
 
 def test_a_registered_kernel_comes_first(model: bytes, package: Any) -> None:

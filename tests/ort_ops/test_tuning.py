@@ -32,6 +32,17 @@ def chain(width: int = 8, layers: int = 2) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def affine(width: int = 8) -> bytes:
+    """Return y = x + b, by a product with one."""
+    held = {"w": np.eye(width, dtype=np.float32), "b": np.arange(width, dtype=np.float32)}
+    ends = [helper.make_tensor_value_info(name, 1, ["n", width]) for name in "xy"]
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"])
+    tensors = [numpy_helper.from_array(array, name) for name, array in held.items()]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
 def in_a_process(program: str, *arguments: str) -> str:
     """Run a program in a process of its own, with this module at hand."""
     command = [sys.executable, "-c", f"from {__name__} import *\n{program}", *arguments]
@@ -201,8 +212,8 @@ def test_python_kernels_run_and_a_fallback_is_tuned_too() -> None:
 def test_cuda_graphs_replay_what_was_captured() -> None:
     import torch
 
-    session = ort_ops.InferenceSession.tuned(chain(), ["CUDAExecutionProvider"], cuda_graph=True)
-    assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    cuda: Any = ("CUDAExecutionProvider", {"use_tf32": "0"})  # with it x·1 is x rounded
+    session = ort_ops.InferenceSession.tuned(chain(), [cuda], cuda_graph=True)
     bindings = [session.bind({"x": torch.zeros(rows, 8, device="cuda")}) for rows in (2, 5)]
     for _ in range(4):
         for binding in bindings:
@@ -210,6 +221,24 @@ def test_cuda_graphs_replay_what_was_captured() -> None:
             assert torch.equal(binding.run()["y"], x.relu())
     x = np.ones((3, 8), np.float32)  # and one that isn't bound
     assert np.array_equal(session.run(None, {"x": x})[0], x)
+
+
+@pytest.mark.cuda
+def test_cuda_graphs_of_growing_batches_are_replayed_in_turn() -> None:
+    program = """
+import torch
+onnxruntime.preload_dlls()
+cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})
+session = ort_ops.InferenceSession.tuned(affine(), [cuda], cuda_graph=True)
+bindings = [session.bind({"x": torch.zeros(rows, 8, device="cuda")}) for rows in (1, 64, 100_000)]
+for _ in range(3):
+    for binding in bindings:
+        x = binding.inputs["x"].normal_()
+        torch.testing.assert_close(binding.run()["y"], x + torch.arange(8.0, device="cuda"))
+print("equal")
+"""
+    # What a provider keeps for all batches grows with them, and may have been captured where it was.
+    assert in_a_process(program) == "equal"
 
 
 @pytest.mark.cuda
