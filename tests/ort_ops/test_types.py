@@ -65,6 +65,17 @@ def test_strings_with_nul_survive_from_kernel_to_kernel() -> None:
     assert run(model(nodes, outputs=[tensor("y", "bool")]), x=np.zeros(1, "f")).all()
 
 
+@pytest.mark.parametrize("dtype", ["S4", "U4", ">U4", object])
+def test_strings_of_numpys_types_are_read_whole_and_not_beyond(dtype: Any) -> None:
+    @op(f"{DOMAIN}::Op", inputs=["string"], outputs=["string"])
+    def kernel(x):
+        return x
+
+    texts = np.array([["abcd", "a"], ["", "a\0b"]], object)
+    given = texts.astype("U4").astype(dtype)
+    np.testing.assert_array_equal(run(one_node("Op", "string"), x=given), texts)
+
+
 def test_numpys_own_strings_are_taken_as_results() -> None:
     op(f"{DOMAIN}::Op", inputs=["string"], outputs=["string"])(lambda x: np.array([["a", "bcd"]]))
     assert run(one_node("Op", "string"), x=np.array(["x"], object)).tolist() == [["a", "bcd"]]
