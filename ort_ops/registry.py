@@ -59,6 +59,8 @@ class Op:
         and returns a ``TensorType`` (a tuple of them for several outputs). Sessions that exist already
         keep what they have.
         """
+        if not callable(function):
+            raise SchemaError(f"{self!r}.infer: got {function!r}; expected a function")
         self._infer = function
         self._overloads.clear()
         return function
