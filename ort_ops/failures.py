@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import sys
+import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ DEBUG = os.environ.get("ORT_OPS_DEBUG", "0") not in ("", "0")
 buffers of which every bit is set (NaN, -1), which shows what a kernel left unfilled."""
 
 _KEPT = 64
+"""Failures that wait for more than one run of each thread are nobody's any more, but for so many."""
 _failures: OrderedDict[int, tuple[BaseException, str]] = OrderedDict()
 _numbers = itertools.count(1)
 _MARK = re.compile(r" \(ort_ops failure (\d+)\)")
@@ -66,7 +68,7 @@ def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> st
         return f"{what} failed: {summary}\n{text}"
     number = next(_numbers)
     _failures[number] = error, f"{what} failed: {summary}"
-    while len(_failures) > _KEPT:
+    while len(_failures) > _KEPT + threading.active_count():
         _failures.popitem(last=False)
     # The number stands before what may be long: ONNX Runtime cuts a text off after some 2,000 characters.
     return f"{what} failed (ort_ops failure {number}): {summary}"

@@ -167,6 +167,13 @@ def test_a_session_made_anew_for_providers_raises_as_before_and_refuses_what_is_
         session.set_providers(["NoSuchExecutionProvider"])
 
 
+def test_failures_of_many_threads_wait_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("threading.active_count", lambda: 300)
+    texts = [failures.fail(ValueError(number), "node", "kernel", True) for number in range(300)]
+    raised = [failures.error_of(text) for text in texts]
+    assert [str(error.__cause__) for error in raised if error] == [str(number) for number in range(300)]
+
+
 def test_plain_onnxruntime_leaves_no_exception_behind() -> None:
     def kernel(x: Any) -> Any:
         raise ValueError("in plain onnxruntime")

@@ -365,6 +365,31 @@ def test_plain_onnxruntime_is_told_of_an_infer_function_that_fails() -> None:
         onnxruntime.InferenceSession(data, options)
 
 
+def test_what_an_infer_function_raised_for_another_model_is_no_matter() -> None:
+    @op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["float32"])
+    def kernel(x):
+        return x
+
+    @kernel.infer
+    def infer(x):
+        if x.shape == (7,):
+            raise ZeroDivisionError("in infer")
+        return x
+
+    def session(size: int, *nodes: Any) -> Any:
+        options = onnxruntime.SessionOptions()
+        ort_ops.register(options)
+        data = model([node("Op", outputs=["v"]), *nodes], [tensor("x", shape=[size])], [tensor("y")])
+        return onnxruntime.InferenceSession(data, options)
+
+    with pytest.raises(Exception, match="NoSuchOperator"):
+        session(7, node("NoSuchOperator", ["v"], ["y"]))
+    y = session(2, builtin("Neg", ["v"], ["y"])).run(None, {"x": np.ones(2, "f")})[0]
+    np.testing.assert_array_equal(y, -np.ones(2))
+    with pytest.raises(Exception, match="infer function failed: ZeroDivisionError: in infer"):
+        session(7, builtin("Neg", ["v"], ["y"]))
+
+
 DEBUGGED = """
 import sys
 import numpy as np, ort_ops
