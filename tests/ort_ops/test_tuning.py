@@ -142,6 +142,8 @@ def test_what_cant_be_had_is_refused() -> None:
         ort_ops.InferenceSession.tuned(chain(), arena="full")  # type: ignore[arg-type]
     with pytest.raises(ProviderError, match="CUDA graphs need the CUDAExecutionProvider"):
         ort_ops.InferenceSession.tuned(chain(), ["CPUExecutionProvider"], cuda_graph=True)
+    with pytest.raises(TypeError, match=r"expected a list of names: \['CPUExecutionProvider'\]"):
+        ort_ops.InferenceSession.tuned(chain(), "CPUExecutionProvider")
 
 
 def test_cuda_is_given_its_options_beside_the_callers() -> None:
