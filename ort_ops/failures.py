@@ -133,11 +133,19 @@ def _clear_own_frames(step: TracebackType | None) -> None:
 
 
 def _cells(step: TracebackType | None) -> Iterator[CellType]:
-    """Give the variables of outer functions that a traceback's functions use; a cleared frame keeps those."""
+    """Give the variables of outer functions that a traceback's functions use; a cleared frame keeps those.
+
+    Only of functions that nobody else has (a comprehension, a helper inside a kernel): what others refer to
+    stays as it is.
+    """
     while step is not None:
         for function in gc.get_referents(step.tb_frame):
-            yield from (isinstance(function, FunctionType) and function.__closure__) or ()
+            if isinstance(function, FunctionType) and sys.getrefcount(function) <= _OURS:
+                yield from function.__closure__ or ()
         step = step.tb_next
+
+
+_OURS = 4  # references: the frame's, the list's, the variable's, the argument's
 
 
 def _own(value: Any) -> Any:
@@ -156,7 +164,7 @@ def _is_borrowed(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         while isinstance(value, np.ndarray):
             value = value.base
-        return type(value).__name__ == "PyCapsule"
+        return type(value).__name__ == "PyCapsule" and '"ort_ops.buffers"' in repr(value)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         with contextlib.suppress(Exception):  # it has no such storage
