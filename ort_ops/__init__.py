@@ -49,6 +49,7 @@ _SUBMODULES = frozenset(
         ),
         *("failures", "functions", "inference", "inspection", "kernel", "libraries", "model", "packing"),
         *(
+            "namesakes",
             "parity",
             "providers",
             "registry",

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import sys
+import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ DEBUG = os.environ.get("ORT_OPS_DEBUG", "0") not in ("", "0")
 buffers of which every bit is set (NaN, -1), which shows what a kernel left unfilled."""
 
 _KEPT = 64
+"""Failures that wait for more than one run of each thread are nobody's any more, but for so many."""
 _failures: OrderedDict[int, tuple[BaseException, str]] = OrderedDict()
 _numbers = itertools.count(1)
 _MARK = re.compile(r" \(ort_ops failure (\d+)\)")
@@ -66,7 +68,7 @@ def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> st
         return f"{what} failed: {summary}\n{text}"
     number = next(_numbers)
     _failures[number] = error, f"{what} failed: {summary}"
-    while len(_failures) > _KEPT:
+    while len(_failures) > _KEPT + threading.active_count():
         _failures.popitem(last=False)
     # The number stands before what may be long: ONNX Runtime cuts a text off after some 2,000 characters.
     return f"{what} failed (ort_ops failure {number}): {summary}"
@@ -131,11 +133,19 @@ def _clear_own_frames(step: TracebackType | None) -> None:
 
 
 def _cells(step: TracebackType | None) -> Iterator[CellType]:
-    """Give the variables of outer functions that a traceback's functions use; a cleared frame keeps those."""
+    """Give the variables of outer functions that a traceback's functions use; a cleared frame keeps those.
+
+    Only of functions that nobody else has (a comprehension, a helper inside a kernel): what others refer to
+    stays as it is.
+    """
     while step is not None:
         for function in gc.get_referents(step.tb_frame):
-            yield from (isinstance(function, FunctionType) and function.__closure__) or ()
+            if isinstance(function, FunctionType) and sys.getrefcount(function) <= _OURS:
+                yield from function.__closure__ or ()
         step = step.tb_next
+
+
+_OURS = 4  # references: the frame's, the list's, the variable's, the argument's
 
 
 def _own(value: Any) -> Any:
@@ -154,7 +164,7 @@ def _is_borrowed(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         while isinstance(value, np.ndarray):
             value = value.base
-        return type(value).__name__ == "PyCapsule"
+        return type(value).__name__ == "PyCapsule" and '"ort_ops.buffers"' in repr(value)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         with contextlib.suppress(Exception):  # it has no such storage

@@ -61,6 +61,8 @@ class Op:
         attributes that it is given, too: numbers, texts, and lists of numbers. Sessions that exist already
         keep what they have. Raises SchemaError for others.
         """
+        if not callable(function):
+            raise SchemaError(f"{self!r}.infer: got {function!r}; expected a function")
         asked_attributes(function, self.kernel.schema, self.kernel.where)
         self._infer = function
         self._overloads.clear()

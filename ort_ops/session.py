@@ -16,6 +16,7 @@ from .failures import raise_failure
 from .functions import function_ops
 from .libraries import libraries_in
 from .model import read_model
+from .namesakes import optimizers_to_leave_out, refuse_namesakes
 from .providers import asked_providers, session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
@@ -82,6 +83,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         disabled_optimizers: Sequence[str] | None = None,
     ) -> None:
         self._model = read_model(path_or_bytes)
+        refuse_namesakes(self._model)
         names, asked = session_providers(providers), asked_providers(providers)
         others, refused = function_ops(self._model, functions, trust)
         plan = plan_for(self._model, names, prefer, ops, others, asked)
@@ -94,7 +96,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         plan = plan.without_libraries(self._libraries, asked=ops is not None)
         if given is not None:
             refuse_leftovers(plan, self._model, given)
-        arguments = (providers, provider_options, disabled_optimizers)
+        arguments = (providers, provider_options, optimizers_to_leave_out(self._model, disabled_optimizers))
         try:
             self._create(path_or_bytes, sess_options, plan, arguments)
         except (KernelError, RegistrationError):

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import onnxruntime
 
 from .errors import ProviderError
+from .providers import asked_providers
 
 __all__ = ["Arena", "Tuning", "available_cores", "graph_options", "with_entries"]
 
@@ -57,6 +58,7 @@ class Tuning:
 
     def providers(self, providers: Sequence[Provider] | None) -> list[Provider] | None:
         """Return providers with the options of CUDA's; raises ProviderError where it is not among them."""
+        asked_providers(providers)  # raises TypeError for a text
         if not self.cuda_graph and self.arena == "keep":
             return None if providers is None else list(providers)
         there = onnxruntime.get_available_providers()

@@ -1,6 +1,6 @@
 """Arrays that ``onnxruntime.InferenceSession.run`` refuses, bfloat16 and float8, into OrtValues and back.
 
-And those that it takes for others: of another byte order than this machine's.
+And those that it takes for others.
 """
 
 import ctypes
@@ -22,20 +22,24 @@ NO_ARRAYS = frozenset(f"tensor({dtype.ort})" for dtype in DTYPES if dtype.onnx >
 
 
 def native(feed: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a run is fed with, its arrays in this machine's byte order.
+    """Return what a run is fed with, its arrays as ONNX Runtime reads them rightly.
 
-    ONNX Runtime reads the bytes of another order as if they were in this machine's, without a word.
+    It reads numbers of another byte order as if they were in this machine's, NumPy's bytes beyond their end,
+    and NumPy's strings to the first NUL; all without a word. Raises UnicodeDecodeError for bytes that aren't
+    UTF-8.
     """
     for array in feed.values():
-        if isinstance(array, np.ndarray) and not array.dtype.isnative:
-            return {name: _in_native_order(array) for name, array in feed.items()}
+        if isinstance(array, np.ndarray) and (not array.dtype.isnative or array.dtype.kind in "SU"):
+            return {name: _rightly_read(array) for name, array in feed.items()}
     return feed
 
 
-def _in_native_order(array: Any) -> Any:
-    if not isinstance(array, np.ndarray) or array.dtype.isnative:
+def _rightly_read(array: Any) -> Any:
+    if not isinstance(array, np.ndarray):
         return array
-    return array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8").astype(object)
+    return array.astype(object if array.dtype.kind == "U" else array.dtype.newbyteorder("="), copy=False)
 
 
 def to_value(name: str, array: Any, declared: str) -> onnxruntime.OrtValue:

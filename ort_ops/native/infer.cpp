@@ -1,4 +1,6 @@
 // Output types and shapes while a session is made: asks the kernel's `infer` function.
+#include <set>
+
 #include "kernel.hpp"
 
 namespace ort_ops {
@@ -50,9 +52,25 @@ std::string summary_of(const nb::python_error& error) {
 
 }  // namespace
 
-std::map<std::pair<std::string, std::string>, std::string>& infer_errors() {
-  static auto& errors = *new std::map<std::pair<std::string, std::string>, std::string>();
-  return errors;
+namespace {
+
+// Operators of which some `infer` function raised for a session of plain onnxruntime.
+std::set<const Op*>& once_failed() {
+  static auto& ops = *new std::set<const Op*>();
+  return ops;
+}
+
+}  // namespace
+
+void refuse_failed_infer(const Op& op, const std::vector<std::pair<int, std::optional<Dims>>>& inputs) {
+  if (once_failed().count(&op) == 0) return;
+  nb::list given;
+  for (const auto& [type, dims] : inputs) given.append(to_python(type, dims));
+  try {
+    call_python(op.infer, given);
+  } catch (const nb::python_error& error) {
+    throw Error(op.kernel_name + "'s infer function failed: " + summary_of(error));
+  }
 }
 
 abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferContext* context) noexcept {
@@ -77,8 +95,7 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
     if (!logs().empty())
       logs().back().errors.push_back(nb::borrow(error.value()));
     else
-      infer_errors()[{op.domain, op.name}] =
-          op.kernel_name + "'s infer function failed: " + summary_of(error);
+      once_failed().insert(&op);
   } catch (const Error& error) {
     if (!logs().empty())
       logs().back().errors.push_back(nb::borrow(PyExc_RuntimeError)((op.name + ": " + error.what()).c_str()));

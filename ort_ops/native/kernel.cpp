@@ -51,6 +51,18 @@ void bind_symbol(const std::vector<NamedDims>& inputs, const std::string& name, 
       }
 }
 
+std::pair<int, std::optional<Dims>> shape_of(const NamedDims& input) {
+  if (input.sizes.empty()) return {input.type, std::nullopt};
+  Dims dims;
+  for (std::size_t axis = 0; axis < input.sizes.size(); ++axis) {
+    if (input.sizes[axis] < 0)
+      dims.emplace_back(input.names[axis]);
+    else
+      dims.emplace_back(input.sizes[axis]);
+  }
+  return {input.type, dims};
+}
+
 void read_expected(Kernel& kernel, const abi::KernelInfo* info) {
   const Api* api = kernel.api;
   std::size_t input_count = 0, output_count = 0;
@@ -59,6 +71,11 @@ void read_expected(Kernel& kernel, const abi::KernelInfo* info) {
   std::vector<NamedDims> inputs;
   for (std::size_t i = 0; i < input_count; ++i)
     inputs.push_back(named_dims(api, info, i, abi::KernelInfoGetInputTypeInfo));
+  if (!kernel.owned) {
+    std::vector<std::pair<int, std::optional<Dims>>> shapes;
+    for (const NamedDims& input : inputs) shapes.push_back(shape_of(input));
+    refuse_failed_infer(*kernel.op, shapes);
+  }
   kernel.expected.resize(output_count);
   for (std::size_t i = 0; i < output_count; ++i) {
     const NamedDims dims = named_dims(api, info, i, abi::KernelInfoGetOutputTypeInfo);
@@ -236,8 +253,6 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
     kernel->api = api;
     kernel->owned = !logs().empty();
     const Registration& registration = registration_of(custom);
-    if (const auto found = infer_errors().extract({op.domain, op.name}); !found.empty())
-      throw Error(found.mapped());
     kernel->node = read_string(api, [&](char* text, std::size_t* size) {
       return abi::KernelInfoGetNodeName(api, info, text, size);
     });

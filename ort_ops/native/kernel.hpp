@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -83,9 +83,9 @@ void write_strings(const abi::Api* api, PyObject* const* items, std::size_t coun
 // The shapes of the outputs for the inputs at hand: what `infer` says, or the model (infer.cpp).
 std::vector<std::vector<std::int64_t>> output_shapes(const Call& call);
 
-// What `infer` raised for a session of plain onnxruntime, by domain and operator: said where a kernel is
-// made.
-std::map<std::pair<std::string, std::string>, std::string>& infer_errors();
+// Throws what `infer` raises for a node's inputs. ONNX Runtime drops that; for a session of plain onnxruntime
+// it is said where a kernel is made, if `infer` raised for some session: which one isn't known there.
+void refuse_failed_infer(const Op& op, const std::vector<std::pair<int, std::optional<Dims>>>& inputs);
 
 // Arrays that speak DLPack, for kernels that are handed the Call itself (arrays.cpp).
 nb::object dlpack_view(const Call& call, const abi::Value* value);

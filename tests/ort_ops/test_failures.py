@@ -103,6 +103,20 @@ def test_an_exception_that_holds_an_input_comes_out_with_a_copy_of_it(
         assert isinstance(held, str | list) or np.array_equal(np.asarray(held), X)
 
 
+@pytest.mark.skipif(not torch, reason="torch is missing")
+def test_what_a_kernel_has_from_outside_stays_the_same_array() -> None:
+    weights = np.ones(3, np.float32)
+    shared = torch.from_numpy(weights)
+
+    def kernel(x: Any) -> Any:
+        return x.no_such_method(shared)
+
+    failure_of(kernel, "torch")
+    assert kernel.__closure__ is not None
+    assert [cell.cell_contents for cell in kernel.__closure__] == [shared]
+    assert kernel.__closure__[0].cell_contents.data_ptr() == weights.ctypes.data
+
+
 def test_an_exception_that_must_be_thrown_away_leaves_its_traceback() -> None:
     def kernel(x: Any) -> Any:
         raise ValueError("in a list", [x])
@@ -165,6 +179,13 @@ def test_a_session_made_anew_for_providers_raises_as_before_and_refuses_what_is_
     assert str(caught.value.__cause__) == "wrong"
     with pytest.raises(ProviderError, match="NoSuchExecutionProvider is not in this onnxruntime"):
         session.set_providers(["NoSuchExecutionProvider"])
+
+
+def test_failures_of_many_threads_wait_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("threading.active_count", lambda: 300)
+    texts = [failures.fail(ValueError(number), "node", "kernel", True) for number in range(300)]
+    raised = [failures.error_of(text) for text in texts]
+    assert [str(error.__cause__) for error in raised if error] == [str(number) for number in range(300)]
 
 
 def test_plain_onnxruntime_leaves_no_exception_behind() -> None:

@@ -134,6 +134,11 @@ def test_what_can_be_called_is_a_kernel(function: Callable[..., Any], name: str)
     ]
 
 
+def test_what_infers_is_a_function() -> None:
+    with pytest.raises(SchemaError, match=r"infer: got 5; expected a function"):
+        register("float32").infer(5)  # type: ignore[arg-type]
+
+
 def test_a_kernel_is_pickled_and_copied_by_name() -> None:
     assert pickle.loads(pickle.dumps(scaled)) is scaled
     assert copy.deepcopy([scaled]) == [scaled]

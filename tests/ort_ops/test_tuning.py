@@ -157,6 +157,8 @@ def test_what_cant_be_had_is_refused() -> None:
         ValueError, match='arena="shrink" gives back memory that captured CUDA graphs write into'
     ):
         ort_ops.InferenceSession.tuned(chain(), arena="shrink", cuda_graph=True)
+    with pytest.raises(TypeError, match=r"expected a list of names: \['CPUExecutionProvider'\]"):
+        ort_ops.InferenceSession.tuned(chain(), "CPUExecutionProvider")
 
 
 def test_cuda_is_given_its_options_beside_the_callers() -> None:

@@ -65,6 +65,17 @@ def test_strings_with_nul_survive_from_kernel_to_kernel() -> None:
     assert run(model(nodes, outputs=[tensor("y", "bool")]), x=np.zeros(1, "f")).all()
 
 
+@pytest.mark.parametrize("dtype", ["S4", "U4", ">U4", object])
+def test_strings_of_numpys_types_are_read_whole_and_not_beyond(dtype: Any) -> None:
+    @op(f"{DOMAIN}::Op", inputs=["string"], outputs=["string"])
+    def kernel(x):
+        return x
+
+    texts = np.array([["abcd", "a"], ["", "a\0b"]], object)
+    given = texts.astype("U4").astype(dtype)
+    np.testing.assert_array_equal(run(one_node("Op", "string"), x=given), texts)
+
+
 def test_numpys_own_strings_are_taken_as_results() -> None:
     op(f"{DOMAIN}::Op", inputs=["string"], outputs=["string"])(lambda x: np.array([["a", "bcd"]]))
     assert run(one_node("Op", "string"), x=np.array(["x"], object)).tolist() == [["a", "bcd"]]
@@ -352,6 +363,31 @@ def test_plain_onnxruntime_is_told_of_an_infer_function_that_fails() -> None:
     data = model([node("Op")], [tensor("x", shape=[2])])
     with pytest.raises(Exception, match="infer function failed: ZeroDivisionError: in infer"):
         onnxruntime.InferenceSession(data, options)
+
+
+def test_what_an_infer_function_raised_for_another_model_is_no_matter() -> None:
+    @op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["float32"])
+    def kernel(x):
+        return x
+
+    @kernel.infer
+    def infer(x):
+        if x.shape == (7,):
+            raise ZeroDivisionError("in infer")
+        return x
+
+    def session(size: int, *nodes: Any) -> Any:
+        options = onnxruntime.SessionOptions()
+        ort_ops.register(options)
+        data = model([node("Op", outputs=["v"]), *nodes], [tensor("x", shape=[size])], [tensor("y")])
+        return onnxruntime.InferenceSession(data, options)
+
+    with pytest.raises(Exception, match="NoSuchOperator"):
+        session(7, node("NoSuchOperator", ["v"], ["y"]))
+    y = session(2, builtin("Neg", ["v"], ["y"])).run(None, {"x": np.ones(2, "f")})[0]
+    np.testing.assert_array_equal(y, -np.ones(2))
+    with pytest.raises(Exception, match="infer function failed: ZeroDivisionError: in infer"):
+        session(7, builtin("Neg", ["v"], ["y"]))
 
 
 DEBUGGED = """
