@@ -9,7 +9,7 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from .kernel import Kernel
@@ -67,8 +67,7 @@ class RecordedCall:
 
     def metadata(self) -> dict[str, str]:
         """Return the entries for a node's metadata_props."""
-        fields = asdict(self)
-        del fields["function"]
+        fields = {name: value for name, value in vars(self).items() if name != "function"}
         return {FUNCTION: self.function, CALL: json.dumps(fields, separators=(",", ":"))}
 
     def check(self) -> None:
