@@ -20,6 +20,7 @@ import ort_ops
 from ort_ops.errors import ExportError
 from ort_ops.export import Program, export
 from ort_ops.export import keeping as exporter_module
+from ort_ops.export.quiet import quiet
 from tests.ort_ops.releases import TORCH
 
 from .functions import Calls, MaybeBias, Scatter, Twice, x
@@ -391,6 +392,18 @@ def test_results_that_are_zero_matter_all_the_same(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torchscript_utils, "_model_to_graph", losing)
     with pytest.raises(ExportError, match=r"1 calls of .*Twice did not become nodes"):
         exported(lambda model, x: Twice.apply(x), torch.zeros(3, 4), dynamo=False)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_program_that_was_captured_without_its_functions_is_refused(strict: bool) -> None:
+    model = Calls(lambda model, x: MaybeBias.apply(OnceDifferentiable.apply(x), model.weight)).eval()
+    with torch.no_grad(), quiet():
+        captured = torch.export.export(model, (x(3, 4),), strict=strict)
+    with pytest.raises(
+        ExportError, match=r"computes through .*MaybeBias.*captured in a block of keep_functions"
+    ):
+        export(captured, (x(3, 4),), verbose=False)
+    assert export(captured, (x(3, 4),), verbose=False, functions="inline").calls == ()
 
 
 class WrongCount(Function):
