@@ -406,6 +406,27 @@ def test_a_program_that_was_captured_without_its_functions_is_refused(strict: bo
     assert export(captured, (x(3, 4),), verbose=False, functions="inline").calls == ()
 
 
+class TakesLists(Function):
+    @staticmethod
+    def forward(ctx: Any, tensors: list[Tensor], options: dict[str, Any]) -> tuple[Tensor, None, Tensor]:
+        return tensors[0] * options["by"], None, tensors[1] + 1
+
+    @staticmethod
+    def symbolic(g: Any, tensors: list[Any], options: dict[str, Any]) -> Any:
+        return g.op("my::TakesLists", *tensors, by_f=options["by"], outputs=2)
+
+
+def test_lists_and_none_in_the_branches_of_a_condition() -> None:
+    def branch(x: Tensor) -> Tensor:
+        first, _, second = TakesLists.apply([x, x * 2], {"by": 3.0})
+        return first + second
+
+    program = exported(lambda model, x: torch.cond(x.sum() > 0, branch, lambda x: x * 1, (x,)), x(3, 4) + 3)
+    assert custom(program) == ["my::TakesLists"]
+    given = x(3, 4) + 3
+    np.testing.assert_array_equal(run(program, given), (given * 3 + given * 2 + 1).numpy())
+
+
 class WrongCount(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
