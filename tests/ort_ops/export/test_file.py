@@ -152,3 +152,12 @@ def test_nodes_are_named_after_their_operator() -> None:
     assert [name for node in graph.node for name in node.output] == [
         *("Twice_0", "Twice_1", "Split_0_0", "Split_0_1", "Split_0_2"),
     ]
+
+
+@pytest.mark.parametrize("functions", ["keep", "attach"])
+def test_the_newest_opset_of_the_newer_exporter_will_do(functions: Any) -> None:
+    model = Calls(lambda model, x: Twice.apply(x) + 1).eval()
+    program = export(model, (x(3, 4),), opset_version=25, functions=functions, verbose=False)
+    assert program.model.opset_imports[""] == 25
+    assert [node.op_type for node in program.model.graph] == ["Twice", "Add"]
+    onnx.checker.check_model(program.model_proto, full_check=True)
