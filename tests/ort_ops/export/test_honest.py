@@ -427,6 +427,17 @@ def test_lists_and_none_in_the_branches_of_a_condition() -> None:
     np.testing.assert_array_equal(run(program, given), (given * 3 + given * 2 + 1).numpy())
 
 
+@BOTH
+def test_a_compiled_module_is_exported_as_what_it_was_made_of(dynamo: bool) -> None:
+    compiled = torch.compile(Calls(lambda model, x: Twice.apply(x)).eval(), backend="eager")
+    free = (
+        {"dynamic_shapes": ({0: "n"},)} if dynamo else {"input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}}
+    )
+    program = export(compiled, (x(3, 4),), dynamo=dynamo, verbose=False, **free)
+    assert custom(program) == ["my::Twice"]
+    np.testing.assert_array_equal(run(program, x(5, 4)), x(5, 4).numpy() * 2)
+
+
 class WrongCount(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
