@@ -212,6 +212,7 @@ def _find_whole(
             places.append(constants[index])
         else:
             return f"{node.kind()} is not given argument {index} of the call's tensors and sizes"
+    free = [i for i in free if inputs[i].node().kind() != "onnx::Constant"]  # which say what forward knows
     if free:
         return f"input {free[0]} of {node.kind()} is no argument of the call"
     numbers = tuple(place for place in places[len(tensors) :] if isinstance(place, int))
