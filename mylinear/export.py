@@ -1,7 +1,9 @@
 """A trained model in, a file out that holds one MYLINEAR node a layer: ``linear.onnx``."""
 
+import inspect
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 import torch
@@ -12,6 +14,7 @@ from ort_ops.dtypes import from_numpy
 from ort_ops.errors import ExportError
 from ort_ops.export import Program, StandIn, keep_functions
 from ort_ops.export import export as export_with_functions
+from ort_ops.export.exporter import uncompiled
 
 from .bodies import OP_TYPE, NodeKind, function_body
 from .function import LinearF
@@ -63,7 +66,8 @@ def export(
     opset or the model; when the domain is reserved; when the file would not be valid ONNX. What the model
     itself raises on ``example`` comes through as it is.
     """
-    _check_request(model, dynamo=dynamo, opset=opset, domain=domain)
+    _check_request(model, example, dynamo=dynamo, opset=opset, domain=domain)
+    model = uncompiled(model)
     made = _count_calls(model, example)
     program = _export(model, example, dynamo=dynamo, opset=opset, domain=domain)
     _check_written(program, calls=made, opset=opset)
@@ -75,8 +79,12 @@ def export(
     return written
 
 
-def _check_request(model: torch.nn.Module, *, dynamo: bool, opset: int, domain: str) -> None:
+def _check_request(model: Any, example: Any, *, dynamo: bool, opset: int, domain: str) -> None:
     """Refuse what can't be exported before any work is done."""
+    if not isinstance(model, torch.nn.Module):
+        raise ExportError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
+    if not isinstance(example, Tensor):
+        raise ExportError(f"example is a {type(example).__name__}; expected one tensor (batch, ..., in)")
     training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
     if training:
         raise ExportError(f"{training[0]} is in training mode; expected evaluation mode: call model.eval()")
@@ -102,7 +110,8 @@ def _count_calls(model: torch.nn.Module, example: Tensor) -> int:
 def _export(model: torch.nn.Module, example: Tensor, *, dynamo: bool, opset: int, domain: str) -> Program:
     """Run one of the two exporters, and turn whatever it raises into an ExportError."""
     free = {0: BATCH} if example.ndim > 1 else None
-    shapes = {"dynamic_shapes": (free,)} if dynamo else {"dynamic_axes": {INPUT: free} if free else None}
+    shape = (free,) if _takes_any_number(model) else free
+    shapes = {"dynamic_shapes": (shape,)} if dynamo else {"dynamic_axes": {INPUT: free} if free else None}
     try:
         return export_with_functions(
             model,
@@ -119,12 +128,20 @@ def _export(model: torch.nn.Module, example: Tensor, *, dynamo: bool, opset: int
             verbose=False,
             **shapes,
         )
+    except ExportError:
+        raise
     except Exception as error:
         cause: BaseException = error  # the exporters wrap what went wrong in advice, a page of it
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
         raise ExportError(f"torch.onnx.export(dynamo={dynamo}) failed: {reason}") from error
+
+
+def _takes_any_number(model: torch.nn.Module) -> bool:
+    """Tell whether x is one of ``*inputs``, whose shapes torch wants as a tuple of their own."""
+    first = next(iter(inspect.signature(model.forward).parameters.values()), None)
+    return first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
 
 
 def _make_body(nodes: Sequence[StandIn], domain: str, opset: int) -> FunctionProto:

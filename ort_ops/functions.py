@@ -9,8 +9,10 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from .kernel import Kernel
 from .model import Model, Node
@@ -67,8 +69,7 @@ class RecordedCall:
 
     def metadata(self) -> dict[str, str]:
         """Return the entries for a node's metadata_props."""
-        fields = asdict(self)
-        del fields["function"]
+        fields = {name: value for name, value in vars(self).items() if name != "function"}
         return {FUNCTION: self.function, CALL: json.dumps(fields, separators=(",", ":"))}
 
     def check(self) -> None:
@@ -117,6 +118,9 @@ def record(value: Any) -> Any:
         return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+        kind = "array" if isinstance(value, np.ndarray) else "scalar"
+        return {kind: [value.dtype.str, list(value.shape), base64.b64encode(value.tobytes()).decode()]}
     return _record_torch(value)
 
 
@@ -148,6 +152,10 @@ def _restore(value: Any) -> Any:
         return {key: _restore(item) for key, item in content.items()}
     if kind in ("torch", "device", "size", "tensor"):
         return _restore_torch(kind, content)
+    if kind in ("array", "scalar"):
+        dtype, shape, data = content
+        array = np.frombuffer(bytearray(base64.b64decode(data)), np.dtype(dtype)).reshape(shape)
+        return array if kind == "array" else array[()]
     makers: dict[str, Callable[[Any], Any]] = {
         "input": Input,
         "number": lambda index: Input(index, True),

@@ -26,7 +26,7 @@ from .parameters import given_arguments, with_parameters_of
 from .running import versions, written_since
 from .torchscript import Writing, mark_symbolic
 
-__all__ = ["Host", "functions_shown"]
+__all__ = ["Host", "functions_shown", "shown_functions"]
 
 
 class Host(Sees, Protocol):
@@ -62,9 +62,7 @@ class _Shown:
 
     def add(self, function: type[Function]) -> None:
         """Show a Function, if it has a ``symbolic`` and is not shown yet."""
-        if not callable(getattr(function, "symbolic", None)) or function.forward is Function.forward:
-            return
-        if hasattr(function.__dict__.get("forward"), OWN):
+        if not _has_symbolic(function) or hasattr(function.__dict__.get("forward"), OWN):
             return
         own = own_method(function, "forward")
         number = enrol(function, own, self._host)
@@ -89,6 +87,15 @@ class _Shown:
             self.add(cls)
 
         _set(self._undo, Function, "__init_subclass__", classmethod(__init_subclass__))
+
+
+def shown_functions() -> Iterator[type[Function]]:
+    """Give every Function that has a ``symbolic``."""
+    return (function for function in _all_functions(Function) if _has_symbolic(function))
+
+
+def _has_symbolic(function: type[Function]) -> bool:
+    return callable(getattr(function, "symbolic", None)) and function.forward is not Function.forward
 
 
 def _all_functions(base: type[Function]) -> Iterator[type[Function]]:

@@ -31,7 +31,7 @@ class Sees(Protocol):
         """Return what gives a Function's dtypes and shapes, where its forward can't."""
 
 
-_PLACE = object()  # of a tensor among constants
+_PLACE = "ort_ops: tensor "  # a string, since Dynamo takes those for constants
 _numbers = itertools.count()
 _enrolled: dict[int, tuple[type[Function], Callable[..., Any], Sees]] = {}
 _calls: dict[str, Call] = {}  # for good: Dynamo reuses what it compiled, keys included
@@ -57,28 +57,50 @@ def is_captured(number: int) -> bool:
 
 def call_in_dynamo(number: int, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
     """Capture a call, in code that Dynamo can trace."""
-    values = [*arguments, *keywords.values()]
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    places = tuple(isinstance(value, Tensor) for value in values)
-    constants = tuple(None if isinstance(value, Tensor) else value for value in values)
-    key = _see(number, places, constants, tuple(keywords))
-    results = CALL(tensors, [], key)
-    return results[0] if _is_single(key) else tuple(results)
+    tensors: list[Tensor] = []
+    key = _see(number, _take_out(list(arguments), tensors), _take_out(keywords, tensors))
+    results = CALL(tensors, [], key)  # before it nobody knows what it returns
+    return _put_in(_returned(key), results)
+
+
+def _take_out(value: Any, tensors: list[Tensor]) -> Any:
+    """Return arguments with marks in the place of the tensors, which are added to the others."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return _PLACE
+    if isinstance(value, list):
+        return [_take_out(each, tensors) for each in value]
+    if isinstance(value, tuple):
+        return tuple([_take_out(each, tensors) for each in value])
+    if isinstance(value, dict):
+        return {name: _take_out(each, tensors) for name, each in value.items()}
+    return value
+
+
+def _put_in(value: Any, tensors: Sequence[Tensor]) -> Any:
+    """Return results with the tensors in the place of the marks that name them."""
+    if isinstance(value, str) and value.startswith(_PLACE):
+        return tensors[int(value[len(_PLACE) :])]
+    if isinstance(value, list):
+        return [_put_in(each, tensors) for each in value]
+    if isinstance(value, tuple):
+        return tuple([_put_in(each, tensors) for each in value])
+    if isinstance(value, dict):
+        return {name: _put_in(each, tensors) for name, each in value.items()}
+    return value
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
-def _see(number: int, places: tuple[bool, ...], constants: tuple[Any, ...], names: tuple[str, ...]) -> str:
+def _see(number: int, arguments: Sequence[Any], keywords: dict[str, Any]) -> str:
     function, own, host = _enrolled[number]
-    values = [_PLACE if is_tensor else value for is_tensor, value in zip(places, constants, strict=True)]
-    count = len(values) - len(names)
-    given = (tuple(values[:count]), dict(zip(names, values[count:], strict=True)))
-    call, _, _ = make_call(function, own, given, lambda leaf: leaf is _PLACE, host.fake(function))
+    given = (tuple(arguments), keywords)
+    call, _, _ = make_call(function, own, given, lambda leaf: leaf == _PLACE, host.fake(function))
     _calls[call.key] = call
     host.see(call)
     return call.key
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
-def _is_single(key: str) -> bool:
-    results = _calls[key].results
-    return results is not None and results[1].is_leaf()
+def _returned(key: str) -> Any:
+    call = _calls[key]
+    return call.rebuild([f"{_PLACE}{index}" for index in range(len(call.dtypes))])

@@ -15,7 +15,7 @@ from .options import CUSTOM_DOMAIN, Functions, Options
 from .program import Program
 from .quiet import quiet
 
-__all__ = ["TorchOptions", "export", "keep_functions"]
+__all__ = ["TorchOptions", "export", "keep_functions", "uncompiled"]
 
 
 class TorchOptions(TypedDict, total=False):
@@ -65,7 +65,8 @@ def export(
     """Export a model with each Function that has a ``symbolic`` as the nodes which that writes.
 
     ``model``, ``args``, ``f`` and the other options are those of ``torch.onnx.export``; ``dynamo`` chooses
-    between its two exporters, and both write the same nodes.
+    between its two exporters, and both write the same nodes. A compiled module is exported as what it was
+    made of.
 
     custom_opsets: the versions of custom domains; 1 where none is given.
     default_domain: where a node goes that ``symbolic`` writes without a domain and that ONNX doesn't know,
@@ -103,8 +104,16 @@ def export(
     # torch.onnx.export runs some models, which may draw random numbers.
     with one_at_a_time, torch.random.fork_rng(devices=devices), keeping_functions as kept, quiet():
         passed: Any = {**options, **({} if dynamo else {"custom_opsets": custom_opsets})}
-        torch.onnx.export(model, args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
+        torch.onnx.export(uncompiled(model), args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
     return kept.programs[-1]
+
+
+def uncompiled(model: Any) -> Any:
+    """Return the module that a compiled one (torch.compile) was made of; another as it is.
+
+    A compiled one takes any arguments, so that dynamic_shapes don't fit, and can't be traced.
+    """
+    return model._orig_mod if isinstance(model, torch._dynamo.OptimizedModule) else model
 
 
 @contextlib.contextmanager

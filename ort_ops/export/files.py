@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from .program import Program
 from .size import MAX_FILE, nbytes
 
-__all__ = ["read", "scratch", "write"]
+__all__ = ["read", "save", "scratch", "write"]
 
 
 @contextlib.contextmanager
@@ -57,3 +57,16 @@ def write(program: Program, f: str | os.PathLike[str] | Any) -> None:
     program.save(f)
     if nbytes(program.model) > MAX_FILE:
         program.model = ir.load(f)  # the weights are where the file is now
+
+
+def save(program: Program, f: Any, options: Mapping[str, Any]) -> None:
+    """Write the newer exporter's file, as the options of torch.onnx.export say."""
+    if isinstance(f, io.BytesIO):
+        f.write(program.model_proto.SerializeToString())
+    elif f is not None:
+        program.save(
+            f,
+            include_initializers=options.get("export_params", True),
+            keep_initializers_as_inputs=options.get("keep_initializers_as_inputs", False),
+            external_data=options.get("external_data", True),
+        )

@@ -70,7 +70,8 @@ def finish(
     for call in seen.calls:
         call.found.clear()
     _number_calls(model, seen.calls)
-    calls = [(call, _whole(call, seen), marked.get(call.number, [])) for call in seen.calls]
+    wholes_of = _wholes(seen)
+    calls = [(call, wholes_of[call.number], marked.get(call.number, [])) for call in seen.calls]
     reasons = [_record(call, nodes, whole) for call, whole, nodes in calls]
     fates: dict[int, Fate] = {}
     wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
@@ -94,13 +95,16 @@ def _report(call: Call, nodes: Sequence[ir.Node], reason: str, fate: Fate) -> Ca
     return CallReport(call.name, names, reason, fate.body, fate.reason)
 
 
-def _whole(call: Call, seen: Record) -> Whole | str:
-    """Return how a node stands for a call, or why none does."""
-    names = Counter(function_name(function) for function in {other.function for other in seen.calls})
-    if names[function_name(call.function)] > 1:
-        return f"the model calls several Functions of the name {call.name}"
-    _, whole = seen.written.get(call.number, (call, "nothing reads its results"))
-    return whole
+def _wholes(seen: Record) -> dict[int, Whole | str]:
+    """Return for the number of each call how a node stands for it, or why none does."""
+    names = Counter(function_name(function) for function in {call.function for call in seen.calls})
+    found: dict[int, Whole | str] = {}
+    for call in seen.calls:
+        if names[function_name(call.function)] > 1:
+            found[call.number] = f"the model calls several Functions of the name {call.name}"
+        else:
+            _, found[call.number] = seen.written.get(call.number, (call, "nothing reads its results"))
+    return found
 
 
 def _drop_unused(graph: ir.Graph) -> None:

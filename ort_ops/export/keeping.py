@@ -5,7 +5,6 @@ Everything is put back afterwards, whatever happens.
 
 import contextlib
 import functools
-import io
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +25,9 @@ from ort_ops.errors import ExportError
 from .calls import Call, find_call
 from .canonical import initializers_apart, parameter_names
 from .capture import functions_shown
-from .files import read, scratch, write
+from .files import read, save, scratch, write
 from .finish import finish
-from .lost import is_unused, refuse_lost, spoilt
+from .lost import is_unused, refuse_lost, refuse_traced_through, spoilt
 from .node import nodes_kept, translations
 from .operator import CALL, calls_in
 from .options import Options
@@ -231,6 +230,8 @@ def _export_captured(
     kept = _active()[-1]
     with kept._recording(model) as record:
         if isinstance(model, ExportedProgram):
+            if kept._options.functions != "inline":
+                refuse_traced_through(model)
             record.calls += [find_call(key) for key in calls_in(model)]
         own = {CALL: translation(record)}
         table = {**(options.pop("custom_translation_table", None) or {}), **translations(), **own}
@@ -244,20 +245,8 @@ def _export_captured(
         refuse_lost(lost, "the exporter didn't translate it")
         opsets = {**kept._options.custom_opsets, **kept._asked}
         result = kept._finish(program.model, program.exported_program, record, opsets)
-    _save(result, f, options)
+    save(result, f, options)
     return result
-
-
-def _save(program: Program, f: Any, options: Mapping[str, Any]) -> None:
-    if isinstance(f, io.BytesIO):
-        f.write(program.model_proto.SerializeToString())
-    elif f is not None:
-        program.save(
-            f,
-            include_initializers=options.get("export_params", True),
-            keep_initializers_as_inputs=options.get("keep_initializers_as_inputs", False),
-            external_data=options.get("external_data", True),
-        )
 
 
 def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:

@@ -5,20 +5,26 @@ results spoilt, and what it gives then is compared.
 """
 
 import contextlib
+import inspect
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
 from .calls import Call
+from .capture import shown_functions
+from .own import own_method
 from .record import Record
 
-__all__ = ["is_unused", "refuse_lost", "spoilt"]
+__all__ = ["is_unused", "refuse_lost", "refuse_traced_through", "spoilt"]
 
 
 def refuse_lost(calls: Sequence[Call], why: str) -> None:
@@ -26,6 +32,40 @@ def refuse_lost(calls: Sequence[Call], why: str) -> None:
     if calls:
         names = ", ".join(dict.fromkeys(call.name for call in calls))
         raise ExportError(f"{len(calls)} calls of {names} did not become nodes: {why}")
+
+
+def refuse_traced_through(program: ExportedProgram) -> None:
+    """Raise ExportError where a program that was captured elsewhere has what a forward computes with.
+
+    Nothing in the program names the Function; the stack traces of its nodes lead through its forward.
+    """
+    frames: dict[tuple[str, str], set[int]] = {}
+    for node in _nodes_of(program):
+        for file, line, name in _FRAME.findall(node.meta.get("stack_trace") or ""):
+            frames.setdefault((file, name), set()).add(int(line))
+    found = [function.__qualname__ for function in shown_functions() if _is_among(function, frames)]
+    if found:
+        raise ExportError(
+            f"the exported program computes through {', '.join(found)}, and no node can stand for that; "
+            "expected a program that was captured in a block of keep_functions, or the module itself"
+        )
+
+
+_FRAME = re.compile(r'File "(.+?)", line (\d+), in (\S+)')
+
+
+def _nodes_of(program: ExportedProgram) -> Iterator[torch.fx.Node]:
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            yield from module.graph.nodes
+
+
+def _is_among(function: type[Function], frames: Mapping[tuple[str, str], Set[int]]) -> bool:
+    code = getattr(inspect.unwrap(own_method(function, "forward")), "__code__", None)
+    if code is None:
+        return False
+    lines = {line for *_, line in code.co_lines() if line is not None}
+    return not lines.isdisjoint(frames.get((code.co_filename, code.co_name), ()))
 
 
 def is_unused(lost: list[Call], record: Record, model: Any, args: Any, keywords: Mapping[str, Any]) -> bool:

@@ -7,7 +7,9 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxscript import evaluator
-from torch.onnx import symbolic_helper
+from torch.onnx import _constants, symbolic_helper
+from torch.onnx._internal.torchscript_exporter import _type_utils
+from torch.onnx._internal.torchscript_exporter.registration import registry
 
 from ort_ops.errors import ExportError
 from ort_ops.registry import split_name
@@ -31,6 +33,14 @@ _KINDS = {
     "Device": ("s", "s"),
     "ScalarType": ("i", "i"),
 }
+_MAKERS: dict[str, Callable[[str, Any], Any]] = {
+    "int": ir.AttrInt64,
+    "float": ir.AttrFloat32,
+    "bool": ir.AttrInt64,
+    "str": ir.AttrString,
+    "List[int]": ir.AttrInt64s,
+    "List[float]": ir.AttrFloat32s,
+}
 
 
 def as_node(operator: str, node: str) -> None:
@@ -39,14 +49,34 @@ def as_node(operator: str, node: str) -> None:
     Its tensors are the node's inputs, in order (one that is None is left out); its other arguments are
     attributes under the names of the operator's schema, but for those that are None. It holds for ``export``
     and for every ``keep_functions`` that begins afterwards. Raises ExportError where torch doesn't know the
-    operator, and SchemaError where ``node`` is no name.
+    operator, where that writes into what it is given or returns something else than tensors, which a node
+    can't, and SchemaError where ``node`` is no name.
     """
     namespace, _, rest = operator.partition("::")
     name, _, overload = rest.partition(".")
     packet = getattr(getattr(torch.ops, namespace), name, None) if name else None
     if packet is None or (overload or "default") not in packet.overloads():
         raise ExportError(f"torch has no operator {operator!r}; expected the name of one: 'namespace::name'")
-    _nodes[f"{namespace}::{name}.{overload or 'default'}"] = split_name(node)
+    full_name = f"{namespace}::{name}.{overload or 'default'}"
+    _check(_overload(full_name)._schema)
+    _nodes[full_name] = split_name(node)
+
+
+def _check(schema: Any) -> None:
+    """Refuse an operator that no node can stand for."""
+    if schema.is_mutable:
+        written = next(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+        raise ExportError(
+            f"{schema.name} writes into its argument {written!r}, which a node can't; "
+            "expected an operator that returns its results"
+        )
+    if not schema.returns:
+        raise ExportError(f"{schema.name} returns nothing; expected one or more tensors")
+    for returned in schema.returns:
+        if str(returned.type) != "Tensor":
+            raise ExportError(
+                f"{schema.name} returns {returned.type}, which a node can't; expected one or more tensors"
+            )
 
 
 def _overload(operator: str) -> Any:
@@ -66,14 +96,22 @@ def _split(
     attributes: dict[str, tuple[str, Any]] = {}
     given = dict(zip((a.name for a in schema.arguments), arguments, strict=False)) | dict(keywords)
     for formal in schema.arguments:
-        argument = given.get(formal.name, formal.default_value)
-        text = str(formal.type)
+        text = str(formal.real_type)
         kind = text[len("Optional[") : -1] if text.startswith("Optional[") else text
+        argument = given.get(formal.name, _to_onnx(formal.default_value, kind))
         if "Tensor" in kind:
             inputs += argument if isinstance(argument, list | tuple) else [argument]
         elif argument is not None:
             attributes[formal.name] = (kind, argument)
     return inputs, attributes
+
+
+def _to_onnx(value: Any, kind: str) -> Any:
+    """Return a constant as a node's attribute has it: a dtype by ONNX's number."""
+    if kind == "ScalarType" and isinstance(value, int):
+        number: Any = _type_utils.JitScalarType(value).onnx_type()
+        return int(number)
+    return value
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
@@ -86,16 +124,14 @@ def _translation(operator: str, node: tuple[str, str]) -> Callable[..., Any]:
 
     def translate(*arguments: Any, **keywords: Any) -> Any:
         inputs, attributes = _split(schema, arguments, keywords)
-        values: dict[str, Any] = {MARK: next_number()}
-        for name, (_, value) in attributes.items():
+        values = [ir.AttrInt64(MARK, next_number())]
+        for name, (kind, value) in attributes.items():
             if isinstance(value, ir.Value):
                 raise ExportError(f"{operator}: {name} depends on the inputs; a node's attribute can't")
-            values[name] = int(value) if isinstance(value, bool) else value
+            values.append(_MAKERS.get(kind, ir.convenience.convert_attribute)(name, value))
         while inputs and inputs[-1] is None:
             inputs.pop()
-        made = ir.Node(
-            *node, inputs, ir.convenience.convert_attributes(values), num_outputs=len(schema.returns)
-        )
+        made = ir.Node(*node, inputs, values, num_outputs=len(schema.returns))
         recorder: Any = evaluator.default()
         recorder.nodes.append(made)
         return made.outputs[0] if len(made.outputs) == 1 else list(made.outputs)
@@ -109,12 +145,23 @@ def nodes_kept() -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         for operator, node in _nodes.items():
             name = operator.partition(".")[0]
-            _torch_onnx.register_custom_op_symbolic(name, _symbolic(operator, node), _OPSET)
-            undo.callback(_torch_onnx.unregister_custom_op_symbolic, name, _OPSET)
+            group = registry.get_function_group(name)
+            others = {} if group is None else dict(group._functions._overrides)
+            for opset in _OPSETS:
+                _torch_onnx.register_custom_op_symbolic(name, _symbolic(operator, node), opset)
+                undo.callback(_put_back, name, opset, others.get(opset))
         yield
 
 
-_OPSET = 9  # the lowest that the exporter knows: it takes what is registered for one in all that follow
+def _put_back(name: str, opset: int, other: Callable[..., Any] | None) -> None:
+    """Take an operator's symbolic out again, and put in what somebody else had registered."""
+    _torch_onnx.unregister_custom_op_symbolic(name, opset)
+    if other is not None:
+        _torch_onnx.register_custom_op_symbolic(name, other, opset)
+
+
+# Each that the exporter knows: what is registered for one holds up to the next for which torch has its own.
+_OPSETS = range(_constants.ONNX_MIN_OPSET, _constants.ONNX_MAX_OPSET + 1)
 
 
 _get_constant: Any = symbolic_helper._maybe_get_const
@@ -132,7 +179,7 @@ def _symbolic(operator: str, node: tuple[str, str]) -> Callable[..., Any]:
             if kind not in _KINDS:
                 raise ExportError(f"{operator}: {name} is a {kind}, which a node's attribute can't hold")
             read, suffix = _KINDS[kind]
-            constant = _get_constant(value, read) if _is_value(value) else value
+            constant = _to_onnx(_get_constant(value, read), kind) if _is_value(value) else value
             if _is_value(constant):
                 raise ExportError(f"{operator}: {name} depends on the inputs; a node's attribute can't")
             values[f"{name}_{suffix}"] = int(constant) if isinstance(constant, bool) else constant

@@ -14,6 +14,7 @@ import onnx
 import torch
 from onnx import defs
 from torch import Tensor
+from torch.onnx import _constants
 from torch.onnx._internal.torchscript_exporter import jit_utils
 from torch.onnx._internal.torchscript_exporter._globals import GLOBALS
 from torch.utils import _pytree as pytree
@@ -73,8 +74,10 @@ def write(
 
     ``types`` are those of the call's tensors, ``constants`` the values of those that are known, by index;
     ``literals`` are those among them that the model makes as it runs, the others being its buffers. ``sizes``
-    are integers, or None for one that is a value of the graph.
+    are integers, or None for one that is a value of the graph. Beyond the last opset that the TorchScript
+    exporter knows ``symbolic`` writes for that one: 24 and 25 add types and operators, and change none.
     """
+    opset = min(opset, _constants.ONNX_MAX_OPSET)
     try:
         return _write(call, types, constants, literals, sizes, opset)
     except torch.onnx.errors.SymbolicValueError:
@@ -209,6 +212,7 @@ def _find_whole(
             places.append(constants[index])
         else:
             return f"{node.kind()} is not given argument {index} of the call's tensors and sizes"
+    free = [i for i in free if inputs[i].node().kind() != "onnx::Constant"]  # which say what forward knows
     if free:
         return f"input {free[0]} of {node.kind()} is no argument of the call"
     numbers = tuple(place for place in places[len(tensors) :] if isinstance(place, int))

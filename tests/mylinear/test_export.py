@@ -18,6 +18,7 @@ from mylinear import LinearF, MyLinear
 from mylinear.errors import OperandError
 from mylinear.export import export
 from ort_ops.errors import ExportError
+from tests.ort_ops.releases import TORCH
 
 ELEM_TYPES = {
     torch.float16: TensorProto.FLOAT16,
@@ -523,6 +524,37 @@ class Named(nn.Module):
 def test_a_parameter_named_as_the_output_is_refused(domain, dynamo):
     with pytest.raises(ExportError, match="a parameter is named 'y'"):
         export(Named().eval(), example=make_input(2, 5), domain=domain, dynamo=dynamo)
+
+
+class TakesAny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = make_layer()
+
+    def forward(self, *inputs):
+        return self.layer(inputs[0])
+
+
+@pytest.mark.skipif(TORCH < (2, 13), reason="torch 2.9 can't have free sizes among *inputs")
+def test_a_model_of_any_number_of_inputs():
+    x = make_input(2, 5)
+    model = export(TakesAny().eval(), example=x)
+    assert shape_of(model.graph.input[0]) == ["batch", 5]
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_a_compiled_model_is_exported_as_what_it_was_made_of(dynamo):
+    layer, x = make_layer(), make_input(2, 5)
+    compiled = torch.compile(layer, backend="eager")
+    assert to_bytes(export(compiled, example=x, dynamo=dynamo)) == to_bytes(
+        export(layer, example=x, dynamo=dynamo)
+    )
+
+
+@pytest.mark.parametrize("example", [None, [1.0], (make_input(2, 5),), np.ones((2, 5), np.float32)])
+def test_an_example_that_is_no_tensor_is_refused(example):
+    with pytest.raises(ExportError, match=r"example is a .*; expected one tensor"):
+        export(make_layer(), example=example)
 
 
 def test_the_models_own_error_comes_through():

@@ -245,9 +245,23 @@ def test_tensors_come_back_as_they_were(dtype: Any, shape: tuple[int, ...]) -> N
     assert torch.equal(back, tensor)
 
 
-def test_an_object_cannot_be_recorded() -> None:
-    with pytest.raises(UnrecordableError, match="object"):
-        record(object())
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "bool", "complex64", ">i4"])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+def test_arrays_come_back_as_they_were(dtype: str, shape: tuple[int, ...]) -> None:
+    from ort_ops.functions import _restore
+
+    array = np.arange(6).reshape(2, 3)[tuple(slice(size) for size in shape)].astype(dtype)
+    array = array if shape else array[0, 1]
+    back = _restore(record(array))
+    assert type(back) is type(array)
+    assert back.dtype == array.dtype
+    np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize("value", [object(), np.array([object()]), np.array(["a"])], ids=["", "[]", "texts"])
+def test_an_object_cannot_be_recorded(value: Any) -> None:
+    with pytest.raises(UnrecordableError, match=r"object|ndarray"):
+        record(value)
 
 
 def test_a_node_without_a_record_has_none() -> None:

@@ -209,8 +209,14 @@ def test_a_kernel_that_gives_float64_for_a_float_is_refused() -> None:
         session.run(None, {session.get_inputs()[0].name: np.ones((7, 8), np.float32)})
 
 
-def test_a_node_with_baked_in_thresholds_says_why_its_function_cannot_run_it() -> None:
-    program, _, _ = exported(CASES[2], dynamo=True)
-    assert [call.reason for call in program.calls] == [
-        "input 1 of mct_quantizers::WeightsSymmetricQuantizer is no argument of the call"
-    ]
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_weights_equal_pytorch_by_their_functions(dynamo: bool) -> None:
+    case = CASES[2]  # its thresholds are an array among the arguments, and a constant among the node's inputs
+    program, model, x = exported(case, dynamo=dynamo)
+    assert [call.reason for call in program.calls] == [""]
+    registry._ops[:] = [op for op in registry._ops if op not in KERNELS]
+    session = program.session(CPU)
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    (run,) = session.explain()
+    assert run.kernel == f"{program.calls[0].function}.forward"
+    check(y, case, model, x)

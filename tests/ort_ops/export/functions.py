@@ -395,9 +395,24 @@ class Constants(Function):
         return g.op("my::Constants", x, table, torch.tensor([0.5]))
 
 
-@case("constants as inputs", runs=False)
+@case("constants as inputs")
 def _(model: Calls, x: Tensor) -> Tensor:
     return Constants.apply(x)
+
+
+class ScaleAsInput(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        return torch.round(x / scale) * scale
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, scale: float) -> Any:
+        return g.op("my::ScaleAsInput", x, g.op("Constant", value_t=torch.tensor(scale)))
+
+
+@case("a number as a constant input")
+def _(model: Calls, x: Tensor) -> Tensor:
+    return ScaleAsInput.apply(ScaleAsInput.apply(x, 0.5), 0.25)
 
 
 class NewStyle(Function):

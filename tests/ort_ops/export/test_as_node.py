@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from ort_ops.errors import ExportError, SchemaError
@@ -44,6 +46,26 @@ def _(x: Tensor, at: int) -> tuple[Tensor, Tensor]:
     return x.new_empty((at, *x.shape[1:])), x.new_empty((x.shape[0] - at, *x.shape[1:]))
 
 
+@torch.library.custom_op("ort_ops_test::typed", mutates_args=())
+def typed(x: Tensor, to: torch.dtype = torch.float16, weights: list[float] | None = None) -> Tensor:
+    return x.to(to)
+
+
+@typed.register_fake
+def _(x: Tensor, to: torch.dtype = torch.float16, weights: list[float] | None = None) -> Tensor:
+    return torch.empty_like(x, dtype=to)
+
+
+@torch.library.custom_op("ort_ops_test::write", mutates_args=("x",))
+def write(x: Tensor, by: float) -> None:
+    x.mul_(by)
+
+
+@torch.library.custom_op("ort_ops_test::several", mutates_args=())
+def several(x: Tensor) -> list[Tensor]:
+    return [x + 1, x + 2]
+
+
 @pytest.fixture(autouse=True)
 def _no_nodes_are_left() -> Iterator[None]:
     yield
@@ -79,6 +101,57 @@ def test_several_results_and_equal_calls(dynamo: bool) -> None:
     program = export(Calls(call).eval(), (x(3, 4),), dynamo=dynamo, verbose=False)
     nodes = [node for node in program.model_proto.graph.node if node.domain == "my"]
     assert [len(node.output) for node in nodes] == [2, 2]
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_a_dtype_is_onnxs_number_and_an_empty_list_is_of_its_type(dynamo: bool) -> None:
+    as_node("ort_ops_test::typed", "my::Typed")
+
+    def call(model: Any, x: Tensor) -> Tensor:
+        return torch.ops.ort_ops_test.typed(torch.ops.ort_ops_test.typed(x), torch.bfloat16, [])
+
+    program = export(Calls(call).eval(), (x(3, 4),), dynamo=dynamo, verbose=False)
+    found = [attributes(node) for node in program.model_proto.graph.node if node.domain == "my"]
+    kinds = onnx.AttributeProto
+    assert found == [
+        (("to", kinds.INT, TensorProto.FLOAT16),),
+        (("to", kinds.INT, TensorProto.BFLOAT16), ("weights", kinds.FLOATS, ())),
+    ]
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_an_operator_that_the_exporter_knows_is_a_node_all_the_same(dynamo: bool) -> None:
+    as_node("aten::gelu", "my::Gelu")
+    model = Calls(lambda model, x: torch.nn.functional.gelu(x)).eval()
+    program = export(model, (x(3, 4),), dynamo=dynamo, verbose=False, opset_version=20)
+    assert [f"{node.domain}::{node.op_type}" for node in program.model_proto.graph.node] == ["my::Gelu"]
+
+
+def test_what_somebody_else_registered_is_there_again() -> None:
+    def own(g: Any, x: Any, *rest: Any) -> Any:
+        return g.op("my::Own", x)
+
+    as_node("ort_ops_test::typed", "my::Typed")
+    model = Calls(lambda model, x: torch.ops.ort_ops_test.typed(x)).eval()
+    register: Any = torch.onnx.register_custom_op_symbolic
+    unregister: Any = torch.onnx.unregister_custom_op_symbolic
+    register("ort_ops_test::typed", own, 9)
+    try:
+        export(model, (x(3, 4),), dynamo=False, verbose=False)
+        node_module._nodes.clear()
+        program = export(model, (x(3, 4),), dynamo=False, verbose=False)
+    finally:
+        unregister("ort_ops_test::typed", 9)
+    assert [node.op_type for node in program.model.graph] == ["Own"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("write", "writes into its argument 'x'"), ("several", r"returns List\[Tensor\]")],
+)
+def test_an_operator_that_no_node_can_stand_for_is_refused(name: str, says: str) -> None:
+    with pytest.raises(ExportError, match=says):
+        as_node(f"ort_ops_test::{name}", "my::Never")
 
 
 def test_what_torch_does_not_know_is_refused() -> None:

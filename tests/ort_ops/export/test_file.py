@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 from torch import Tensor
 
+from ort_ops.errors import ExportError
 from ort_ops.export import Moved, export, keep_functions
 
 from .functions import CASES, Calls, MaybeBias, Split, Twice, x
@@ -152,3 +154,28 @@ def test_nodes_are_named_after_their_operator() -> None:
     assert [name for node in graph.node for name in node.output] == [
         *("Twice_0", "Twice_1", "Split_0_0", "Split_0_1", "Split_0_2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"functions": "atach"}, "functions is 'atach'; expected one of 'keep', 'attach', 'inline'"),
+        ({"custom_opsets": {"": 17}}, "custom_opsets has ONNX's own domain"),
+        ({"custom_opsets": {"my": 0}}, "custom_opsets has 0 for 'my'"),
+        ({"custom_opsets": {"my": "1"}}, "custom_opsets has '1' for 'my'"),
+        ({"fakes": {"Twice": None}}, "fakes has 'Twice' for a key"),
+        ({"bodies": {int: None}}, "bodies has <class 'int'> for a key"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: Any, says: str) -> None:
+    with pytest.raises(ExportError, match=re.escape(says)):
+        export(Calls(lambda model, x: Twice.apply(x)).eval(), (x(3, 4),), **options)
+
+
+@pytest.mark.parametrize("functions", ["keep", "attach"])
+def test_the_newest_opset_of_the_newer_exporter_will_do(functions: Any) -> None:
+    model = Calls(lambda model, x: Twice.apply(x) + 1).eval()
+    program = export(model, (x(3, 4),), opset_version=25, functions=functions, verbose=False)
+    assert program.model.opset_imports[""] == 25
+    assert [node.op_type for node in program.model.graph] == ["Twice", "Add"]
+    onnx.checker.check_model(program.model_proto, full_check=True)

@@ -20,6 +20,7 @@ import ort_ops
 from ort_ops.errors import ExportError
 from ort_ops.export import Program, export
 from ort_ops.export import keeping as exporter_module
+from ort_ops.export.quiet import quiet
 from tests.ort_ops.releases import TORCH
 
 from .functions import Calls, MaybeBias, Scatter, Twice, x
@@ -391,6 +392,50 @@ def test_results_that_are_zero_matter_all_the_same(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torchscript_utils, "_model_to_graph", losing)
     with pytest.raises(ExportError, match=r"1 calls of .*Twice did not become nodes"):
         exported(lambda model, x: Twice.apply(x), torch.zeros(3, 4), dynamo=False)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_program_that_was_captured_without_its_functions_is_refused(strict: bool) -> None:
+    model = Calls(lambda model, x: MaybeBias.apply(OnceDifferentiable.apply(x), model.weight)).eval()
+    with torch.no_grad(), quiet():
+        captured = torch.export.export(model, (x(3, 4),), strict=strict)
+    with pytest.raises(
+        ExportError, match=r"computes through .*MaybeBias.*captured in a block of keep_functions"
+    ):
+        export(captured, (x(3, 4),), verbose=False)
+    assert export(captured, (x(3, 4),), verbose=False, functions="inline").calls == ()
+
+
+class TakesLists(Function):
+    @staticmethod
+    def forward(ctx: Any, tensors: list[Tensor], options: dict[str, Any]) -> tuple[Tensor, None, Tensor]:
+        return tensors[0] * options["by"], None, tensors[1] + 1
+
+    @staticmethod
+    def symbolic(g: Any, tensors: list[Any], options: dict[str, Any]) -> Any:
+        return g.op("my::TakesLists", *tensors, by_f=options["by"], outputs=2)
+
+
+def test_lists_and_none_in_the_branches_of_a_condition() -> None:
+    def branch(x: Tensor) -> Tensor:
+        first, _, second = TakesLists.apply([x, x * 2], {"by": 3.0})
+        return first + second
+
+    program = exported(lambda model, x: torch.cond(x.sum() > 0, branch, lambda x: x * 1, (x,)), x(3, 4) + 3)
+    assert custom(program) == ["my::TakesLists"]
+    given = x(3, 4) + 3
+    np.testing.assert_array_equal(run(program, given), (given * 3 + given * 2 + 1).numpy())
+
+
+@BOTH
+def test_a_compiled_module_is_exported_as_what_it_was_made_of(dynamo: bool) -> None:
+    compiled = torch.compile(Calls(lambda model, x: Twice.apply(x)).eval(), backend="eager")
+    free = (
+        {"dynamic_shapes": ({0: "n"},)} if dynamo else {"input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}}
+    )
+    program = export(compiled, (x(3, 4),), dynamo=dynamo, verbose=False, **free)
+    assert custom(program) == ["my::Twice"]
+    np.testing.assert_array_equal(run(program, x(5, 4)), x(5, 4).numpy() * 2)
 
 
 class WrongCount(Function):
