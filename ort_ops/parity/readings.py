@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import distance, largest
-from .evaluator import widened
 from .exact import ExactFile, Step
 from .rounding import MARGIN, Signs, constant_spread, nudged, rounded_run, spread_of
 from .tolerance import arithmetic_of
@@ -58,7 +57,7 @@ class Readings:
         read, unread = file.constants()
 
         def as_written() -> Outputs:
-            return file.run(feed, replaced={name: widened(file.written(name)) for name in read})
+            return file.run(feed, replaced=file.as_written())
 
         self.rounding = functools.cache(lambda: _rounding(file, feed))
         """Return the file's outputs with float64's rounding errors, several times over."""
@@ -90,7 +89,9 @@ class Readings:
         turned = np.zeros(own.shape)
         for other in self.rounding():
             there = other[name]
-            apart = distance(there, own) if there.shape == own.shape else np.full(own.shape, np.inf)
+            if there.shape != own.shape:
+                return np.full(own.shape, np.inf)
+            apart = distance(there, own) if own.dtype.kind == "f" else (there != own).astype(np.float64)
             turned = np.maximum(turned, apart)
         return MARGIN * turned
 

@@ -308,6 +308,43 @@ def test_an_element_of_a_folded_weight_that_is_off_is_named(tmp_path: Path) -> N
     assert "0.weight times a factor a channel in 1 of 162 elements" in str(report)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_folded_normalisations_are_right_whatever_cancels_in_them(
+    dynamo: bool, seed: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(seed)
+    layers = (
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(216, 4),
+        nn.BatchNorm1d(4),
+    )
+    model = nn.Sequential(*layers).train()
+    for norm in (layers[1], layers[5]):
+        nn.init.uniform_(norm.weight, 0.2, 2)
+        nn.init.normal_(norm.bias)
+    for _ in range(5):
+        model(torch.randn(4, 3, 8, 8))
+    path = exported(model.eval(), (uniform(2, 3, 8, 8),), tmp_path / "model.onnx", dynamo=dynamo)
+    report = check(model, path, uniform(2, 3, 8, 8))
+    assert report.verdict is Verdict.EQUAL, str(report)
+    assert report.rows[0].smallest_fault is not None
+    assert report.rows[0].smallest_fault < 4e-6
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+def test_a_weight_over_its_norm_may_be_that_weight(norm: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = norm(nn.Conv1d(3, 4, 3)).eval()
+    path = exported(model, (uniform(2, 3, 9),), tmp_path / "model.onnx")
+    assert check(model, path, uniform(2, 3, 9)).verdict is Verdict.EQUAL
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
