@@ -98,6 +98,15 @@ def test_chance_is_not_the_runtimes_fault() -> None:
     }
 
 
+def test_a_bound_that_an_input_lies_on_is_as_the_file_has_it(tmp_path: Path) -> None:
+    # 0.3 in float32 is not greater than itself, and greater than 0.3 in float64.
+    model = Model(lambda m, x: (x > 0.3).float() * x).eval()
+    given = torch.tensor([0.1, 0.3, 0.5])
+    torch.onnx.export(model, (given,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    found = locate(model, tmp_path / "model.onnx", given)
+    assert (found.node, found.question) == (None, None)
+
+
 def test_what_was_found_is_json() -> None:
     case = ARCHITECTURES["LSTM"]
     found = locate(case.model(), onnx.load_from_string(exported("LSTM")), case.inputs)
