@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from .profile import Profile
-from .verdict import Verdict
+from .verdict import ExitCode, Verdict
 
 if TYPE_CHECKING:
     from .locating import Located
@@ -135,7 +135,8 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _nodes(located: "Located") -> str:
-    guilty = "No node is guilty." if located.node is None else ""
+    cleared = located.exit_code is ExitCode.EQUAL
+    guilty = "No node is guilty." if cleared else "No node can be blamed, and not all can be cleared."
     if located.node is not None:
         guilty = f"Guilty: <code>{escape(located.node)}</code> ({located.question})."
     shares = ", ".join(f"{share:.0%} judged under {question}" for question, share in located.matched.items())
