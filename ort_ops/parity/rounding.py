@@ -127,7 +127,7 @@ def _rounded_otherwise(array: Array, generator: np.random.Generator, together: i
     places = range(array.ndim)
     sizes = [n if together in (None, place) else 1 for place, n in zip(places, array.shape, strict=True)]
     signs = generator.choice([-1.0, 1.0], size=sizes)
-    if together is not None:
+    if together is not None and array.size > 1:  # one number is no weight with a factor a channel
         signs = _FACTOR * signs * np.sign(wide)
     moved: Array = wide + half * signs
     return moved

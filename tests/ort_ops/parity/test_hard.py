@@ -166,6 +166,18 @@ def test_a_step_that_float64_decides_excuses_nothing_beside_it(tmp_path: Path) -
     assert check(model, path, TENTHS).verdict is Verdict.EXPORT_WRONG
 
 
+@pytest.mark.parametrize("discrete", [True, False])
+def test_a_bound_that_is_met_the_other_way_is_wrong(discrete: bool, tmp_path: Path) -> None:
+    def bound(m: Any, x: Tensor) -> Tensor:
+        return x >= 0.5 if discrete else (x >= 0.5).float() + m.l(x)
+
+    given = torch.arange(32).reshape(4, 8) / 8 - 1
+    file = onnx.load(exported(Model(bound, l=linear()).eval(), (given,), tmp_path / "model.onnx"))
+    assert check(Model(bound, l=linear()).eval(), file, given).verdict is Verdict.EQUAL
+    next(node for node in file.graph.node if node.op_type == "GreaterOrEqual").op_type = "Greater"
+    assert check(Model(bound, l=linear()).eval(), file, given).verdict is Verdict.EXPORT_WRONG
+
+
 def test_a_bound_that_a_number_lies_on_is_met_as_pytorch_meets_it(tmp_path: Path) -> None:
     model = Model(lambda m, x: torch.bucketize(x, torch.tensor([0.1, 0.2, 0.3, 0.4]))).eval()
     path = exported(model, (torch.arange(5) * 0.1,), tmp_path / "model.onnx")
