@@ -152,7 +152,7 @@ class Parity:
                 continue
             accepted = accept.get(row.output)
             if accepted is None or accepted.verdict != row.verdict:
-                failed.append(f"{row.question} {row.output}: {text}")
+                failed.append(f"{row.question} {row.output}: {'; '.join(filter(None, (text, row.worst)))}")
                 continue
             used.add(row.output)
             if accepted.until < datetime.datetime.now(tz=datetime.UTC).date():
@@ -163,4 +163,6 @@ class Parity:
         if report.verdict == "cannot_say" and not failed and not used:
             failed.append("nothing was compared")
         if failed:
-            pytest.fail("\n".join([*failed, *report.notes]), pytrace=False)
+            said = "\n".join(failed)
+            notes = [note for note in report.notes if note not in said]
+            pytest.fail("\n".join([said, *notes]), pytrace=False)

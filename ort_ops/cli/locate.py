@@ -67,10 +67,11 @@ def _print(found: "parity.Located") -> None:
     for question, share in found.matched.items():
         what = "have a counterpart in the model" if question == "export" else "were seen in the run"
         say(f"{share:.0%} of the nodes {what}")
-    wrong = [row.output for row in found.outputs if row.verdict is parity.Verdict.EXPORT_WRONG]
     if found.node is not None:
         say(f"guilty: {found.node} ({found.question})", "red")
-    elif wrong:
-        say(f"no node can be blamed, though {', '.join(wrong)} differs from the model's", "yellow")
+    elif found.exit_code is not parity.ExitCode.EQUAL:
+        for output in found.unsettled:
+            say(f"{output.output}: {output.verdict.replace('_', ' ')}, {output.reason}")
+        say("no node can be blamed, and not all of them can be cleared", "yellow")
     else:
         say("no node is guilty", "green")

@@ -1,6 +1,7 @@
 """A report as the commands print it."""
 
 from ort_ops.parity import Report, Row, Verdict
+from ort_ops.parity.report import GOOD
 
 from .console import cell, console, say, table
 
@@ -27,6 +28,8 @@ def print_report(report: Report) -> None:
     for row in report.rows:
         if row.verdict is not Verdict.EQUAL:
             say(f"{row.question} {row.output}: {row.reason}{_where(row)}")
+    if report.verdict is Verdict.CANNOT_SAY and all(row.verdict in GOOD for row in report.rows):
+        say("no element was compared: the outputs are empty")
     for each in report.envelopes():
         if each.runs > 1:
             broken = f"; broken by {', '.join(each.broken)}" if each.broken else "; no setting breaks it"
@@ -48,7 +51,5 @@ def _numbers(row: Row) -> list[str]:
 
 def _where(row: Row) -> str:
     """Say which element is worst, and what it is."""
-    if row.index is None or row.verdict in (Verdict.LESS_PRECISE, Verdict.REDUCED_PRECISION):
-        return ""
-    place = f"[{', '.join(map(str, row.index))}]"
-    return f"; sample {row.sample}, element {place} is {row.got!r}, expected {row.expected!r}"
+    silent = row.verdict in (Verdict.LESS_PRECISE, Verdict.REDUCED_PRECISION) or not row.worst
+    return "" if silent else f"; {row.worst}"

@@ -90,9 +90,9 @@ class LogSoftmax(ReferenceLogSoftmax):
 
     op_domain = ""
 
-    def _run(self, x: Any, axis: int | None = None) -> tuple[Any]:  # type: ignore[override]
-        place = self.axis if axis is None else axis  # type: ignore[attr-defined] # made by OpRun
-        y = functional.log_softmax(_tensor(x), place)
+    def _run(self, x: Any, axis: int | None = None) -> tuple[Any]:
+        own: Any = self  # whose attributes OpRun reads off the node
+        y = functional.log_softmax(_tensor(x), own.axis if axis is None else axis)
         return (y.numpy().reshape(x.shape),)
 
 

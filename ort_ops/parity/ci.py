@@ -25,7 +25,7 @@ def to_junit(reports: Mapping[str, Report]) -> str:
             case = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": _title(row)})
             if row.verdict not in GOOD:
                 kind = "error" if row.verdict is Verdict.CANNOT_SAY else "failure"
-                ElementTree.SubElement(case, kind, {"message": f"{row.verdict}: {row.reason}"})
+                ElementTree.SubElement(case, kind, {"message": f"{row.verdict}: {_said(row)}"})
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
 
 
@@ -60,7 +60,7 @@ def annotate(name: str, report: Report) -> Sequence[str]:
             file.write(to_markdown(name, report))
     return [
         f"::{'warning' if row.verdict is Verdict.CANNOT_SAY else 'error'} file={_escaped(name, True)},"
-        f"title={_escaped(f'{_title(row)}: {row.verdict}', True)}::{_escaped(row.reason)}"
+        f"title={_escaped(f'{_title(row)}: {row.verdict}', True)}::{_escaped(_said(row))}"
         for row in report.rows
         if row.verdict not in GOOD
     ]
@@ -68,6 +68,10 @@ def annotate(name: str, report: Report) -> Sequence[str]:
 
 def _title(row: Row) -> str:
     return " ".join(part for part in (row.question, row.output, row.provider) if part)
+
+
+def _said(row: Row) -> str:
+    return "; ".join(part for part in (row.reason, row.worst) if part)
 
 
 def _escaped(text: str, in_property: bool = False) -> str:

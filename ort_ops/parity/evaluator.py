@@ -15,6 +15,7 @@ from onnx.reference.op_run import OpRun
 
 from .by_torch import BY_TORCH
 from .constants import NOTHING_KNOWN, Known, meant_all
+from .contrib import CONTRIB
 
 __all__ = ["FEW", "RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
 
@@ -71,7 +72,7 @@ class WideEvaluator(ReferenceEvaluator):
     """
 
     def __init__(self, proto: Any, new_ops: Sequence[type] | None = None, **options: Any) -> None:
-        super().__init__(proto, new_ops=[*(new_ops or ()), *BY_TORCH], **options)
+        super().__init__(proto, new_ops=[*(new_ops or ()), *BY_TORCH, *CONTRIB], **options)
 
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
         try:

@@ -136,6 +136,10 @@ class ExactFile:
                 found[name] = number if name in self.parameters else wide
         return found
 
+    def as_written(self) -> dict[str, NDArray[Any]]:
+        """Return the constants that are read otherwise than they are written, as they are written."""
+        return {name: widened(self.written(name)) for name in self.constants()[0]}
+
     def written(self, name: str) -> NDArray[Any]:
         """Return an initializer or an attribute as the file has it."""
         if name in self._attributes:

@@ -24,6 +24,7 @@ _DOUBLE = 2.0**-53
 # PyTorch's own error in its own arithmetic, scaled down to float64's, times this is what float64's rounding
 # may do on both sides together.
 _NOISE = 64.0
+_BEYOND = "beyond what rounding explains, float64's and that of constants in the file"
 _SMALLER = 1e4  # times
 _SINGLE = 1e-5  # of an output: what a node in float32 may do to it
 
@@ -155,7 +156,7 @@ class ExportSide:
         apart = distance(got, expected)
         verdict = Verdict.EQUAL if bool((apart <= allowed).all()) else Verdict.EXPORT_WRONG
         if verdict is Verdict.EXPORT_WRONG:
-            reason = "; ".join([f"beyond {reason}", *self._changed])
+            reason = "; ".join([_BEYOND, *self._changed])
         return self._row(name, place, sample, number, verdict, reason, apart=apart, allowed=allowed)
 
     def _row(

@@ -7,7 +7,8 @@ do, which is no fault of the file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,20 @@ from .tensors import NARROW, to_numpy, to_torch
 
 __all__ = ["Constant", "Folded"]
 
-Constant: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
-"""A constant as a file has it, and as it is read in float64."""
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of a file.
+
+    load: gives it as the file has it, and as it is read in float64. is_weight: that it holds what a weight of
+    the model does, which what is computed from weights may do, too: a weight over its norm that is one.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    load: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
+    is_weight: bool = False
+
 
 _COPIES = frozenset({"clone", "detach", "lift_fresh", "lift_fresh_copy", "_to_copy", "contiguous"})
 
@@ -30,7 +43,7 @@ _COPIES = frozenset({"clone", "detach", "lift_fresh", "lift_fresh_copy", "_to_co
 class Folded:
     """Computes what depends on no input in the model's own dtype, beside float64.
 
-    constants: what a file holds besides the model's weights, by name.
+    constants: what a file holds that may be computed from weights, by name.
     own: for the tensors of the model in float64 those of the model as it is.
     dtype: the model's.
     taken: is given the names of constants that the model computes.
@@ -43,10 +56,10 @@ class Folded:
         dtype: torch.dtype,
         taken: set[str],
     ) -> None:
-        self._constants: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-        for name, (written, _) in constants.items():
-            self._constants.setdefault((written.dtype.name, written.shape), []).append(name)
-        self._all, self._dtype, self._names = constants, dtype, taken
+        self._constants: dict[tuple[str, tuple[int, ...]], list[tuple[str, Constant]]] = {}
+        for name, each in constants.items():
+            self._constants.setdefault((each.dtype, each.shape), []).append((name, each))
+        self._dtype, self._names = dtype, taken
         self._own: Any = WeakIdKeyDictionary(dict(own))
         self._dependent: Any = WeakIdKeyDictionary()
         self._computed: Any = WeakIdKeyDictionary()
@@ -109,8 +122,10 @@ class Folded:
 
     def _held(self, own: Tensor, *, computed: bool) -> Tensor | None:
         array = to_numpy(own)
-        for name in self._constants.get((array.dtype.name, array.shape), ()):
-            written, read = self._all[name]
+        for name, each in self._constants.get((array.dtype.name, array.shape), ()):
+            if each.is_weight and not computed:
+                continue
+            written, read = each.load()
             if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
                 self._names.add(name)
                 return to_torch(read.copy()).to(own.device)

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from .profile import Profile
-from .verdict import Verdict
+from .verdict import ExitCode, Verdict
 
 if TYPE_CHECKING:
     from .locating import Located
@@ -24,9 +24,11 @@ _CLASS = {
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 190, 46, 34
 
 _STYLE = """
-:root { --ink: #1d2733; --dim: #66717f; --line: #e2e7ee; --page: #f6f8fb; --card: #fff; --blue: #2f6fde;
+:root { color-scheme: light dark; --badge: #fff;
+  --ink: #1d2733; --dim: #66717f; --line: #e2e7ee; --page: #f6f8fb; --card: #fff; --blue: #2f6fde;
   --good: #1a7f4b; --warn: #a86a00; --bad: #c2293a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf2; --dim: #98a4b3; --line: #2b3442;
+@media (prefers-color-scheme: dark) { :root { --badge: #12161c;
+  --ink: #e6ebf2; --dim: #98a4b3; --line: #2b3442;
   --page: #12161c; --card: #1a2029; --blue: #6ea1ff; --good: #4cc38a; --warn: #e0a33e; --bad: #ff6b7a; } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--page); color: var(--ink);
@@ -35,7 +37,7 @@ main { max-width: 1060px; margin: 0 auto; padding: 32px 20px 60px }
 h1 { font-size: 24px; margin: 0 0 4px } h2 { font-size: 17px; margin: 34px 0 10px }
 p.dim, .dim { color: var(--dim) }
 .badge { display: inline-block; padding: 1px 10px; border-radius: 999px; font-weight: 600; font-size: 13px;
-  color: #fff; white-space: nowrap }
+  color: var(--badge); white-space: nowrap }
 .badge.good { background: var(--good) } .badge.warn { background: var(--warn) }
 .badge.bad { background: var(--bad) }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px;
@@ -114,10 +116,7 @@ def _rows(rows: "Sequence[Row]") -> str:
 def _row_card(row: "Row") -> str:
     """Show how the errors of one output are spread."""
     assert row.profile is not None
-    where = ""
-    if row.index is not None:
-        place = f"[{', '.join(map(str, row.index))}]"
-        where = f" Worst is element {place} of sample {row.sample}: {row.got!r}, expected {row.expected!r}."
+    where = f" Worst: {row.worst}." if row.worst else ""
     return (
         f'<div class="card"><strong>{escape(f"{row.question} {row.provider}")}</strong> '
         f"<code>{escape(row.output)}</code> {_badge(row.verdict)}"
@@ -136,7 +135,8 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _nodes(located: "Located") -> str:
-    guilty = "No node is guilty." if located.node is None else ""
+    cleared = located.exit_code is ExitCode.EQUAL
+    guilty = "No node is guilty." if cleared else "No node can be blamed, and not all can be cleared."
     if located.node is not None:
         guilty = f"Guilty: <code>{escape(located.node)}</code> ({located.question})."
     shares = ", ".join(f"{share:.0%} judged under {question}" for question, share in located.matched.items())
@@ -213,8 +213,8 @@ def _histogram(profile: Profile, tolerance: float) -> str:
     if not profile.counts:
         return _svg([f'<text x="{_LEFT}" y="{_HEIGHT / 2}">no element differs</text>'], caption)
     limit = _log(tolerance)
-    high = max(profile.edges[-1], limit if limit is not None else profile.edges[-1])
-    x = _Scale(profile.edges[0], high, _LEFT, _WIDTH - 12)
+    ends = [profile.edges[0], profile.edges[-1], *([limit] if limit is not None else [])]
+    x = _Scale(min(ends), max(ends), _LEFT, _WIDTH - 12)
     bottom = _HEIGHT - _BOTTOM
     y = _Scale(0, max(profile.counts), bottom, 14)
     parts = _axes(x, None, "error")
@@ -226,7 +226,9 @@ def _histogram(profile: Profile, tolerance: float) -> str:
         )
     if limit is not None:
         parts.append(f'<line class="limit" x1="{x(limit)}" y1="10" x2="{x(limit)}" y2="{bottom}"/>')
-        parts.append(f'<text class="limit" x="{x(limit) - 4}" y="18" text-anchor="end">tolerance</text>')
+        left = limit < (x.low + x.high) / 2  # then there is no room before it
+        place, anchor = (x(limit) + 4, "start") if left else (x(limit) - 4, "end")
+        parts.append(f'<text class="limit" x="{place}" y="18" text-anchor="{anchor}">tolerance</text>')
     most = max(profile.counts)
     parts.append(f'<text x="{_LEFT - 6}" y="{y(most) + 4}" text-anchor="end">{most:,}</text>')
     return _svg(parts, caption)

@@ -10,11 +10,11 @@ from torch import nn
 
 from ort_ops.selection import Prefer
 
-from .report import Row, finite
+from .report import GOOD, Row, finite
 from .runs import NO_KERNELS, Setting
 from .subject import File, Subject
 from .survivors import Tapped
-from .verdict import ExitCode, Verdict
+from .verdict import ExitCode
 from .walk_export import walk_export
 from .walk_runtime import walk_runtime
 from .walks import NodeRow, Walk
@@ -44,11 +44,17 @@ class Located:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Return what a command exits with; where no node can be blamed for a fault, "cannot say"."""
+        """Return what a command exits with; where no node is to blame and not all is well, "cannot say"."""
         if self.node is not None:
             return ExitCode.WRONG
-        wrong = any(row.verdict is Verdict.EXPORT_WRONG for row in self.outputs)
-        return ExitCode.CANNOT_SAY if wrong or not self.rows else ExitCode.EQUAL
+        compared = any(row.elements for row in self.outputs) if self.outputs else bool(self.rows)
+        unsure = [row for row in self.rows if row.question == "runtime" and row.verdict not in GOOD]
+        return ExitCode.CANNOT_SAY if self.unsettled or unsure or not compared else ExitCode.EQUAL
+
+    @property
+    def unsettled(self) -> tuple[Row, ...]:
+        """Return the outputs of the file that are not the model's, or of which nothing can be said."""
+        return tuple(row for row in self.outputs if row.verdict not in GOOD)
 
     def to_json(self) -> str:
         """Return everything as JSON; a number that JSON has no name for is a string."""

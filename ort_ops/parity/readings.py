@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import distance, largest
-from .evaluator import widened
 from .exact import ExactFile, Step
 from .rounding import MARGIN, Signs, constant_spread, nudged, rounded_run, spread_of
 from .tolerance import arithmetic_of
@@ -58,12 +57,13 @@ class Readings:
         read, unread = file.constants()
 
         def as_written() -> Outputs:
-            return file.run(feed, replaced={name: widened(file.written(name)) for name in read})
+            return file.run(feed, replaced=file.as_written())
 
-        self.rounding = functools.cache(lambda: _rounding(file, feed))
-        """Return the file's outputs with float64's rounding errors, several times over."""
+        rounding = functools.cache(lambda: _rounding(file, feed, nudge=True))
+        # What is given is what it is: a bound that it lies on is met or not, without any rounding.
+        self._steps = functools.cache(lambda: _rounding(file, feed, nudge=False))
         either = functools.cache(lambda: _either(file, feed, outputs, expected))
-        self._readings = [Reading(_EITHER, either), Reading(_MAGNIFIED, moved=self.rounding, limit=_CHAOS)]
+        self._readings = [Reading(_EITHER, either), Reading(_MAGNIFIED, moved=rounding, limit=_CHAOS)]
         if read:
             self._readings.insert(0, Reading(_WRITTEN, functools.cache(as_written)))
         if unread and constants:
@@ -88,9 +88,11 @@ class Readings:
         """Return how far rounding errors of float64 may carry each element, however far that is."""
         own: Array = self._outputs[name]
         turned = np.zeros(own.shape)
-        for other in self.rounding():
+        for other in self._steps():
             there = other[name]
-            apart = distance(there, own) if there.shape == own.shape else np.full(own.shape, np.inf)
+            if there.shape != own.shape:
+                return np.full(own.shape, np.inf)
+            apart = distance(there, own) if own.dtype.kind == "f" else (there != own).astype(np.float64)
             turned = np.maximum(turned, apart)
         return MARGIN * turned
 
@@ -134,7 +136,7 @@ def _apart(others: Outputs, outputs: Outputs) -> Array:
     return np.concatenate(parts)
 
 
-def _rounding(file: ExactFile, feed: Outputs) -> Sequence[Outputs]:
+def _rounding(file: ExactFile, feed: Outputs, *, nudge: bool) -> Sequence[Outputs]:
     generator = np.random.default_rng(0)
     before: dict[str, Array] = {}
 
@@ -156,6 +158,6 @@ def _rounding(file: ExactFile, feed: Outputs) -> Sequence[Outputs]:
     found = []
     for pair, direction in itertools.product(range(_PAIRS), (1.0, -1.0)):
         signs = Signs(pair, direction)
-        near = {name: nudged(array, signs) for name, array in feed.items()}
+        near = {name: nudged(array, signs) for name, array in feed.items()} if nudge else feed
         found.append(rounded_run(file, near, {"": arithmetic_of(np.float64)}, signs, told_apart))
     return found

@@ -68,6 +68,14 @@ class Row:
     sample: int = 0
     profile: Profile | None = None
 
+    @property
+    def worst(self) -> str:
+        """Say which element ``index`` is, what it is and what it should be; nothing where there is none."""
+        if self.index is None:
+            return ""
+        place = f"element [{', '.join(map(str, self.index))}]" if self.index else "the one element"
+        return f"sample {self.sample}, {place} is {self.got!r}, expected {self.expected!r}"
+
 
 @dataclass(frozen=True)
 class Envelope:

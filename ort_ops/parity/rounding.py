@@ -23,6 +23,7 @@ Array = NDArray[Any]
 SAMPLES = 4
 _FEW = 4.0
 _LAST_PLACES = 16.0
+_FACTOR = 3.0  # roundings of a factor: of a variance and its epsilon, of the root, of the quotient
 _WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MARGIN = 4.0
 """Errors of such sizes with other signs stay below it times what the samples show."""
@@ -35,14 +36,16 @@ def rounding_spread(
     seed: int = 0,
     then: Callable[[Step], Sequence[Any]] | None = None,
     samples: int = SAMPLES,
+    replaced: Mapping[str, Array] | None = None,
 ) -> list[dict[str, Array]]:
     """Return the file's outputs with rounding errors, ``samples`` times.
 
     arithmetic: for each output of a node by name, and under ``""`` for all others.
     then: is given each node with its moved results, and may return others.
+    replaced: constants to be used instead of the file's own.
     """
     signs = Signs(seed)
-    return [rounded_run(file, feed, arithmetic, signs, then) for _ in range(samples)]
+    return [rounded_run(file, feed, arithmetic, signs, then, replaced) for _ in range(samples)]
 
 
 class Signs:
@@ -62,6 +65,7 @@ def rounded_run(
     arithmetic: Mapping[str, Arithmetic],
     signs: Signs,
     then: Callable[[Step], Sequence[Any]] | None = None,
+    replaced: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
     """Return the file's outputs with rounding errors, each with the sign that it is given."""
 
@@ -77,7 +81,7 @@ def rounded_run(
                 outputs.append(output + error * signs.of(output.shape))
         return outputs if then is None else then(replace(step, outputs=outputs))
 
-    return file.run(feed, after=moved)
+    return file.run(feed, replaced=replaced, after=moved)
 
 
 def _moved_by(element: Any, ways: Arithmetic, signs: Signs) -> Any:
@@ -118,10 +122,14 @@ def _rounded_otherwise(array: Array, generator: np.random.Generator, together: i
     if not is_narrow(array):
         return wide
     half = np.spacing(np.abs(array)).astype(np.float64) / 2
+    if max(array.shape, default=1) == array.size:  # a vector may be a sum, of terms that are larger
+        half = np.full_like(half, half.max(initial=0.0))
     places = range(array.ndim)
     sizes = [n if together in (None, place) else 1 for place, n in zip(places, array.shape, strict=True)]
     signs = generator.choice([-1.0, 1.0], size=sizes)
-    moved: Array = wide + half * (signs if together is None else signs * np.sign(wide))
+    if together is not None and array.size > 1:  # one number is no weight with a factor a channel
+        signs = _FACTOR * signs * np.sign(wide)
+    moved: Array = wide + half * signs
     return moved
 
 

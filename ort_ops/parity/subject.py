@@ -1,5 +1,6 @@
 """A model and its file, made ready to be compared."""
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
@@ -7,6 +8,7 @@ from typing import Any, TypeAlias
 import onnx
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 from torch import nn
 
@@ -64,6 +66,7 @@ class Subject:
         self._exact_model: ExactModel | None = None
         self.notes: dict[str, str] = {}
         self._taken: set[str] = set()
+        self._unnamed = parameters - state.keys()
         self._made_up = False
 
     @property
@@ -82,11 +85,22 @@ class Subject:
         return [each for each in self._changed if each.initializer not in self._taken]
 
     def _constants(self) -> dict[str, Constant]:
-        """Return what in the file may be computed from weights, as it is written and as it is read."""
+        """Return what in the file may be computed from weights."""
         file = self.exact_file
         read, unread = file.constants()
-        names = (*read, *unread, *(each.initializer for each in self._changed))
-        return {name: (file.written(name), file.weight(name)) for name in names}
+        changed = {each.initializer for each in self._changed}
+        found = {}
+        for name in (*read, *unread, *changed):
+            pair = file.written(name), file.weight(name)
+            found[name] = Constant(pair[0].dtype.name, pair[0].shape, functools.partial(_itself, pair))
+        for name in self._unnamed - changed:  # large ones, too, which are read when one is asked for
+            tensor = self.content.graph.initializers[name].const_value
+            assert tensor is not None
+            load = functools.partial(_read_weight, file, name)
+            dtype = tensor.dtype.numpy().name
+            shape = tuple(size for size in tensor.shape if isinstance(size, int))
+            found[name] = Constant(dtype, shape, load, is_weight=True)
+        return found
 
     def release(self) -> None:
         """Let go of the model in float64, which takes twice what the model does."""
@@ -151,6 +165,14 @@ class Subject:
     ) -> tuple[torch.Tensor, ...]:
         made = make_inputs(self.content, sample=number, ranges=ranges, dims=dims)
         return tuple(to_torch(array) for array in made.values())
+
+
+def _itself(pair: tuple[NDArray[Any], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return pair
+
+
+def _read_weight(file: ExactFile, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    return file.written(name), file.weight(name)
 
 
 def _open(file: Any) -> tuple[str | bytes, ir.Model]:

@@ -34,7 +34,9 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
 
     file.run(feed, after=measure)
     judge = _NodeJudge(file, ways)
-    file.run(feed, after=judge.after(tapped.run(feed, sizes, memory)))
+    # The runtime computes with a constant as it is written, whatever was meant by it.
+    written = file.as_written()
+    file.run(feed, replaced=written, after=judge.after(tapped.run(feed, sizes, memory)))
     if judge.suspicious:
         exact: dict[str, Array] = {}
         moved: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
@@ -52,8 +54,9 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
 
             return after
 
-        file.run(feed, after=again(exact.__setitem__))
-        rounding_spread(file, feed, ways, then=again(lambda name, value: moved[name].append(value)))
+        file.run(feed, replaced=written, after=again(exact.__setitem__))
+        keep = again(lambda name, value: moved[name].append(value))
+        rounding_spread(file, feed, ways, then=keep, replaced=written)
         judge.settle(judge.kept, exact, moved)
     guilty = next((row.node for row in judge.rows if row.verdict is Verdict.RUNTIME_WRONG), None)
     return Walk(guilty, judge.rows, judged_share(file, {row.node for row in judge.rows}))

@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 import onnx_ir as ir
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from ort_ops.parity.exact import ExactFile
@@ -84,3 +85,35 @@ def test_elements_are_put_and_gathered_as_onnx_says() -> None:
     expected = data.copy()
     expected[[0, 0, 1, 1], [0, 3, 2, 0]] *= data[[0, 0, 1, 1], [0, 3, 2, 0]]
     assert np.array_equal(file.run({"x": data})["y"], expected)
+
+
+CONTRIB = {
+    "FusedMatMul": (((2, 3, 4), (2, 4, 5)), {"alpha": 0.3}, 1),
+    "FusedMatMul, transposed": (((2, 4, 3), (2, 5, 4)), {"alpha": 0.3, "transA": 1, "transB": 1}, 1),
+    "FusedMatMul, batch last": (((3, 2, 4), (5, 2, 4)), {"transBatchA": 1, "transBatchB": 1, "transB": 1}, 1),
+    "Gelu": (((3, 5),), {}, 1),
+    "BiasGelu": (((3, 5), (5,)), {}, 1),
+    "FastGelu": (((3, 5), (5,)), {}, 1),
+    "QuickGelu": (((3, 5),), {"alpha": 1.5}, 1),
+    "SkipLayerNormalization": (((2, 3, 8), (2, 3, 8), (8,), (8,), (8,)), {"epsilon": 1e-3}, 4),
+    "SkipLayerNormalization, plain": (((2, 3, 8), (2, 3, 8), (8,)), {"epsilon": 1e-3}, 1),
+    "SkipSimplifiedLayerNormalization": (((2, 3, 8), (2, 3, 8), (8,), (8,)), {"epsilon": 1e-3}, 4),
+}
+
+
+@pytest.mark.parametrize("name", CONTRIB)
+def test_what_onnx_runtime_fuses_is_computed_in_float64(name: str) -> None:
+    shapes, attributes, outputs = CONTRIB[name]
+    rng = np.random.default_rng(0)
+    feed = {f"i{place}": rng.standard_normal(shape).astype(np.float32) for place, shape in enumerate(shapes)}
+    names = ["y", "", "", "total"][:outputs]  # the CPU has no kernel that gives the others
+    kind = name.partition(",")[0]
+    node = helper.make_node(kind, [*feed], names, domain="com.microsoft", name="fused", **attributes)
+    types = dict.fromkeys(feed, TensorProto.FLOAT)
+    for output in filter(None, names):
+        file = exact([node], {}, types, output, TensorProto.FLOAT)
+        wide = file.run(feed)[output]
+        session = onnxruntime.InferenceSession(ir.to_proto(file.model).SerializeToString())
+        assert np.allclose(wide, session.run([output], feed)[0], rtol=1e-5, atol=1e-6)
+        assert wide.dtype == np.float64
+        assert not file.notes

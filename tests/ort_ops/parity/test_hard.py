@@ -166,6 +166,18 @@ def test_a_step_that_float64_decides_excuses_nothing_beside_it(tmp_path: Path) -
     assert check(model, path, TENTHS).verdict is Verdict.EXPORT_WRONG
 
 
+@pytest.mark.parametrize("discrete", [True, False])
+def test_a_bound_that_is_met_the_other_way_is_wrong(discrete: bool, tmp_path: Path) -> None:
+    def bound(m: Any, x: Tensor) -> Tensor:
+        return x >= 0.5 if discrete else (x >= 0.5).float() + m.l(x)
+
+    given = torch.arange(32).reshape(4, 8) / 8 - 1
+    file = onnx.load(exported(Model(bound, l=linear()).eval(), (given,), tmp_path / "model.onnx"))
+    assert check(Model(bound, l=linear()).eval(), file, given).verdict is Verdict.EQUAL
+    next(node for node in file.graph.node if node.op_type == "GreaterOrEqual").op_type = "Greater"
+    assert check(Model(bound, l=linear()).eval(), file, given).verdict is Verdict.EXPORT_WRONG
+
+
 def test_a_bound_that_a_number_lies_on_is_met_as_pytorch_meets_it(tmp_path: Path) -> None:
     model = Model(lambda m, x: torch.bucketize(x, torch.tensor([0.1, 0.2, 0.3, 0.4]))).eval()
     path = exported(model, (torch.arange(5) * 0.1,), tmp_path / "model.onnx")
@@ -306,6 +318,43 @@ def test_an_element_of_a_folded_weight_that_is_off_is_named(tmp_path: Path) -> N
     report = check(model, file, given)
     assert report.verdict is Verdict.EXPORT_WRONG, str(report)
     assert "0.weight times a factor a channel in 1 of 162 elements" in str(report)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_folded_normalisations_are_right_whatever_cancels_in_them(
+    dynamo: bool, seed: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(seed)
+    layers = (
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(216, 4),
+        nn.BatchNorm1d(4),
+    )
+    model = nn.Sequential(*layers).train()
+    for norm in (layers[1], layers[5]):
+        nn.init.uniform_(norm.weight, 0.2, 2)
+        nn.init.normal_(norm.bias)
+    for _ in range(5):
+        model(torch.randn(4, 3, 8, 8))
+    path = exported(model.eval(), (uniform(2, 3, 8, 8),), tmp_path / "model.onnx", dynamo=dynamo)
+    report = check(model, path, uniform(2, 3, 8, 8))
+    assert report.verdict is Verdict.EQUAL, str(report)
+    assert report.rows[0].smallest_fault is not None
+    assert report.rows[0].smallest_fault < 4e-6
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+def test_a_weight_over_its_norm_may_be_that_weight(norm: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = norm(nn.Conv1d(3, 4, 3)).eval()
+    path = exported(model, (uniform(2, 3, 9),), tmp_path / "model.onnx")
+    assert check(model, path, uniform(2, 3, 9)).verdict is Verdict.EQUAL
 
 
 class Attention(nn.Module):

@@ -98,6 +98,40 @@ def test_chance_is_not_the_runtimes_fault() -> None:
     }
 
 
+def test_a_bound_that_an_input_lies_on_is_as_the_file_has_it() -> None:
+    # 0.3 in float32 is not greater than itself, and greater than 0.3 in float64.
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) <float limit = {0.3}> '
+        "{ b = Greater(x, limit) f = Cast<to = 1>(b) y = Mul(f, x) }"
+    )
+    model = Model(lambda m, x: (x > 0.3).float() * x).eval()
+    found = locate(model, file, torch.tensor([0.1, 0.3, 0.5]))
+    assert (found.node, found.question) == (None, None)
+
+
+NOTHING_SAID = {
+    "ties": ("int64[3]", "{ r = Relu(x) v, y = TopK(r, k) }", lambda m, x: torch.topk(torch.relu(x), 3)[1]),
+    "chance": ("float[4]", "{ r = RandomNormalLike(x) y = Add(x, r) }", lambda m, x: x + torch.randn_like(x)),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_SAID)
+def test_nobody_is_cleared_where_nothing_can_be_said(name: str) -> None:
+    kind, nodes, function = NOTHING_SAID[name]
+    head = f'<ir_version: 8, opset_import: ["": 18]> g (float[4] x) => ({kind} y) <int64[1] k = {{3}}> '
+    found = locate(Model(function).eval(), onnx.parser.parse_model(head + nodes), -uniform(4).abs())
+    assert (found.node, found.exit_code) == (None, ExitCode.CANNOT_SAY)
+    assert [row.verdict for row in found.unsettled] == [Verdict.CANNOT_SAY]
+
+
+def test_nobody_is_cleared_of_nothing() -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) { y = Neg(x) }'
+    )
+    for count, code in ((0, ExitCode.CANNOT_SAY), (1, ExitCode.EQUAL)):
+        assert locate(Model(lambda m, x: -x).eval(), file, uniform(count)).exit_code is code
+
+
 def test_what_was_found_is_json() -> None:
     case = ARCHITECTURES["LSTM"]
     found = locate(case.model(), onnx.load_from_string(exported("LSTM")), case.inputs)

@@ -1,6 +1,8 @@
 """What becomes of a report: a page, JUnit XML, GitHub's annotations and summary."""
 
+import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,17 @@ def test_a_page_is_whole_and_needs_nothing_else(found: tuple[Report, Located]) -
     assert "Guilty: <code>node_linear_1</code>" in html
 
 
+@pytest.mark.parametrize("tolerance", [1e-14, 1e-7, 1e-2])
+def test_the_tolerance_is_in_the_picture_wherever_it_is(tolerance: float) -> None:
+    errors = np.array([1e-8, 1e-7, 1e-6])
+    row = Row("export", "y", "", "float64", "float64", (3,), 3, Verdict.EXPORT_WRONG, "beyond", 1e-6)
+    html = Report((replace(row, tolerance=tolerance, profile=profile(errors, np.ones(3))),)).to_html()
+    histogram = html[html.index("How large the errors are") : html.index("Errors over the magnitudes")]
+    places = [float(x) for x in re.findall(r'class="limit" x1="([-.\d]+)"', histogram)]
+    assert len(places) == 1
+    assert 0 < places[0] < 420
+
+
 def test_a_page_without_errors_or_nodes_is_one_too() -> None:
     row = Row("runtime", "y", "cpu", "1 on CPU", "int64", (3,), 3, Verdict.EQUAL, "every element is the same")
     page = Page()
@@ -135,6 +148,7 @@ def test_github_is_told_of_what_is_not_good(
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     (line,) = annotate("a,b.onnx", found[0])
+    assert line.endswith(found[0].rows[0].worst)
     assert line.startswith("::error file=a%2Cb.onnx,title=export linear_1%3A export_wrong::beyond ")
     assert summary.read_text().startswith("before\n### a,b.onnx: export wrong\n")
     assert to_markdown("m", found[0]).count("\n| ") == 4
