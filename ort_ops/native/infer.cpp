@@ -62,12 +62,14 @@ std::set<const Op*>& once_failed() {
 
 }  // namespace
 
-void refuse_failed_infer(const Op& op, const std::vector<std::pair<int, std::optional<Dims>>>& inputs) {
+void refuse_failed_infer(const Kernel& kernel,
+                         const std::vector<std::pair<int, std::optional<Dims>>>& inputs) {
+  const Op& op = *kernel.op;
   if (once_failed().count(&op) == 0) return;
   nb::list given;
   for (const auto& [type, dims] : inputs) given.append(to_python(type, dims));
   try {
-    call_python(op.infer, given);
+    call_python(op.infer, given, attributes_of(kernel));
   } catch (const nb::python_error& error) {
     throw Error(op.kernel_name + "'s infer function failed: " + summary_of(error));
   }

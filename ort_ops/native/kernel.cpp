@@ -74,7 +74,7 @@ void read_expected(Kernel& kernel, const abi::KernelInfo* info) {
   if (!kernel.owned) {
     std::vector<std::pair<int, std::optional<Dims>>> shapes;
     for (const NamedDims& input : inputs) shapes.push_back(shape_of(input));
-    refuse_failed_infer(*kernel.op, shapes);
+    refuse_failed_infer(kernel, shapes);
   }
   kernel.expected.resize(output_count);
   for (std::size_t i = 0; i < output_count; ++i) {

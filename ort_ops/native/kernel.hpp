@@ -85,7 +85,8 @@ std::vector<std::vector<std::int64_t>> output_shapes(const Call& call);
 
 // Throws what `infer` raises for a node's inputs. ONNX Runtime drops that; for a session of plain onnxruntime
 // it is said where a kernel is made, if `infer` raised for some session: which one isn't known there.
-void refuse_failed_infer(const Op& op, const std::vector<std::pair<int, std::optional<Dims>>>& inputs);
+void refuse_failed_infer(const Kernel& kernel,
+                         const std::vector<std::pair<int, std::optional<Dims>>>& inputs);
 
 // Arrays that speak DLPack, for kernels that are handed the Call itself (arrays.cpp).
 nb::object dlpack_view(const Call& call, const abi::Value* value);
