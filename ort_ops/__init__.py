@@ -52,6 +52,7 @@ _SUBMODULES = frozenset(
             "namesakes",
             "parity",
             "providers",
+            "recorded",
             "registry",
             "runtime",
             "schema",

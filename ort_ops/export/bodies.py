@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 from ort_ops.dtypes import from_onnx
 from ort_ops.errors import ExportError
-from ort_ops.functions import CALL, FUNCTION, REASON
+from ort_ops.recorded import CALL, FUNCTION, REASON
 from ort_ops.schema import TensorType
 
 from .calls import Call

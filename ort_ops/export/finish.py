@@ -11,7 +11,7 @@ import torch
 from onnx import defs, helper
 
 from ort_ops.errors import ExportError
-from ort_ops.functions import FUNCTION, REASON, Input, RecordedCall, UnrecordableError, function_name, record
+from ort_ops.recorded import FUNCTION, REASON, Input, RecordedCall, UnrecordableError, function_name, record
 
 from .bodies import Body, Fate, give_bodies
 from .calls import ELEMENT_TYPES, Call

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx import NodeProto
 
 from ort_ops.errors import ParityError
-from ort_ops.functions import FUNCTION
+from ort_ops.recorded import FUNCTION
 
 from .single import run_single
 

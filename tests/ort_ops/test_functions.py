@@ -14,16 +14,9 @@ from onnx import helper
 
 import ort_ops
 from ort_ops.errors import RegistrationError
-from ort_ops.functions import (
-    Input,
-    RecordedCall,
-    UnrecordableError,
-    _Call,
-    function_name,
-    function_ops,
-    record,
-)
+from ort_ops.functions import _Call, function_ops
 from ort_ops.model import read_model
+from ort_ops.recorded import Input, RecordedCall, UnrecordableError, function_name, record, restore
 
 from .models import model as graph
 
@@ -227,9 +220,7 @@ def test_a_registered_kernel_comes_first(model: bytes, package: Any) -> None:
 def test_arguments_come_back_as_they_were(value: Any) -> None:
     import json
 
-    from ort_ops.functions import _restore
-
-    back = _restore(json.loads(json.dumps(record(value))))
+    back = restore(json.loads(json.dumps(record(value))))
     assert back == value
     assert type(back) is type(value)
 
@@ -237,10 +228,8 @@ def test_arguments_come_back_as_they_were(value: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.bool])
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
 def test_tensors_come_back_as_they_were(dtype: Any, shape: tuple[int, ...]) -> None:
-    from ort_ops.functions import _restore
-
     tensor = (torch.rand(shape) > 0.5).to(dtype)
-    back = _restore(record(tensor))
+    back = restore(record(tensor))
     assert back.dtype == dtype
     assert torch.equal(back, tensor)
 
@@ -248,11 +237,9 @@ def test_tensors_come_back_as_they_were(dtype: Any, shape: tuple[int, ...]) -> N
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "bool", "complex64", ">i4"])
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
 def test_arrays_come_back_as_they_were(dtype: str, shape: tuple[int, ...]) -> None:
-    from ort_ops.functions import _restore
-
     array = np.arange(6).reshape(2, 3)[tuple(slice(size) for size in shape)].astype(dtype)
     array = array if shape else array[0, 1]
-    back = _restore(record(array))
+    back = restore(record(array))
     assert type(back) is type(array)
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)

@@ -209,9 +209,9 @@ def test_rows_that_are_lists_are_stacked(bundle: Path) -> None:
     assert done["y"].tolist() == [[2, 2, 2], [0, 0, 0]]
 
 
-def test_the_readmes_lines_run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"```py\n(import ray\n.*?)```", readme, re.DOTALL)
+def test_the_pages_lines_run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```py\n(import ray\n.*?)```", page, re.DOTALL)
     lines = lines.replace("serve.shutdown()", "")  # other tests have applications, and CPUs are enough
     monkeypatch.chdir(tmp_path)
     shutil.copytree(bundle, "linear-1.0")
@@ -219,7 +219,7 @@ def test_the_readmes_lines_run(bundle: Path, tmp_path: Path, monkeypatch: pytest
     rows, answers = str(tmp_path / "rows"), str(tmp_path / "answers")
     ray.data.from_numpy(np.ones((10, 3), np.float32)).rename_columns({"data": "x"}).write_parquet(rows)
     lines = lines.replace('"/data/rows"', repr(rows)).replace('"/data/answers"', repr(answers))
-    # The bundle's kernel is in Python, and has to be named; the README's is in the bundle.
+    # The bundle's kernel is in Python, and has to be named; the page's is in the bundle.
     lines = lines.replace('("linear-1.0", replicas', f'("linear-1.0", modules={KERNELS}, replicas')
     lines = lines.replace('"linear-1.0", replicas=2)', f'"linear-1.0", modules={KERNELS}, replicas=2)')
     names: dict[str, Any] = {"x": x}

@@ -1,0 +1,175 @@
+"""A call of a torch Function as a file records it: in the metadata of the node that stands for it."""
+
+import base64
+import importlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .model import Node
+
+__all__ = [
+    "CALL",
+    "FUNCTION",
+    "REASON",
+    "Input",
+    "RecordedCall",
+    "UnrecordableError",
+    "function_name",
+    "record",
+    "restore",
+]
+
+FUNCTION = "ort_ops.function"
+"""The entry of a node's metadata that names the Function."""
+
+REASON = "ort_ops.reason"
+"""The entry that says why a node doesn't stand for a whole call."""
+
+CALL = "ort_ops.call"
+"""The entry that records the call's arguments."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """An argument that is an input of the node; ``number`` where the call was given its value, an integer."""
+
+    index: int
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """A call as it is recorded in a node's metadata.
+
+    ``function`` is ``"module:qualified.name"``; ``args`` and ``kwargs`` are the arguments in JSON's terms;
+    ``inputs`` and ``outputs`` are the node's ONNX element types, 0 for an input that is absent; ``autocast``
+    has the device and the dtype that were on; ``writes`` says that forward writes into its arguments.
+    """
+
+    function: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    autocast: Sequence[tuple[str, str]] = ()
+    writes: bool = False
+
+    def metadata(self) -> dict[str, str]:
+        """Return the entries for a node's metadata_props."""
+        fields = {name: value for name, value in vars(self).items() if name != "function"}
+        return {FUNCTION: self.function, CALL: json.dumps(fields, separators=(",", ":"))}
+
+    def check(self) -> None:
+        """Raise TypeError where a field is of a type that it can't be: a file may say anything."""
+        lists = (self.args, self.inputs, self.outputs, self.autocast)
+        if not all(isinstance(each, list) for each in lists) or not isinstance(self.kwargs, dict):
+            raise TypeError("expected lists and a dictionary")
+        if not all(type(number) is int for number in (*self.inputs, *self.outputs)):
+            raise TypeError("expected element types as numbers")
+
+    @classmethod
+    def of_node(cls, node: Node) -> "RecordedCall | None":
+        """Return the call that a node stands for, or None; raises ValueError where it isn't well formed."""
+        if FUNCTION not in node.metadata or CALL not in node.metadata:
+            return None
+        try:
+            call = cls(function=node.metadata[FUNCTION], **json.loads(node.metadata[CALL]))
+            call.check()
+            return call
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"what node {node.name!r} records of its call can't be read: {error}") from error
+
+
+class UnrecordableError(Exception):
+    """An argument can't be written into a file; the text says which."""
+
+
+def function_name(function: type) -> str:
+    """Return the name under which a Function is recorded."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def record(value: Any) -> Any:
+    """Return an argument in JSON's terms; raises UnrecordableError for what these don't hold."""
+    if type(value) in (type(None), bool, int, str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, Input):
+        return {"number" if value.number else "input": value.index}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [record(item) for item in value]}
+    if type(value) is dict and all(isinstance(key, str) for key in value):
+        return {"dict": {key: record(item) for key, item in value.items()}}
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+        kind = "array" if isinstance(value, np.ndarray) else "scalar"
+        return {kind: [value.dtype.str, list(value.shape), base64.b64encode(value.tobytes()).decode()]}
+    return _record_torch(value)
+
+
+def _record_torch(value: Any) -> Any:
+    torch = importlib.import_module("torch")
+    if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
+        return {"torch": str(value).removeprefix("torch.")}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    if type(value) is torch.Size:
+        return {"size": list(value)}
+    if isinstance(value, torch.Tensor):
+        flat = value.detach().cpu().contiguous().flatten()
+        data = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+        dtype = str(value.dtype).removeprefix("torch.")
+        return {"tensor": [dtype, list(value.shape), base64.b64encode(data).decode()]}
+    raise UnrecordableError(f"a {type(value).__qualname__} can't be recorded in a file")
+
+
+def restore(value: Any) -> Any:
+    """Return the argument that ``record`` wrote."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind in ("list", "tuple"):
+        items = [restore(item) for item in content]
+        return items if kind == "list" else tuple(items)
+    if kind == "dict":
+        return {key: restore(item) for key, item in content.items()}
+    if kind in ("torch", "device", "size", "tensor"):
+        return _restore_torch(kind, content)
+    if kind in ("array", "scalar"):
+        dtype, shape, data = content
+        array = np.frombuffer(bytearray(base64.b64decode(data)), np.dtype(dtype)).reshape(shape)
+        return array if kind == "array" else array[()]
+    makers: dict[str, Callable[[Any], Any]] = {
+        "input": Input,
+        "number": lambda index: Input(index, True),
+        "float": float,
+        "bytes": base64.b64decode,
+        "complex": lambda parts: complex(*parts),
+    }
+    return makers[kind](content)
+
+
+def _restore_torch(kind: str, content: Any) -> Any:
+    torch = importlib.import_module("torch")
+    if kind == "device":
+        return torch.device(content)
+    if kind == "size":
+        return torch.Size(content)
+    if kind == "torch":
+        found = getattr(torch, content)
+        if not isinstance(found, torch.dtype | torch.memory_format | torch.layout):
+            raise ValueError(f"torch.{content} is no dtype, layout or memory format")
+        return found
+    name, shape, data = content
+    dtype = _restore_torch("torch", name)
+    raw = bytearray(base64.b64decode(data))
+    return (torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)).reshape(shape)
