@@ -88,7 +88,7 @@ class Task(Protocol):
 class Line:
     """y = 2·x₁ + 3·x₂ + 4 from one fresh x in [0, 1)² a step: x (1, 2), target (1, 1).
 
-    The recipe as published compares y (1, 1) with a target (1,), which happens to broadcast to the same.
+    A target (1,) would broadcast to the same, and hide a y of another shape.
     """
 
     name: str = "line"

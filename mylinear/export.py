@@ -51,9 +51,10 @@ def export(
     dynamo: True for PyTorch's newer exporter, False for the TorchScript one, which PyTorch deprecates and
         which alone writes opset 11.
     opset: the version of ONNX's default domain: 18 and above, or 11 to 23 with ``dynamo=False``.
-    domain: the domain of the MYLINEAR nodes. "" is ONNX's default domain, as the recipe writes it (at opset
-        11 with ``dynamo=False``, but either exporter and any opset will do): such a file has no function
-        body, onnx.checker and a plain ONNX Runtime refuse it, and a runtime with a kernel runs it.
+    domain: the domain of the MYLINEAR nodes. "" is ONNX's default domain, as custom operators were often
+        written before domains (at opset 11, which takes ``dynamo=False``; either exporter and any opset will
+        do): such a file has no function body, onnx.checker and a plain ONNX Runtime refuse it, and a runtime
+        with a kernel runs it.
 
     The file has one input ``x`` and one output ``y``; the first dimension of x is ``batch`` and may have
     any size, zero included. The initializers bear the names of the state_dict. The nodes carry a function

@@ -1,6 +1,6 @@
 """LinearF: Y = X·Wᵀ + B as an ``autograd.Function`` with its own backward and its own ONNX node.
 
-The loss of the recipe is L = ½·Σ(Y* - Y)², summed over every element, so that grad_Y = ∂L/∂Y = Y - Y*.
+For the loss L = ½·Σ(Y* - Y)², summed over every element, grad_Y = ∂L/∂Y = Y - Y*.
 Element by element, with r any index of the leading dimensions, Y[r, n] = Σ_m X[r, m]·W[n, m] + B[n].
 The chain rule sums grad_Y times the derivative of Y over every element of Y that a value reaches:
 

@@ -1,6 +1,6 @@
 """MYLINEAR for ONNX Runtime: Y = X·Wᵀ + B with NumPy on the CPU and with torch on CUDA.
 
-Importing this module registers both. They serve the domains ``mylinear`` and "" (the recipe's file), and
+Importing this module registers both. They serve the domains ``mylinear`` and "" (files without domains), and
 ``ai.onnx.contrib`` where a model asks for it.
 """
 

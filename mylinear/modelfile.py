@@ -36,7 +36,8 @@ def load_model(path: str | Path) -> nn.Module:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            # Copies: what it gives may be a view of the file, which others may write anew.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, it is no dict
         described = json.loads(metadata.get("model", "{}"))
         if described.get("format") != _FORMAT:
             raise ValueError(f"format is {described.get('format', 'missing')}; expected {_FORMAT}")

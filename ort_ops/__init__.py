@@ -1,4 +1,4 @@
-"""Write an operator once in PyTorch; it trains there, runs in ONNX Runtime, and is proved equal.
+"""Write an operator once in PyTorch; it trains there, runs in ONNX Runtime, and is checked against PyTorch.
 
 ``ort_ops.onnx_op`` makes a Python function a kernel of ONNX Runtime, ``ort_ops.InferenceSession`` runs
 models with it. Importing this package loads NumPy and onnxruntime, never torch or onnx; its submodules

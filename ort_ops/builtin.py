@@ -6,9 +6,12 @@ from collections.abc import Mapping
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-__all__ = ["TELLS_OVERLOADS_APART", "is_built_in", "known_since"]
+__all__ = ["RELEASE", "TELLS_OVERLOADS_APART", "is_built_in", "known_since"]
 
-TELLS_OVERLOADS_APART = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 27)
+RELEASE = tuple(int(number) for number in onnxruntime.__version__.split(".")[:2])
+"""ONNX Runtime's release: (1, 32)."""
+
+TELLS_OVERLOADS_APART = RELEASE >= (1, 27)
 """Whether a node gets the function body of its own overload; before 1.27 it gets the last in the file."""
 
 

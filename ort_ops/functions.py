@@ -9,6 +9,8 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .kernel import Kernel
 from .model import Model, Node
 from .recorded import CALL, FUNCTION, REASON, Input, RecordedCall, function_name, restore
@@ -186,4 +188,6 @@ def _fill(torch: Any, value: Any, inputs: Sequence[Any]) -> Any:
         return type(value)(_fill(torch, item, inputs) for item in value)
     if isinstance(value, dict):
         return {key: _fill(torch, item, inputs) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.copy()
     return value.clone() if isinstance(value, torch.Tensor) else value

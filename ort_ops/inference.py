@@ -6,6 +6,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from .callables import parameters_of
 from .dtypes import from_numpy, from_onnx
 from .errors import SchemaError
@@ -111,11 +113,9 @@ class Infer:
 
 
 def _is_dim(dim: object) -> bool:
-    return (
-        dim is None
-        or isinstance(dim, str)
-        or (hasattr(dim, "__index__") and 0 <= operator.index(dim) < 1 << 63)
-    )
+    if isinstance(dim, int | np.integer):
+        return 0 <= int(dim) < 1 << 63
+    return dim is None or isinstance(dim, str)
 
 
 _unknown = itertools.count(1)

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 
 import onnxruntime
 
-from .builtin import is_built_in
+from .builtin import RELEASE, is_built_in
 from .errors import RegistrationError
 from .model import Model, Node
 
 __all__ = ["optimizers_to_leave_out", "refuse_namesakes"]
 
-_RELEASE = tuple(int(number) for number in onnxruntime.__version__.split(".")[:2])
-_ENDS_PROCESS = (1, 24) <= _RELEASE <= (1, 32)  # 1.23 doesn't; 1.32 is the newest there is
+_ENDS_PROCESS = (1, 24) <= RELEASE <= (1, 32)  # 1.23 doesn't; 1.32 is the newest there is
 
 # How many inputs it reads while a session is made, by the name; a node with fewer ends the process.
 _READ: Mapping[str, int] = {

@@ -8,6 +8,7 @@ from typing import Any
 import onnxruntime
 
 from . import _bridge
+from .builtin import RELEASE
 from .dtypes import DTYPES
 from .errors import RegistrationError, SchemaError
 from .inference import asked_attributes
@@ -22,8 +23,6 @@ _COMMON_TYPES = tuple(dtype.onnx for dtype in DTYPES if dtype.onnx <= 16)
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-
-_RELEASE = tuple(int(number) for number in onnxruntime.__version__.split(".")[:2])
 
 
 class Op:
@@ -77,7 +76,7 @@ class Op:
         """
         if not any(_computes_type(signature) for signature in self._signatures()):
             return None
-        if _RELEASE < (1, 22):
+        if RELEASE < (1, 22):
             needed = "1.22"
         elif not self._infers(leaves_out):
             needed = "1.24 where a node may leave out an input"
@@ -113,7 +112,7 @@ class Op:
         """
         declared = len(self.kernel.schema.outputs)
         if outputs is None:
-            return declared if _RELEASE >= (1, 30) else 1
+            return declared if RELEASE >= (1, 30) else 1
         return min(declared, outputs)
 
     def _infers(self, leaves_out: bool) -> bool:
@@ -122,7 +121,7 @@ class Op:
         Before 1.24 it reads the type of every input for that function, and of one that is left out there
         is none: the process ends.
         """
-        return _RELEASE >= (1, 24) or not (leaves_out and any(f.optional for f in self.kernel.schema.inputs))
+        return RELEASE >= (1, 24) or not (leaves_out and any(f.optional for f in self.kernel.schema.inputs))
 
     def _signatures(self) -> Iterator[Signature]:
         """Give the schema's signatures, with the first input's type for outputs of any type.

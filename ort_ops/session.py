@@ -96,7 +96,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         plan = plan.without_libraries(self._libraries, asked=ops is not None)
         if given is not None:
             refuse_leftovers(plan, self._model, given)
-        arguments = (providers, provider_options, optimizers_to_leave_out(self._model, disabled_optimizers))
+        arguments = (providers, provider_options)
+        self._left_out = optimizers_to_leave_out(self._model, disabled_optimizers)
         try:
             self._create(path_or_bytes, sess_options, plan, arguments)
         except (KernelError, RegistrationError):
@@ -117,10 +118,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             self._create(path_or_bytes, sess_options, plan, arguments)
         self._plan = plan
         self._tuning = tuning
-        self._run_entries = self._tuning.run_entries(self.get_provider_options())
-        self._run_options = with_entries(None, self._run_entries)
         self._graphs = itertools.count(1)
-        self._refuse_silent_fallback(providers)
+        self._settle(providers)
         self._types = {i.name: i.type for i in self.get_inputs()}
         self._by_values = any(t.type in REFUSED_BY_RUN for t in (*self.get_inputs(), *self.get_outputs()))
 
@@ -178,7 +177,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         model: str | os.PathLike[str] | bytes,
         given: onnxruntime.SessionOptions | Tuning | None,
         plan: Plan,
-        arguments: tuple[Any, Any, Any],
+        arguments: tuple[Any, Any],
     ) -> None:
         self._records_assignment = isinstance(given, Tuning | None)
         options: Any = given
@@ -190,7 +189,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             options = (given or _AS_IT_COMES).options(may_spin=may_spin)
             # For explain(); releases that don't know the entry make nothing of it.
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        providers, provider_options, disabled_optimizers = arguments
+        providers, provider_options = arguments
 
         def make() -> None:
             with giving(plan):
@@ -201,11 +200,17 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 options,
                 providers,
                 provider_options,
-                disabled_optimizers=disabled_optimizers,
+                disabled_optimizers=self._left_out,
                 enable_fallback=0,
             )
 
         self._watch(make)
+
+    def _create_inference_session(
+        self, providers: Any, provider_options: Any, disabled_optimizers: Any = None
+    ) -> None:
+        # onnxruntime's own set_providers forgets which optimizers were left out.
+        super()._create_inference_session(providers, provider_options, disabled_optimizers or self._left_out)
 
     def _watch(self, make: Callable[[], None]) -> None:
         """Let ONNX Runtime make its session, and note which kernels it makes, as this class's own."""
@@ -233,12 +238,20 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     ) -> None:
         """Make the session anew on other execution providers; raises ProviderError as making one does.
 
-        What is registered stays: which kernels there are was chosen for the providers that it was made for.
+        How it is tuned stays, and what is registered: which kernels there are was chosen for the providers
+        that it was made for.
         """
         session_providers(providers)
+        tuned = self._tuning.providers(providers) if provider_options is None else providers
         make = super().set_providers
-        self._watch(lambda: make(providers, provider_options))
-        self._refuse_silent_fallback(providers)
+        self._watch(lambda: make(tuned, provider_options))
+        self._settle(providers)
+
+    def _settle(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
+        """See that the providers are there that were asked for, and what runs on them are told."""
+        self._refuse_silent_fallback(asked)
+        self._run_entries = self._tuning.run_entries(self.get_provider_options())
+        self._run_options = with_entries(None, self._run_entries)
 
     def _refuse_silent_fallback(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
         there = self.get_providers()

@@ -17,7 +17,7 @@ __all__ = ["Arena", "Tuning", "available_cores", "graph_options", "with_entries"
 Arena = Literal["keep", "shrink", "none"]
 Provider = str | tuple[str, dict[str, Any]]
 
-_CPU = "CPUExecutionProvider"
+_TENSORRT = ("TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 _CUDA = "CUDAExecutionProvider"
 _NO_CAPTURE = "-1"
 
@@ -63,7 +63,7 @@ class Tuning:
             return None if providers is None else list(providers)
         there = onnxruntime.get_available_providers()
         # onnxruntime-gpu has TensorRT's, too, which can't be named where its libraries aren't installed.
-        asked = [name for name in there if name in (_CUDA, _CPU)] if providers is None else providers
+        asked = [name for name in there if name not in _TENSORRT] if providers is None else providers
         if self.cuda_graph and not any(_name(provider) == _CUDA for provider in asked):
             raise ProviderError(
                 f"CUDA graphs need the {_CUDA}; the providers are {', '.join(map(_name, asked))}"

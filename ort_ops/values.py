@@ -38,7 +38,7 @@ def _rightly_read(array: Any) -> Any:
     if not isinstance(array, np.ndarray):
         return array
     if array.dtype.kind == "S":
-        return np.char.decode(array, "utf-8").astype(object)
+        return np.char.decode(array, "utf-8").reshape(array.shape).astype(object)
     return array.astype(object if array.dtype.kind == "U" else array.dtype.newbyteorder("="), copy=False)
 
 

@@ -42,7 +42,10 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(help="18 if not given, 11 with --domain ''.")] = None,
     domain: Annotated[
-        str, typer.Option(help="Of the MYLINEAR nodes; '' is ONNX's own, as the recipe writes it.")
+        str,
+        typer.Option(
+            help="Of the MYLINEAR nodes; '' is ONNX's default one, which stock ONNX Runtime refuses."
+        ),
     ] = "mylinear",
     rank: Annotated[int, typer.Option(min=1, help="Dimensions of x, the batch among them.")] = 2,
 ) -> None:

@@ -1,6 +1,7 @@
 """The command ``ort-ops``; one file a command.
 
-Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usage, 70 crashed.
+Exit codes: 0 equal or done, 1 wrong, 2 cannot say, 3 could not run, 4 wrong usage, 70 crashed,
+130 interrupted, 141 its reader is gone.
 """
 
 import sys

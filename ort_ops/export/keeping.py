@@ -103,7 +103,7 @@ class _Host:
         return _active()[-1]._options.fakes.get(function)
 
     def writing(self) -> Writing | None:
-        return _active()[-1]._record.writing
+        return _active()[-1]._record.writing if _active() else None
 
     def computed(self, function: type[Function], result: Any) -> Any:
         """Return a call's result, spoilt where it is to be seen whether anything depends on it."""

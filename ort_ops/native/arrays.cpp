@@ -143,10 +143,10 @@ void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype, ab
     return;
   }
   const auto bytes = static_cast<std::size_t>(PyArray_NBYTES(source));
+  // By memmove: who binds an output to an input's memory gets it right.
   if (bytes >= kReleaseGilBytes) {
     const ReleaseGil release;
-    std::memmove(data, PyArray_DATA(source),
-                 bytes);  // who binds an output to an input's memory gets it right
+    std::memmove(data, PyArray_DATA(source), bytes);
   } else if (bytes != 0) {
     std::memmove(data, PyArray_DATA(source), bytes);
   }

@@ -50,14 +50,11 @@ std::string summary_of(const nb::python_error& error) {
          (text.is_valid() ? nb::cast<std::string>(text) : "");
 }
 
-}  // namespace
-
-namespace {
-
-// Operators of which some `infer` function raised for a session of plain onnxruntime.
-std::set<const Op*>& once_failed() {
-  static auto& ops = *new std::set<const Op*>();
-  return ops;
+// Operators, by domain and name, of which some `infer` function raised for a session of plain onnxruntime. Of
+// an operator on several providers ONNX Runtime asks one, and may make the kernel of another.
+std::set<std::pair<std::string, std::string>>& once_failed() {
+  static auto& names = *new std::set<std::pair<std::string, std::string>>();
+  return names;
 }
 
 }  // namespace
@@ -65,7 +62,7 @@ std::set<const Op*>& once_failed() {
 void refuse_failed_infer(const Kernel& kernel,
                          const std::vector<std::pair<int, std::optional<Dims>>>& inputs) {
   const Op& op = *kernel.op;
-  if (once_failed().count(&op) == 0) return;
+  if (op.infer.is_none() || once_failed().count({op.domain, op.name}) == 0) return;
   nb::list given;
   for (const auto& [type, dims] : inputs) given.append(to_python(type, dims));
   try {
@@ -97,7 +94,7 @@ abi::Status* infer_output_shapes(const abi::CustomOp* custom, abi::ShapeInferCon
     if (!logs().empty())
       logs().back().errors.push_back(nb::borrow(error.value()));
     else
-      once_failed().insert(&op);
+      once_failed().insert({op.domain, op.name});
   } catch (const Error& error) {
     if (!logs().empty())
       logs().back().errors.push_back(nb::borrow(PyExc_RuntimeError)((op.name + ": " + error.what()).c_str()));

@@ -20,6 +20,15 @@ def test_a_model_comes_back_to_the_bit(tmp_path, dtype, bias):
     assert not back.training
 
 
+def test_a_model_is_its_own_when_its_file_is_written_anew(tmp_path):
+    model = MyLinear(64, 64)
+    save_model(tmp_path / "m", model)
+    back = load_model(tmp_path / "m")
+    with (tmp_path / "m").open("r+b") as file:
+        file.write(bytes((tmp_path / "m").stat().st_size))
+    assert torch.equal(back.weight, model.weight)
+
+
 def test_a_single_layer_is_no_sequence(tmp_path):
     save_model(tmp_path / "m", MyLinear(2, 1))
     assert type(load_model(tmp_path / "m")) is MyLinear

@@ -16,7 +16,7 @@ from ort_ops import failures
 from ort_ops.errors import KernelError, ProviderError, RegistrationError, SchemaError
 from ort_ops.registry import CPU
 
-from .models import DOMAIN, one_node
+from .models import DOMAIN, builtin, model, node, one_node
 
 torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -179,6 +179,23 @@ def test_a_session_made_anew_for_providers_raises_as_before_and_refuses_what_is_
     assert str(caught.value.__cause__) == "wrong"
     with pytest.raises(ProviderError, match="NoSuchExecutionProvider is not in this onnxruntime"):
         session.set_providers(["NoSuchExecutionProvider"])
+
+
+def test_a_session_made_anew_leaves_out_the_same_optimizers() -> None:
+    # By EliminateIdentity ONNX Runtime removes every node called Identity, whatever computes it.
+    ort_ops.onnx_op(f"{DOMAIN}::Identity")(lambda x: x * 2)
+    data = model([node("Identity", outputs=["v"]), builtin("Neg", ["v"], ["y"])])
+    session = ort_ops.InferenceSession(data)
+    for _ in range(2):
+        np.testing.assert_array_equal(session.run(None, {"x": X})[0], -2 * X)
+        session.set_providers([CPU])
+
+
+def test_a_session_made_anew_is_tuned_as_before() -> None:
+    session = ort_ops.InferenceSession.tuned(model([builtin("Neg", ["x"], ["y"])]), [CPU], arena="shrink")
+    session.set_providers([CPU])
+    assert session._run_entries == {"memory.enable_memory_arena_shrinkage": "cpu:0"}
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], -X)
 
 
 def test_failures_of_many_threads_wait_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,18 +105,20 @@ class Counts(torch.autograd.Function):
     def forward(ctx: Any, x: Any, counts: Any) -> Any:
         counts["more"][0].add_(1)
         counts["more"].append(0)
-        return x + counts["more"][0] + len(counts["more"])
+        counts["table"] += 1
+        return x + counts["more"][0] + len(counts["more"]) + float(counts["table"][0])
 
 
 def test_a_forward_that_changes_its_arguments_computes_the_same_in_each_run() -> None:
-    recorded = [record(Input(0)), record({"more": [torch.tensor(2.0)]})]
+    table = np.array([10, 20], np.float32)
+    recorded = [record(Input(0)), record({"more": [torch.tensor(2.0)], "table": table})]
     call = RecordedCall(function_name(Counts), recorded, {}, [1], [1])
     node = helper.make_node("Counts", ["x"], ["y"], "counts", domain="pkg")
     for key, value in call.metadata().items():
         node.metadata_props.add(key=key, value=value)
     session = ort_ops.InferenceSession(graph([node]), providers=CPU, functions=[Counts])
     for _ in range(3):
-        np.testing.assert_array_equal(session.run(None, {"x": X})[0], X + 5)
+        np.testing.assert_array_equal(session.run(None, {"x": X})[0], X + 16)
 
 
 @pytest.mark.parametrize("trusted", ["scalepkg", "scalepkg.ops"])

@@ -289,7 +289,7 @@ def test_a_release_that_refuses_a_kernel_leaves_it_to_nobody(monkeypatch: pytest
     def computed(x, y=None): ...
 
     computed.infer(lambda x, y: x)
-    monkeypatch.setattr(ort_ops.registry, "_RELEASE", (1, 21))
+    monkeypatch.setattr(ort_ops.registry, "RELEASE", (1, 21))
     nodes = only(inspect(one_node("Computed")))
     assert nodes.runner == "nobody"
     assert "needs ONNX Runtime 1.22" in nodes.reason

@@ -158,9 +158,9 @@ def test_a_release_without_computed_types_says_so_or_leaves_the_body(monkeypatch
 
     assert kernel.needs_release(leaves_out=True) is None  # a kernel for each type of x
     kernel.infer(lambda x, y: x)
-    monkeypatch.setattr(ort_ops.registry, "_RELEASE", (1, 22))
+    monkeypatch.setattr(ort_ops.registry, "RELEASE", (1, 22))
     assert kernel.needs_release(leaves_out=False) is None
-    monkeypatch.setattr(ort_ops.registry, "_RELEASE", (1, 21))
+    monkeypatch.setattr(ort_ops.registry, "RELEASE", (1, 21))
     with pytest.raises(RegistrationError, match=r"needs ONNX Runtime 1\.22.*share a type variable"):
         plan_for(read_model(one_node("Op")), [CPU])
     plan = plan_for(read_model(model([node("Op")], functions=[BODY])), [CPU])
@@ -176,7 +176,7 @@ def test_a_declared_first_input_gives_the_type_of_a_result_on_every_release(
     @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float64", "int64"], outputs=[None, "bool", None])
     def kernel(x, y): ...
 
-    monkeypatch.setattr(ort_ops.registry, "_RELEASE", (1, 21))
+    monkeypatch.setattr(ort_ops.registry, "RELEASE", (1, 21))
     (overload,) = kernel.overloads(OP, leaves_out=False)
     assert (overload.signature.outputs, kernel.needs_release(False)) == ((11, 9, 11), None)
     kernel.infer(lambda x, y: (y, y, y))  # from here on the types are what it says
@@ -196,7 +196,7 @@ def test_a_release_that_fails_over_an_input_left_out_is_given_no_shape_function(
     body = function("Caller", ["a", "c"], ["b"], node("Op", ["a", "c"], ["b"]))
     leaving, called = model([node("Op", inputs)]), model([node("Caller", ["x"])], functions=[body])
     for release, expected in (((1, 23), False), ((1, 24), True)):
-        monkeypatch.setattr(ort_ops.registry, "_RELEASE", release)
+        monkeypatch.setattr(ort_ops.registry, "RELEASE", release)
         plans = plan_for(read_model(leaving), [CPU]), plan_for(read_model(called), [CPU]), _everything(None)
         assert [[bool(o.told) for n, o in plan.overloads if n == OP] for plan in plans] == [[expected]] * 3
         (given,) = plan_for(read_model(model([node("Op", ["x", "x"])])), [CPU]).overloads
@@ -210,7 +210,7 @@ def test_a_computed_type_of_a_node_that_leaves_out_an_input_needs_another_releas
     def kernel(x, y=None, z=None): ...
 
     kernel.infer(lambda x, y, z: x)
-    monkeypatch.setattr(ort_ops.registry, "_RELEASE", (1, 23))
+    monkeypatch.setattr(ort_ops.registry, "RELEASE", (1, 23))
     leaving = read_model(model([node("Op", ["x", "", "x"])]))
     with pytest.raises(RegistrationError, match=r"needs ONNX Runtime 1\.24 where a node may leave out"):
         plan_for(leaving, [CPU])
@@ -218,5 +218,5 @@ def test_a_computed_type_of_a_node_that_leaves_out_an_input_needs_another_releas
         _everything(f"{DOMAIN}::Op")
     assert OP not in [name for name, _ in _everything(None).overloads]
     assert len(plan_for(read_model(one_node("Op")), [CPU]).overloads) == 1
-    monkeypatch.setattr(ort_ops.registry, "_RELEASE", (1, 24))
+    monkeypatch.setattr(ort_ops.registry, "RELEASE", (1, 24))
     assert len(plan_for(leaving, [CPU]).overloads) == len(_everything(f"{DOMAIN}::Op").overloads) == 1

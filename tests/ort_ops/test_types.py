@@ -18,6 +18,7 @@ import ort_ops
 from ort_ops.dtypes import DTYPES, DType
 from ort_ops.errors import KernelError, ResultError, SchemaError
 from ort_ops.packing import pack, unpack
+from ort_ops.registry import CPU, CUDA
 
 from .models import DOMAIN, builtin, model, node, one_node, tensor
 from .releases import from_ort, needs_onnx
@@ -72,8 +73,9 @@ def test_strings_of_numpys_types_are_read_whole_and_not_beyond(dtype: Any) -> No
         return x
 
     texts = np.array([["abcd", "a"], ["", "a\0b"]], object)
-    given = texts.astype("U4").astype(dtype)
-    np.testing.assert_array_equal(run(one_node("Op", "string"), x=given), texts)
+    for each in (texts, texts[:0], texts[:1, :1]):
+        given = each.astype("U4").astype(dtype)
+        np.testing.assert_array_equal(run(one_node("Op", "string"), x=given), each, strict=True)
 
 
 def test_numpys_own_strings_are_taken_as_results() -> None:
@@ -388,6 +390,18 @@ def test_what_an_infer_function_raised_for_another_model_is_no_matter() -> None:
     np.testing.assert_array_equal(y, -np.ones(2))
     with pytest.raises(Exception, match="infer function failed: ZeroDivisionError: in infer"):
         session(7, builtin("Neg", ["v"], ["y"]))
+
+
+def test_what_infer_raised_is_said_by_the_kernel_of_whichever_provider() -> None:
+    kernel = op(
+        f"{DOMAIN}::Op", providers=[CUDA, CPU], array="torch", inputs=["float32"], outputs=["float32"]
+    )
+    kernel(lambda x: x).infer(lambda x: 1 // 0)
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options)
+    data = model([node("Op")], [tensor("x", shape=[2])], [tensor("y")])
+    with pytest.raises(Exception, match="infer function failed: ZeroDivisionError"):
+        onnxruntime.InferenceSession(data, options)
 
 
 DEBUGGED = """

@@ -219,12 +219,14 @@ def test_another_thread_may_call_functions_meanwhile() -> None:
     assert [len(program.calls) for program in programs] == [1, 1]
 
 
-def test_a_thread_inside_of_a_block_exports_by_itself() -> None:
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_a_thread_inside_of_a_block_exports_by_itself(dynamo: bool) -> None:
     programs: list[Any] = []
 
     def work() -> None:
         with quiet():
-            programs.append(torch.onnx.export(twice(), (x(3, 4),), dynamo=True, verbose=False))
+            target = None if dynamo else io.BytesIO()
+            programs.append(torch.onnx.export(twice(), (x(3, 4),), target, dynamo=dynamo, verbose=False))
         programs.append(export(twice(), (x(3, 4),), verbose=False))
 
     with keep_functions() as kept:
