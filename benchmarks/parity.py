@@ -15,11 +15,17 @@ from pathlib import Path
 from benchmarks.report import environment, write
 
 QUESTION = "What does it cost to check a model of 64 linear layers and 1.07 GB, to locate, to replay?"
-ROUNDS, ONCE = 3, ("record", "locate, both sides")  # of which each takes half a minute
+ROUNDS = 3
+ONCE = (
+    "record",
+    "locate, the runtime's side",
+    "locate, both sides",
+    "torch.onnx.verification, outputs",
+)  # long
 FOLDER = Path("build/benchmarks/parity")
 NOTE = (
     "64 layers of Linear(2048, 2048), float32, batch 2, two threads. Each in a process of its own, in turn; "
-    f"medians of {ROUNDS} rounds, of one for {' and for '.join(ONCE)}. Memory is the process's peak, its "
+    f"medians of {ROUNDS} rounds, of one for {'; '.join(ONCE)}. Memory is the process's peak, its "
     "libraries included, as a multiple of the weights; the model in PyTorch is a part of it but for replay "
     "and for a session. replay's time is after hashing, which is stated apart. polygraphy keeps to one rule "
     "for all outputs and compares runs only; torch.onnx.verification compares runs only."

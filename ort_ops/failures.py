@@ -112,9 +112,8 @@ def _let_go(error: BaseException) -> None:
         with contextlib.suppress(ValueError):  # it is empty
             cell.cell_contents = _own(cell.cell_contents)
     if any(_own(value) is not value for value in error.args):
-        vars(BaseException)["args"].__set__(
-            error, tuple(map(_own, error.args))
-        )  # a frozen one has no other way
+        # An exception that is frozen has no other way.
+        vars(BaseException)["args"].__set__(error, tuple(map(_own, error.args)))
     own = vars(error)
     own.update((name, _own(value)) for name, value in tuple(own.items()))
     if isinstance(error, AttributeError):
@@ -145,7 +144,24 @@ def _cells(step: TracebackType | None) -> Iterator[CellType]:
         step = step.tb_next
 
 
-_OURS = 4  # references: the frame's, the list's, the variable's, the argument's
+def _count_ours() -> int:
+    """Return how many references there are, where ``_cells`` looks, to a function that nobody else has.
+
+    The frame's, the list's and the variable's, and up to Python 3.13 the argument's.
+    """
+    try:
+        (lambda: 1 // 0)()
+    except ZeroDivisionError as error:
+        step = error.__traceback__
+        while step is not None:
+            for function in gc.get_referents(step.tb_frame):
+                if isinstance(function, FunctionType) and function.__name__ == "<lambda>":
+                    return sys.getrefcount(function)
+            step = step.tb_next
+    raise AssertionError("a frame has no function")
+
+
+_OURS = _count_ours()
 
 
 def _own(value: Any) -> Any:

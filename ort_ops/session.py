@@ -182,9 +182,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         self._records_assignment = isinstance(given, Tuning | None)
         options: Any = given
         if self._records_assignment:
-            # ONNX Runtime's threads spin while they wait, and take the cores from a kernel's BLAS: 1.9 times
-            # the time of a NumPy product behind a MatMul on two cores, against 1.02 without spinning, which
-            # costs built-in nodes 6 % (MatMul) to 40 % (small Tanh): benchmarks/results/python_kernels.md.
+            # ONNX Runtime's threads spin while they wait, and take the cores from a kernel's BLAS: 1.8 times
+            # the time of a NumPy product behind a MatMul on two cores, against 1.06 without spinning, which
+            # costs built-in nodes 5 % (MatMul) to 70 % (small Tanh): benchmarks/results/python_kernels.md.
             may_spin = all(overload.provider != CPU for _, overload in plan.overloads)
             options = (given or _AS_IT_COMES).options(may_spin=may_spin)
             # For explain(); releases that don't know the entry make nothing of it.
