@@ -244,12 +244,11 @@ def a_model_that_ran_without_our_kernels_runs_with_them() -> None:
 
 @behaviour("RegistrationError: node 'Sub' is of test.domain::Sub and has 1 inputs", "kernel")
 def operators_are_named_as_onnxs_own() -> None:
-    """ONNX Runtime from 1.24 on ends the process over the first, and removes the second's nodes."""
+    """ONNX Runtime may end the process over the first, and removes the second's nodes."""
     for name in ("Sub", "Identity"):
         ort_ops.onnx_op(f"{DOMAIN}::{name}")(lambda x: x * 2)
     try:
-        ort_ops.InferenceSession(model([node("Sub")])).run(None, {"x": GOOD})
-        print("RegistrationError: node 'Sub' is of test.domain::Sub and has 1 inputs")  # before 1.24 it runs
+        ort_ops.InferenceSession(model([node("Sub")]))
     except ort_ops.errors.RegistrationError as error:
         print(f"RegistrationError: {str(error).partition(';')[0]}")
     negate = node("Neg", ["v"], ["y"])

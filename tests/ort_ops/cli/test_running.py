@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
+pytest.importorskip("typer")
+
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
 def test_a_reader_that_has_enough_is_no_crash(tmp_path: Path, arguments: tuple[str, ...]) -> None:
