@@ -11,7 +11,7 @@ from .callables import name_of, parameters_of
 from .dtypes import DTYPES
 from .errors import ResultError
 from .failures import DEBUG, discard, fail
-from .inference import Infer, asked_attributes
+from .inference import Infer
 from .packing import pack, unpack
 from .schema import OpSchema, Signature
 
@@ -62,14 +62,15 @@ class Kernel:
         provider: str,
         signature: Signature,
         infer: Callable[..., Any] | None,
+        asked: Container[str],
         told: int,
     ) -> _bridge.Op:
         """Return what ONNX Runtime is given for one name, provider and combination of types.
 
-        ``infer`` serves ``out=``, and ONNX Runtime while it makes a session, for ``told`` outputs.
+        ``infer`` serves ``out=``, and ONNX Runtime while it makes a session, for ``told`` outputs; it is
+        given the attributes that are ``asked`` for.
         """
         inputs = [_characteristic(f.optional, f.variadic) for f in self.schema.inputs]
-        asked = frozenset() if infer is None else asked_attributes(infer, self.schema, self.where)
         return _bridge.Op(
             domain=domain,
             name=name,

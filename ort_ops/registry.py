@@ -37,6 +37,7 @@ class Op:
         self.names = names
         self.version = version
         self._infer: Callable[..., Any] | None = None
+        self._asked: frozenset[str] = frozenset()  # the attributes that it is given
         self._overloads: dict[tuple[tuple[str, str], int], tuple[Overload, ...]] = {}
         functools.update_wrapper(self, kernel.function, updated=())
 
@@ -62,7 +63,7 @@ class Op:
         """
         if not callable(function):
             raise SchemaError(f"{self!r}.infer: got {function!r}; expected a function")
-        asked_attributes(function, self.kernel.schema, self.kernel.where)
+        self._asked = asked_attributes(function, self.kernel.schema, self.kernel.where)
         self._infer = function
         self._overloads.clear()
         return function
@@ -141,7 +142,7 @@ class Op:
                 yield Signature((each, *others), tuple(t or each for t in signature.outputs))
 
     def _bridge_op(self, name: tuple[str, str], provider: str, signature: Signature, told: int) -> _bridge.Op:
-        return self.kernel.bridge_op(*name, provider, signature, self._infer, told)
+        return self.kernel.bridge_op(*name, provider, signature, self._infer, self._asked, told)
 
 
 def _computes_type(signature: Signature) -> bool:
