@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import defs
 
 from .compare import largest
-from .exact import Step
+from .step import Step
 from .tolerance import Arithmetic
 
 __all__ = ["local_errors"]
@@ -155,8 +155,7 @@ def _terms(x: Array, y: Array) -> float:
 
 def _absolute(step: Step, operation: Callable[[Array], Array] = np.abs) -> Sequence[Array]:
     """Evaluate the node on its inputs' absolute values."""
-    given = [operation(value) if _is_wide(value) else value for value in step.inputs]
-    return [o for o in step.again(given) if isinstance(o, np.ndarray)]
+    return [o for o in step.on(operation) if isinstance(o, np.ndarray)]
 
 
 def _sum_length(step: Step) -> float:

@@ -4,8 +4,7 @@ Names match nothing in a TorchScript file. Two tensors are the same if they hold
 shape or order of the axes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,21 +28,32 @@ _COMPOSED = (
 )
 
 
-@dataclass(frozen=True)
 class _Seen:
-    operation: str
-    moments: NDArray[np.float64]
-    values: Array | None
+    """A result of an operation: its values, or no more than their moments."""
+
+    def __init__(self, operation: str, values: Array, *, keep: bool) -> None:
+        self.operation = operation
+        self.values = values if keep else None
+        self._moments = None if keep else _moments(values)
+
+    @property
+    def moments(self) -> NDArray[np.float64]:
+        if self._moments is None:
+            assert self.values is not None
+            self._moments = _moments(self.values)
+        return self._moments
 
 
 class Counterparts:
     """Takes in what a model computes.
 
-    ``memory`` is how many bytes of it are kept; beyond that sums must do.
+    ``memory`` is how many bytes of it are kept; beyond that sums must do. Views of ``weights``, which stay as
+    they are, take none of it.
     """
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, weights: Iterable[Tensor] = ()) -> None:
         self._left = memory
+        self._weights = {weight.untyped_storage().data_ptr() for weight in weights}
         self._by_size: dict[int, list[_Seen]] = {}
 
     def see(self, operation: Any, arguments: tuple[Any, ...], results: Sequence[Tensor]) -> None:
@@ -63,11 +73,11 @@ class Counterparts:
         if tensor.is_complex() or tensor.is_sparse:
             return
         values = tensor.detach().cpu().numpy()
-        kept = None
-        if values.nbytes <= self._left:
-            kept = values.copy()
+        keep = tensor.is_cpu and tensor.untyped_storage().data_ptr() in self._weights
+        if not keep and values.nbytes <= self._left:
+            values, keep = values.copy(), True
             self._left -= values.nbytes
-        self._by_size.setdefault(values.size, []).append(_Seen(operation, _moments(values), kept))
+        self._by_size.setdefault(values.size, []).append(_Seen(operation, values, keep=keep))
 
     def find(self, values: Array, tolerance: float) -> str | None:
         """Return the operation that gave these values, to a share of the largest of them, or None."""

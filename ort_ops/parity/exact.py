@@ -25,23 +25,12 @@ from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
 from .graphs import all_values, last_uses, precisions, read_tensor, reads, without_weights
 from .narrow import Narrow, compute_narrow, loses_digits
+from .step import Elementwise, Step
 
-__all__ = ["ExactFile", "Paused", "Step"]
+__all__ = ["ExactFile", "Paused"]
 
 Values = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A node that has been evaluated: what it was given and what it gave, None for what is absent.
-
-    ``again`` evaluates it on other inputs.
-    """
-
-    node: NodeProto
-    inputs: Sequence[Any]
-    outputs: Sequence[Any]
-    again: Callable[[Sequence[Any]], Sequence[Any]]
+_After = Callable[[Step], Sequence[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -170,7 +159,7 @@ class ExactFile:
         feed: Values,
         *,
         replaced: Values | None = None,
-        after: Callable[[Step], Sequence[Any] | None] | None = None,
+        after: _After | None = None,
         start: Paused | None = None,
     ) -> dict[str, Any]:
         """Evaluate the file; returns its outputs by name, floating-point ones in float64.
@@ -182,18 +171,34 @@ class ExactFile:
 
         Raises ParityError where a node can be evaluated neither in float64 nor as the file has it.
         """
-        replaced = replaced or {}
+        place, values = (start.place, dict(start.values)) if start else (0, self._given(feed))
+        (outputs,) = self._finish([values], place, replaced or {}, [after])
+        return outputs
+
+    def run_beside(
+        self, feeds: Sequence[Values], afters: Sequence[_After], *, replaced: Values | None = None
+    ) -> list[dict[str, Any]]:
+        """Evaluate the file several times at once: each node in all of them, so that weights are read once.
+
+        feeds, afters: for each evaluation what ``run`` is given; ``afters`` are called in their order.
+        """
+        return self._finish([self._given(feed) for feed in feeds], 0, replaced or {}, afters)
+
+    def _finish(
+        self, values: Sequence[dict[str, Any]], place: int, replaced: Values, afters: Sequence[_After | None]
+    ) -> list[dict[str, Any]]:
         with contextlib.ExitStack() as stack:
             for name in replaced:
                 if name in self._attributes:
                     stack.enter_context(self._attributes[name].replaced(replaced[name]))
-            place, values = (start.place, dict(start.values)) if start else (0, self._given(feed))
-            self._advance(values, range(place, len(self.nodes)), replaced, after)
+            self._advance(values, range(place, len(self.nodes)), replaced, afters)
         initializers = self.model.graph.initializers
         for name in self.outputs:
-            if name not in values and name in initializers:
-                values[name] = replaced[name] if name in replaced else self.weight(name)
-        return {name: values[name] for name in self.outputs}
+            if name in initializers and any(name not in each for each in values):
+                weight = replaced[name] if name in replaced else self.weight(name)
+                for each in values:
+                    each.setdefault(name, weight)
+        return [{name: each[name] for name in self.outputs} for each in values]
 
     def pause(self, feed: Values, names: Iterable[str]) -> Paused:
         """Evaluate the file up to the first node that reads or gives one of these, which runs then change."""
@@ -203,7 +208,7 @@ class ExactFile:
         )
         place = next(uses, len(self.nodes))
         values = self._given(feed)
-        self._advance(values, range(place), {}, None)
+        self._advance([values], range(place), {}, [None])
         return Paused(place, values)
 
     def _given(self, feed: Values) -> dict[str, Any]:
@@ -216,29 +221,35 @@ class ExactFile:
 
     def _advance(
         self,
-        values: dict[str, Any],
+        values: Sequence[dict[str, Any]],
         places: range,
         replaced: Values,
-        after: Callable[[Step], Sequence[Any] | None] | None,
+        afters: Sequence[_After | None],
     ) -> None:
         """Evaluate some nodes, from and into ``values``, from which what is read no more is dropped."""
         initializers = self.model.graph.initializers
         for place in places:
             operator, node = self._evaluator.rt_nodes_[place], self.nodes[place]
             for name in reads(node):
-                if name not in values and name in initializers:
-                    values[name] = replaced[name] if name in replaced else self.weight(name)
-            inputs = [values[name] for name in node.input]
-            compute = functools.partial(self._compute, operator, values)
-            outputs = compute(inputs)
-            if not replaced and after is None:
-                self._note_loss(node, inputs, outputs)
-            if after is not None:
-                outputs = after(Step(node, inputs, outputs, compute)) or outputs
-            values.update(zip(node.output, outputs, strict=False))
-            values[""] = None
-            for name in self._last_use[place]:
-                values.pop(name, None)
+                if name in initializers and name not in values[0]:
+                    weight = replaced[name] if name in replaced else self.weight(name)
+                    for each in values:
+                        each[name] = weight
+            weights: dict[str, dict[Elementwise, NDArray[Any]]] = {
+                name: {} for name in node.input if name in initializers
+            }
+            for each, after in zip(values, afters, strict=True):
+                inputs = [each[name] for name in node.input]
+                compute = functools.partial(self._compute, operator, each)
+                outputs = compute(inputs)
+                if not replaced and after is None:
+                    self._note_loss(node, inputs, outputs)
+                if after is not None:
+                    outputs = after(Step(node, inputs, outputs, compute, weights)) or outputs
+                each.update(zip(node.output, outputs, strict=False))
+                each[""] = None
+                for name in self._last_use[place]:
+                    each.pop(name, None)
 
     def _compute(self, operator: Any, values: Mapping[str, Any], inputs: Sequence[Any]) -> Sequence[Any]:
         node = operator.onnx_node

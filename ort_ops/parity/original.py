@@ -60,6 +60,10 @@ class ExactModel:
         self._constants = constants or {}
         self._taken: set[str] = set() if taken is None else taken
 
+    def parameters(self) -> Iterator[Tensor]:
+        """Give the copies of the model's parameters."""
+        return self._model.parameters()
+
     def draws(self, arguments: Arguments) -> bool:
         """Tell whether the model computes something else each time it is called."""
         results = []

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from .compare import distance
 from .evaluator import is_narrow
-from .exact import ExactFile, Step
+from .exact import ExactFile
+from .step import Step
 
 __all__ = ["plant_in"]
 

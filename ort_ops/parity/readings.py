@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import distance, largest
-from .exact import ExactFile, Step
-from .rounding import MARGIN, Signs, constant_spread, nudged, rounded_run, spread_of
+from .exact import ExactFile
+from .rounding import MARGIN, Signs, constant_spread, nudged, rounded_runs, spread_of
+from .step import Step
 from .tolerance import arithmetic_of
 
 __all__ = ["Reading", "Readings"]
@@ -59,7 +60,7 @@ class Readings:
         def as_written() -> Outputs:
             return file.run(feed, replaced=file.as_written())
 
-        rounding = functools.cache(lambda: _rounding(file, feed, nudge=True))
+        self._rounding = rounding = functools.cache(lambda: _rounding(file, feed, nudge=True))
         # What is given is what it is: a bound that it lies on is met or not, without any rounding.
         self._steps = functools.cache(lambda: _rounding(file, feed, nudge=False))
         either = functools.cache(lambda: _either(file, feed, outputs, expected))
@@ -85,16 +86,28 @@ class Readings:
         return shifted
 
     def turned(self, name: str) -> Array:
-        """Return how far rounding errors of float64 may carry each element, however far that is."""
+        """Return how far rounding errors of float64 may carry each element, however far that is.
+
+        It is nothing where no errors carry an element beyond ``_CHAOS``, those of what is given included: no
+        step is near enough to turn.
+        """
         own: Array = self._outputs[name]
-        turned = np.zeros(own.shape)
-        for other in self._steps():
-            there = other[name]
-            if there.shape != own.shape:
+        if own.dtype == np.float64:
+            carried = self._carried(name, self._rounding())
+            if bool((carried <= _CHAOS * largest(own)).all()):
+                return np.zeros(own.shape)
+        return MARGIN * self._carried(name, self._steps())
+
+    def _carried(self, name: str, samples: Sequence[Outputs]) -> Array:
+        """Return how far each element is from the file's own in any of some evaluations."""
+        own: Array = self._outputs[name]
+        carried = np.zeros(own.shape)
+        for other in (outputs[name] for outputs in samples):
+            if other.shape != own.shape:
                 return np.full(own.shape, np.inf)
-            apart = distance(there, own) if own.dtype.kind == "f" else (there != own).astype(np.float64)
-            turned = np.maximum(turned, apart)
-        return MARGIN * turned
+            apart = distance(other, own) if own.dtype.kind == "f" else (other != own).astype(np.float64)
+            carried = np.maximum(carried, apart)
+        return carried
 
     def spread(self, reading: Reading, name: str, scale: float) -> Array | float:
         """Return how far each element of an output may move by a reading; ``scale`` is the largest."""
@@ -155,9 +168,6 @@ def _rounding(file: ExactFile, feed: Outputs, *, nudge: bool) -> Sequence[Output
 
     # An algorithm is as good as another that is right for inputs this near. What turns at a step one way
     # turns not the other: so each errors' opposites are looked at, too.
-    found = []
-    for pair, direction in itertools.product(range(_PAIRS), (1.0, -1.0)):
-        signs = Signs(pair, direction)
-        near = {name: nudged(array, signs) for name, array in feed.items()} if nudge else feed
-        found.append(rounded_run(file, near, {"": arithmetic_of(np.float64)}, signs, told_apart))
-    return found
+    signs = [Signs(pair, direction) for pair, direction in itertools.product(range(_PAIRS), (1.0, -1.0))]
+    feeds = [{name: nudged(array, each) for name, array in feed.items()} if nudge else feed for each in signs]
+    return rounded_runs(file, feeds, {"": arithmetic_of(np.float64)}, signs, told_apart)

@@ -5,6 +5,7 @@ rest of the file evaluated in float64 on that. What this does to the outputs, a 
 arithmetic explains; no bound that has to hold for the worst case is carried from node to node.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from .bounds import local_errors
 from .evaluator import is_narrow, widened
-from .exact import ExactFile, Step
+from .exact import ExactFile
+from .step import Step
 from .tolerance import Arithmetic
 
-__all__ = ["MARGIN", "Signs", "constant_spread", "nudged", "rounded_run", "rounding_spread", "spread_of"]
+__all__ = ["MARGIN", "Signs", "constant_spread", "nudged", "rounded_runs", "rounding_spread", "spread_of"]
 
 Array = NDArray[Any]
 SAMPLES = 4
@@ -41,17 +43,17 @@ def rounding_spread(
     """Return the file's outputs with rounding errors, ``samples`` times.
 
     arithmetic: for each output of a node by name, and under ``""`` for all others.
-    then: is given each node with its moved results, and may return others.
+    then: is given each node with its moved results, in one sample after the other, and may return others.
     replaced: constants to be used instead of the file's own.
     """
-    signs = Signs(seed)
-    return [rounded_run(file, feed, arithmetic, signs, then, replaced) for _ in range(samples)]
+    signs = [Signs((seed, sample)) for sample in range(samples)]
+    return rounded_runs(file, [feed] * samples, arithmetic, signs, then, replaced)
 
 
 class Signs:
     """Up or down, at random; with ``direction`` -1 the other way round."""
 
-    def __init__(self, seed: int, direction: float = 1.0) -> None:
+    def __init__(self, seed: int | tuple[int, ...], direction: float = 1.0) -> None:
         self._generator, self._direction = np.random.default_rng(seed), direction
 
     def of(self, shape: tuple[int, ...]) -> Array:
@@ -59,17 +61,17 @@ class Signs:
         return self._direction * self._generator.choice([-1.0, 1.0], size=shape)
 
 
-def rounded_run(
+def rounded_runs(
     file: ExactFile,
-    feed: Mapping[str, Array],
+    feeds: Sequence[Mapping[str, Array]],
     arithmetic: Mapping[str, Arithmetic],
-    signs: Signs,
+    signs: Sequence[Signs],
     then: Callable[[Step], Sequence[Any]] | None = None,
     replaced: Mapping[str, Array] | None = None,
-) -> dict[str, Array]:
-    """Return the file's outputs with rounding errors, each with the sign that it is given."""
+) -> list[dict[str, Array]]:
+    """Return the file's outputs with rounding errors, for each of the feeds with the signs given for it."""
 
-    def moved(step: Step) -> Sequence[Any]:
+    def moved(signs: Signs, step: Step) -> Sequence[Any]:
         outputs = []
         ways = arithmetic.get(step.node.output[0], arithmetic[""])
         for output, error in zip(step.outputs, local_errors(step, ways), strict=True):
@@ -81,7 +83,7 @@ def rounded_run(
                 outputs.append(output + error * signs.of(output.shape))
         return outputs if then is None else then(replace(step, outputs=outputs))
 
-    return file.run(feed, replaced=replaced, after=moved)
+    return file.run_beside(feeds, [functools.partial(moved, each) for each in signs], replaced=replaced)
 
 
 def _moved_by(element: Any, ways: Arithmetic, signs: Signs) -> Any:

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import NodeProto
 
 from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
@@ -93,7 +94,7 @@ class _Saving(Tuning):
 
 
 class Results:
-    """The values of a run, each to be asked for once, in the order of the file.
+    """The values of a run, those of each node to be asked for before those of the next, in the file's order.
 
     The file is run as often as ``memory`` bytes of results at a time ask for.
     """
@@ -105,12 +106,20 @@ class Results:
         self._chunks = _chunks(tapped.names, sizes, memory)
         self._names = frozenset(tapped.names)
         self._values: dict[str, NDArray[Any]] = {}
+        self._node: NodeProto | None = None
+        self._given: dict[str, NDArray[Any]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    def take(self, name: str) -> NDArray[Any]:
-        """Return a value, and let go of it."""
+    def of(self, node: NodeProto) -> Mapping[str, NDArray[Any]]:
+        """Return a node's results by name, those that survive, and let go of those of the node before."""
+        if node is not self._node:
+            self._node = node
+            self._given = {name: self._take(name) for name in node.output if name in self._names}
+        return self._given
+
+    def _take(self, name: str) -> NDArray[Any]:
         while name not in self._values:
             names = next(self._chunks)
             self._values = dict(zip(names, self._session.run(names, self._feed), strict=True))

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from .counterparts import Counterparts
-from .exact import ExactFile, Step
+from .exact import ExactFile
 from .export_side import ExportSide
 from .graphs import reads
 from .report import Row
 from .sample import Sample
+from .step import Step
 from .subject import Subject
 from .verdict import Verdict
 from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
@@ -26,7 +27,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     file = subject.exact_file
     outputs = ExportSide(file, subject.changed, subject.notes, plant=False).judge(sample, 0)
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
-    counterparts = Counterparts(memory)
+    counterparts = Counterparts(memory, subject.exact_model.parameters())
     subject.exact_model.run(sample.given.arguments, seen=counterparts.see)
     found, fractions = _matched(file, sample, counterparts, _share(outputs))
     matched = {name for name, counterpart in found.items() if counterpart and name not in wrong}

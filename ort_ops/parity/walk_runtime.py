@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from .bounds import local_errors
 from .compare import distance
 from .evaluator import RANDOM
-from .exact import ExactFile, Step
+from .exact import ExactFile
 from .rounding import rounding_spread, spread_of
 from .runtime_side import own_arithmetic
+from .step import Step
 from .survivors import Results, Tapped
 from .tolerance import Arithmetic
 from .verdict import Verdict
@@ -42,15 +43,13 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
         moved: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
 
         def again(keep: Callable[[str, Array], None]) -> Callable[[Step], Sequence[Any]]:
-            results = [tapped.run(feed, sizes, memory)]
+            results = tapped.run(feed, sizes, memory)
 
             def after(step: Step) -> Sequence[Any]:
-                if step.node is file.nodes[0]:  # each walk takes the run from its start
-                    results[0] = tapped.run(feed, sizes, memory)
                 for name, value in zip(step.node.output, step.outputs, strict=False):
                     if name in judge.suspicious:
                         keep(name, value)
-                return _handed(step, results[0])
+                return _handed(step, results)
 
             return after
 
@@ -148,11 +147,11 @@ def _stored(exact: Array, arithmetic: Arithmetic) -> Array:
 def _handed(step: Step, results: Results) -> list[Any]:
     """Return a node's results as the runtime gave them, in float64, or as they are where it doesn't."""
     outputs = list(step.outputs)
+    given = results.of(step.node)
     for place, name in enumerate(step.node.output):
-        if name in results and isinstance(outputs[place], np.ndarray):
-            got, exact = results.take(name), outputs[place]
-            wide = isinstance(exact, np.ndarray) and exact.dtype == np.float64
-            outputs[place] = got.astype(np.float64) if wide else got
+        if name in given and isinstance(outputs[place], np.ndarray):
+            got, exact = given[name], outputs[place]
+            outputs[place] = got.astype(np.float64) if exact.dtype == np.float64 else got
     return outputs
 
 

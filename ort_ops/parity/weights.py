@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 __all__ = ["ChangedWeight", "match_weights"]
 
 _LAST_PLACES = 4  # what folding a factor into a weight may cost
+_BLOCK = 2**15  # elements that are mixed at a time, and stay in the processor's cache meanwhile
 _ENOUGH = 8  # elements of which most can't be the same by chance
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -91,16 +92,15 @@ def _bits(array: NDArray[Any]) -> NDArray[Any]:
 
 def _print(array: NDArray[Any]) -> tuple[str, int, int, int]:
     """Return what identifies an array's elements whatever their order."""
-    bits = _bits(array).astype(np.uint64)
-    with np.errstate(over="ignore"):
-        mixed = (bits ^ (bits >> np.uint64(15))) * np.uint64(0x9E3779B97F4A7C15)
+    bits = _bits(array)
+    total = squares = 0
+    for start in range(0, bits.size, _BLOCK):
+        block = bits[start : start + _BLOCK].astype(np.uint64)
+        mixed = (block ^ (block >> np.uint64(15))) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-        return (
-            array.dtype.name,
-            array.size,
-            int(mixed.sum(dtype=np.uint64)),
-            int((mixed * mixed).sum(dtype=np.uint64)),
-        )
+        total += int(mixed.sum())
+        squares += int((mixed * mixed).sum())
+    return array.dtype.name, array.size, total % 2**64, squares % 2**64
 
 
 def _nearly(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -> Iterator[ChangedWeight]:

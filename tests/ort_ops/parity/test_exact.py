@@ -1,5 +1,6 @@
 """A file in float64: an evaluation that goes on from where it paused, and what is noted of nodes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from ort_ops.parity.exact import ExactFile
+from ort_ops.parity.step import Step
 
 
 def exact(
@@ -62,6 +64,46 @@ def test_it_pauses_before_the_first_use_and_computes_nothing_twice() -> None:
     seen: list[str] = []
     file.run(feed, after=lambda step: seen.append(step.node.output[0]), start=paused)
     assert seen == ["c", "d", "e", "y"]
+
+
+def test_evaluations_beside_each_other_give_what_each_gives_and_read_weights_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, feed = chain()
+    feeds = [{"x": factor * feed["x"]} for factor in (1, 2, 3)]
+
+    def scale(by: float) -> Callable[[Step], list[Any]]:
+        return lambda step: [by * each for each in step.outputs]
+
+    afters = [scale(1 + each / 8) for each in range(3)]
+    alone = [file.run(each, after=after)["y"] for each, after in zip(feeds, afters, strict=True)]
+    reads: list[str] = []
+    weight = file.weight
+    monkeypatch.setattr(file, "weight", lambda name: reads.append(name) or weight(name))
+    beside = file.run_beside(feeds, afters)
+    assert reads == ["w0", "w1", "w2"]
+    assert all(np.array_equal(each["y"], one) for each, one in zip(beside, alone, strict=True))
+    assert not np.array_equal(alone[0], alone[1])
+    with_other = {"w1": np.ones((3, 3))}
+    replaced = file.run_beside(feeds, afters, replaced=with_other)
+    one = file.run(feeds[2], after=afters[2], replaced=with_other)["y"]
+    assert np.array_equal(replaced[2]["y"], one)
+
+
+def test_what_is_made_of_a_weight_is_made_once() -> None:
+    file, feed = chain()
+    made: list[int] = []
+
+    def negative(array: Any) -> Any:
+        made.append(array.size)
+        return -array
+
+    def after(step: Step) -> None:
+        if step.node.op_type == "MatMul":
+            assert np.allclose(step.on(negative)[0], step.outputs[0])
+
+    file.run_beside([feed] * 4, [after] * 4)
+    assert len(made) == 3 * (4 + 1)  # each MatMul's input four times, its weight once
 
 
 def test_integers_that_onnx_runtime_computes_lose_nothing() -> None:

@@ -14,6 +14,7 @@ import ort_ops
 from mylinear import LinearF, MyLinear
 from mylinear.export import export as export_mylinear
 from ort_ops.parity import ExitCode, Verdict, locate
+from ort_ops.parity.counterparts import Counterparts
 
 from .faults import ARCHITECTURES
 from .models import Model, uniform
@@ -130,6 +131,18 @@ def test_nobody_is_cleared_of_nothing() -> None:
     )
     for count, code in ((0, ExitCode.CANNOT_SAY), (1, ExitCode.EQUAL)):
         assert locate(Model(lambda m, x: -x).eval(), file, uniform(count)).exit_code is code
+
+
+def test_views_of_weights_take_none_of_the_memory() -> None:
+    weight, result = torch.rand(4, 4, dtype=torch.float64), torch.rand(4, 4, dtype=torch.float64)
+    counterparts = Counterparts(result.nbytes, [weight])
+    counterparts.see("t", (), [weight.t()])
+    counterparts.see("mul", (), [result])
+    assert counterparts.find(weight.numpy(), 1e-9) == "t"
+    assert counterparts.find(result.numpy(), 1e-9) == "mul"
+    other = result.numpy().copy()
+    other[0, 0], other[0, 1] = other[0, 0] + other[0, 1] / 2, other[0, 1] / 2  # sums as before
+    assert counterparts.find(other, 1e-9) is None
 
 
 def test_what_was_found_is_json() -> None:
