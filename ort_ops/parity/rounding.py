@@ -22,7 +22,7 @@ from .tolerance import Arithmetic
 __all__ = ["MARGIN", "Signs", "constant_spread", "nudged", "rounded_runs", "rounding_spread", "spread_of"]
 
 Array = NDArray[Any]
-SAMPLES = 4
+_SAMPLES = 4
 _FEW = 4.0
 _LAST_PLACES = 16.0
 _FACTOR = 3.0  # roundings of a factor: of a variance and its epsilon, of the root, of the quotient
@@ -35,25 +35,25 @@ def rounding_spread(
     file: ExactFile,
     feed: Mapping[str, Array],
     arithmetic: Mapping[str, Arithmetic],
-    seed: int = 0,
     then: Callable[[Step], Sequence[Any]] | None = None,
-    samples: int = SAMPLES,
     replaced: Mapping[str, Array] | None = None,
+    directions: Sequence[float] = (1.0,),
 ) -> list[dict[str, Array]]:
-    """Return the file's outputs with rounding errors, ``samples`` times.
+    """Return the file's outputs with rounding errors, several times.
 
     arithmetic: for each output of a node by name, and under ``""`` for all others.
     then: is given each node with its moved results, in one sample after the other, and may return others.
     replaced: constants to be used instead of the file's own.
+    directions: with -1.0, too, for what turns at a step: the opposite of errors that don't turn it does.
     """
-    signs = [Signs((seed, sample)) for sample in range(samples)]
-    return rounded_runs(file, [feed] * samples, arithmetic, signs, then, replaced)
+    signs = [Signs(sample, direction) for direction in directions for sample in range(_SAMPLES)]
+    return rounded_runs(file, [feed] * len(signs), arithmetic, signs, then, replaced)
 
 
 class Signs:
     """Up or down, at random; with ``direction`` -1 the other way round."""
 
-    def __init__(self, seed: int | tuple[int, ...], direction: float = 1.0) -> None:
+    def __init__(self, seed: int, direction: float = 1.0) -> None:
         self._generator, self._direction = np.random.default_rng(seed), direction
 
     def of(self, shape: tuple[int, ...]) -> Array:

@@ -1,6 +1,6 @@
 """Does the runtime compute the file: a run beside the file in float64."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from .sample import Sample
 from .tolerance import TF32, Arithmetic, arithmetic_of
 from .verdict import Verdict
 
-__all__ = ["RoundingBounds", "RuntimeSide", "golden_outputs", "own_arithmetic"]
+__all__ = ["RoundingBounds", "RuntimeSide", "elsewhere", "golden_outputs", "own_arithmetic"]
 
 Array = NDArray[Any]
 
@@ -78,26 +78,32 @@ class RoundingBounds:
 
     def __init__(self, file: ExactFile, sample: Sample) -> None:
         self._file, self._sample = file, sample
-        self._found: dict[str, list[dict[str, Array]]] = {}
+        self._found: dict[tuple[str, float], list[dict[str, Array]]] = {}
 
     def bound(self, name: str, kind: str = "") -> Array:
         """Return how far each element may be off."""
         return spread_of(self._sample.file[name], self._spread(name, kind))
 
     def undecided(self, name: str) -> Array:
-        """Return which elements are otherwise in one of the samples."""
-        exact = self._sample.file[name]
-        undecided = np.zeros(exact.shape, bool)
-        for other in self._spread(name):
-            undecided |= other != exact if other.shape == exact.shape else True
-        return undecided
+        """Return which elements are otherwise in one of the samples, or with errors opposite to one's."""
+        return elsewhere(self._sample.file[name], [*self._spread(name), *self._spread(name, direction=-1.0)])
 
-    def _spread(self, name: str, kind: str = "") -> list[Array]:
+    def _spread(self, name: str, kind: str = "", direction: float = 1.0) -> list[Array]:
         """Return an output with rounding errors, several times over."""
-        if kind not in self._found:
+        if (kind, direction) not in self._found:
             ways: Mapping[str, Arithmetic] = own_arithmetic(self._file) if not kind else {"": _NARROWER[kind]}
-            self._found[kind] = rounding_spread(self._file, self._sample.feed, ways)
-        return [outputs[name] for outputs in self._found[kind]]
+            self._found[kind, direction] = rounding_spread(
+                self._file, self._sample.feed, ways, directions=[direction]
+            )
+        return [outputs[name] for outputs in self._found[kind, direction]]
+
+
+def elsewhere(exact: Array, others: Iterable[Array]) -> Array:
+    """Return which elements are otherwise in one of these, all where one is of another shape."""
+    found = np.zeros(exact.shape, bool)
+    for other in others:
+        found |= other != exact if other.shape == exact.shape else True
+    return found
 
 
 def own_arithmetic(file: ExactFile) -> dict[str, Arithmetic]:

@@ -12,7 +12,7 @@ from .compare import distance
 from .evaluator import RANDOM
 from .exact import ExactFile
 from .rounding import rounding_spread, spread_of
-from .runtime_side import own_arithmetic
+from .runtime_side import elsewhere, own_arithmetic
 from .step import Step
 from .survivors import Results, Tapped
 from .tolerance import Arithmetic
@@ -55,7 +55,8 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
 
         file.run(feed, replaced=written, after=again(exact.__setitem__))
         keep = again(lambda name, value: moved[name].append(value))
-        rounding_spread(file, feed, ways, then=keep, replaced=written)
+        fractions = all(value.dtype == np.float64 for value in exact.values())
+        rounding_spread(file, feed, ways, keep, written, (1.0,) if fractions else (1.0, -1.0))
         judge.settle(judge.kept, exact, moved)
     guilty = next((row.node for row in judge.rows if row.verdict is Verdict.RUNTIME_WRONG), None)
     return Walk(guilty, judge.rows, judged_share(file, {row.node for row in judge.rows}))
@@ -125,8 +126,8 @@ class _NodeJudge:
                 verdict = Verdict.RUNTIME_WRONG if bool((apart > allowed).any()) else Verdict.EQUAL
             else:
                 allowed = np.zeros(())
-                undecided = any(not np.array_equal(each, exact[name]) for each in moved[name])
-                verdict = Verdict.CANNOT_SAY if undecided else Verdict.RUNTIME_WRONG
+                wrong = bool((apart > elsewhere(exact[name], moved[name])).any())
+                verdict = Verdict.RUNTIME_WRONG if wrong else Verdict.CANNOT_SAY
             self.rows[place] = replace(
                 self.rows[place],
                 verdict=verdict,

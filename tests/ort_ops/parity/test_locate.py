@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -108,6 +109,31 @@ def test_a_bound_that_an_input_lies_on_is_as_the_file_has_it() -> None:
     model = Model(lambda m, x: (x > 0.3).float() * x).eval()
     found = locate(model, file, torch.tensor([0.1, 0.3, 0.5]))
     assert (found.node, found.question) == (None, None)
+
+
+@pytest.mark.parametrize("scale", [2**-9, 0.0015])
+def test_a_quantised_softmax_is_blamed_only_where_it_computes_something_else(scale: float) -> None:
+    # ONNX Runtime fuses it into a QLinearSoftmax that takes 1/scale for a whole number: 666 for 666.67.
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[n, 16] x) => (float[n, 16] y) '
+        f"<float s = {{0.02}}, uint8 z = {{128}}, float t = {{{scale}}}, uint8 zero = {{0}}> "
+        "{ a = QuantizeLinear(x, s, z) b = DequantizeLinear(a, s, z) c = Softmax(b) "
+        "d = QuantizeLinear(c, t, zero) y = DequantizeLinear(d, t, zero) }"
+    )
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((64, 16), np.float32))
+    found = locate(Model(lambda m, x: x.softmax(-1)).eval(), file, x, questions=["runtime"])
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    data = file.SerializeToString()
+    expected, got = (
+        onnxruntime.InferenceSession(data, options).run(None, {"x": x.numpy()})[0]
+        for options in (plain, None)
+    )
+    wrong = [row for row in found.rows if row.verdict is Verdict.RUNTIME_WRONG]
+    assert bool(wrong) is not np.array_equal(got, expected)
+    assert all(any("Softmax" in name for name in row.fused) for row in wrong)
+    if scale == 2**-9:
+        assert found.exit_code == ExitCode.EQUAL
 
 
 NOTHING_SAID = {
