@@ -2,9 +2,9 @@
 
 import functools
 import io
+import itertools
 import warnings
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from ort_ops.schema import TensorType
 
 from .calls import Call
+from .deciding import decided_dims
 from .function_proto import NoBodyError, to_function
 from .own import running_own
 from .quiet import quiet
@@ -30,6 +31,7 @@ _LOWEST_DYNAMO = 18  # the opset from which the newer exporter writes
 
 
 Group = tuple[FunctionProto, list["StandIn"]]
+Dims = frozenset[tuple[int, int]]  # inputs and axes
 
 
 def derive(stand_ins: Sequence["StandIn"], opset: int, *, optimize: bool = True) -> list[Group]:
@@ -106,20 +108,34 @@ def _derive_one(stand_in: "StandIn", inputs: int, opset: int, optimize: bool) ->
     types = [stand_in.inputs[place] for place in places]
     examples = _examples(stand_in.call, stand_in.whole.tensors, types)
     write = functools.partial(_by_dynamo, optimize) if opset >= _LOWEST_DYNAMO else _by_torchscript
-    try:
-        with quiet(), warnings.catch_warnings(), running_own():
-            warnings.simplefilter("ignore")
-            names = [f"in_{place}" for place in places]
-            written, fixed = write(_Body(stand_in).eval(), examples, names, opset)
-    except Exception as error:
-        raise NoBodyError(f"forward has no form in standard operators ({_reason(error)})") from error
-    for position, axis in fixed:
-        kind = types[position]
-        if kind is None or kind.shape is None or not isinstance(kind.shape[axis], int):
+    names = [f"in_{place}" for place in places]
+    known = frozenset(
+        (i, axis)
+        for i, kind in enumerate(types)
+        for axis, size in enumerate((kind and kind.shape) or ())
+        if isinstance(size, int)
+    )
+
+    def attempt(static: Dims) -> tuple[ModelProto, Dims]:
+        try:
+            with quiet(), warnings.catch_warnings(), running_own():
+                warnings.simplefilter("ignore")
+                written, fixed = write(_Body(stand_in).eval(), examples, names, opset, static)
+        except Exception as error:
+            raise NoBodyError(f"forward has no form in standard operators ({_reason(error)})") from error
+        for position, axis in sorted(fixed - known):
             raise NoBodyError(
                 f"what forward computes with depends on the size of dimension {axis} of input "
                 f"{places[position]}, which may vary"
             )
+        return written, fixed | static
+
+    try:
+        written, fixed = attempt(frozenset())
+    except NoBodyError:
+        if not known:
+            raise
+        written, fixed = attempt(known)  # what has no form for any sizes may have one for the node's
     return to_function(written, inputs, opset), not fixed
 
 
@@ -133,7 +149,7 @@ def _reason(error: BaseException) -> str:
 def _examples(call: Call, tensors: Sequence[Any], types: Sequence[TensorType | None]) -> tuple[Tensor, ...]:
     """Return tensors of the call's sizes, where a size may vary one that is neither 0 nor 1."""
     examples: dict[int, Tensor] = {}
-    symbols: defaultdict[Any, int] = defaultdict(lambda: _DYNAMIC + len(symbols))
+    symbols: dict[Any, int] = {}
     kinds = dict(zip(_places(tensors), types, strict=True))
     for place, (shape, dtype, device) in zip(tensors, call.examples, strict=True):
         if not isinstance(place, int):
@@ -144,8 +160,12 @@ def _examples(call: Call, tensors: Sequence[Any], types: Sequence[TensorType | N
         for dim, size in zip(known, shape, strict=True):
             if isinstance(dim, int):
                 sizes.append(dim)
+            elif isinstance(size, int) and size > 1:
+                sizes.append(int(size))
             else:
-                sizes.append(int(size) if isinstance(size, int) and size > 1 else symbols[dim])
+                if dim not in symbols:
+                    symbols[dim] = _free_size(size, symbols.values())
+                sizes.append(symbols[dim])
         data = (
             torch.rand(sizes, device=device) if dtype.is_floating_point else torch.zeros(sizes, device=device)
         )
@@ -153,12 +173,30 @@ def _examples(call: Call, tensors: Sequence[Any], types: Sequence[TensorType | N
     return tuple(examples.values())
 
 
+def _free_size(size: Any, taken: Collection[int]) -> int:
+    """Return a size for a dimension that may have any: the model's example's, or a multiple of it.
+
+    None that is taken, for equal sizes would become one where forward compares them.
+    """
+    symbolic = isinstance(size, torch.SymInt) and size.node.has_hint()
+    base = int(size.node.hint) if symbolic and size.node.hint > 1 else _DYNAMIC
+    return next(multiple for multiple in itertools.count(base, base) if multiple not in taken)
+
+
 def _by_dynamo(
-    optimize: bool, model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int
-) -> tuple[ModelProto, list[tuple[int, int]]]:
-    """Export with every dimension free; also returns the (input, axis) that forward allows one size for."""
+    optimize: bool,
+    model: torch.nn.Module,
+    examples: tuple[Tensor, ...],
+    names: list[str],
+    opset: int,
+    static: Dims,
+) -> tuple[ModelProto, Dims]:
+    """Export with all other dimensions free; also returns those of which it holds for some sizes only."""
     auto = torch.export.Dim.AUTO
-    free = [{axis: auto for axis, size in enumerate(t.shape) if size > 1} for t in examples]
+    free = [
+        {axis: auto for axis, size in enumerate(t.shape) if size > 1 and (i, axis) not in static}
+        for i, t in enumerate(examples)
+    ]
     program: Any = torch.onnx.export(
         model,
         examples,
@@ -169,18 +207,19 @@ def _by_dynamo(
         optimize=optimize,
         verbose=False,
     )
-    shapes = [
-        node.meta["val"].shape
-        for node in program.exported_program.graph.nodes
-        if node.op == "placeholder" and node.name in program.exported_program.graph_signature.user_inputs
+    captured = program.exported_program
+    given = [
+        node.meta["val"]
+        for node in captured.graph.nodes
+        if node.op == "placeholder" and node.name in captured.graph_signature.user_inputs
     ]
-    fixed = [
+    fixed = {
         (i, axis)
-        for i, shape in enumerate(shapes)
-        for axis, size in enumerate(shape)
-        if axis in free[i] and not _is_free(size, program.exported_program.range_constraints)
-    ]
-    return program.model_proto, fixed
+        for i, value in enumerate(given)
+        for axis, size in enumerate(value.shape)
+        if axis in free[i] and not _is_free(size, captured.range_constraints)
+    }
+    return program.model_proto, frozenset(fixed | decided_dims(model, program.model_proto, given, examples))
 
 
 def _is_free(size: Any, ranges: Mapping[Any, Any]) -> bool:
@@ -192,26 +231,32 @@ def _is_free(size: Any, ranges: Mapping[Any, Any]) -> bool:
 
 
 def _by_torchscript(
-    model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int
-) -> tuple[ModelProto, list[tuple[int, int]]]:
-    """Export with every dimension free; also returns the (input, axis) whose size is in what was written.
+    model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int, static: Dims
+) -> tuple[ModelProto, Dims]:
+    """Export with all other dimensions free; also returns those whose size is in what was written.
 
     The exporter doesn't say which sizes it took for constants. Its warnings tell where Python code looked at
     a traced size or value, and what it writes for other sizes tells the rest.
     """
+    free = {(i, axis) for i, t in enumerate(examples) for axis in range(t.dim())} - static
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        written = _trace(model, examples, names, opset)
+        written = _trace(model, examples, names, opset, free)
     looked = any("Converting a tensor to a Python" in str(warning.message) for warning in caught)
-    fixed = []
-    doubled = [tuple(2 * s if s > 1 else s for s in t.shape) for t in examples]
-    if looked or not _is_same(written, model, doubled, names):
-        fixed = [(i, axis) for i, t in enumerate(examples) for axis in range(t.dim())]
-    return written, fixed
+    doubled = [
+        tuple(2 * s if s > 1 and (i, axis) in free else s for axis, s in enumerate(t.shape))
+        for i, t in enumerate(examples)
+    ]
+    same = not looked and _is_same(written, model, doubled, names, free)
+    return written, frozenset() if same else frozenset(free)
 
 
 def _is_same(
-    written: ModelProto, model: torch.nn.Module, shapes: Sequence[tuple[int, ...]], names: list[str]
+    written: ModelProto,
+    model: torch.nn.Module,
+    shapes: Sequence[tuple[int, ...]],
+    names: list[str],
+    free: Collection[tuple[int, int]],
 ) -> bool:
     """Tell whether the exporter writes the same for inputs of other shapes."""
     opset = next(entry.version for entry in written.opset_import if not entry.domain)
@@ -220,7 +265,7 @@ def _is_same(
         torch.zeros(shape).to(getattr(torch, dtype.name)) for shape, dtype in zip(shapes, types, strict=True)
     )
     try:
-        again = _trace(model, others, names, opset)
+        again = _trace(model, others, names, opset, free)
     except Exception:  # a constant of the forward's has one size
         return False
     return list(again.graph.node) == list(written.graph.node) and list(again.graph.initializer) == list(
@@ -228,9 +273,17 @@ def _is_same(
     )
 
 
-def _trace(model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int) -> ModelProto:
+def _trace(
+    model: torch.nn.Module,
+    examples: tuple[Tensor, ...],
+    names: list[str],
+    opset: int,
+    free: Collection[tuple[int, int]],
+) -> ModelProto:
     file = io.BytesIO()
-    axes = {name: {a: f"{name}_{a}" for a in range(t.dim())} for name, t in zip(names, examples, strict=True)}
+    axes: dict[str, dict[int, str]] = {}
+    for i, axis in free:
+        axes.setdefault(names[i], {})[axis] = f"{names[i]}_{axis}"
     torch.onnx.export(
         model,
         examples,

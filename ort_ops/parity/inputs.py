@@ -12,8 +12,9 @@ from ort_ops.errors import ParityError
 
 __all__ = ["make_inputs"]
 
-# Sizes of symbolic dimensions, sample by sample: one, a few, and numbers that divide nothing.
-_SIZES = (2, 1, 7, 3, 5, 11)
+# Sizes of symbolic dimensions: in three samples each gets one of each row, since code may decide by whether a
+# size is one, or even, or what it divides.
+_SIZES = ((4, 6, 8, 12), (1, 2, 11, 13), (7, 3, 5, 9))
 
 
 def make_inputs(
@@ -73,7 +74,9 @@ def _size(dim: int | ir.SymbolicDim, sizes: dict[str, int], sample: int) -> int:
         sizes[name] = value if isinstance(value, int) else 1
     else:
         # Dimensions of different names get different sizes: a file that confuses them is seen.
-        sizes[name] = _SIZES[(sample + len(sizes)) % len(_SIZES)]
+        place = len(sizes)
+        row = _SIZES[(sample + place) % len(_SIZES)]
+        sizes[name] = row[(sample // len(_SIZES) + place // len(_SIZES)) % len(row)]
     return sizes[name]
 
 

@@ -185,6 +185,97 @@ def test_a_forward_that_asks_for_a_size_gets_no_body_where_the_size_may_vary(
     check_in_stock_runtime(export_calls(call, x(6, 4)), call, x(6, 4))
 
 
+DECIDED: dict[str, Any] = {
+    "even or odd": lambda x: x * 2 if x.shape[-1] % 2 == 0 else x * 3,
+    "a multiple of four": lambda x: x * 2 if x.shape[-1] % 4 == 0 else x * 3,
+    "a share, rounded in Python": lambda x: x[..., : int(x.shape[-1] * 0.5)],
+    "windows that follow from the size": lambda x: nn.functional.adaptive_avg_pool1d(x, 2),
+    "a longer one": lambda x: x * 2 if x.shape[-1] > 4 else x * 3,
+}
+
+
+@pytest.mark.parametrize("size", [6, 7])
+@pytest.mark.parametrize("name", DECIDED)
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_a_forward_that_decides_by_a_size_gets_a_body_for_this_size_only(
+    dynamo: bool, name: str, size: int
+) -> None:
+    class Decides(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            result: Tensor = DECIDED[name](x)
+            return result
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("my::Decides", x)
+
+    def call(model: nn.Module, x: Tensor) -> Any:
+        return (Decides.apply(x),)
+
+    options: dict[str, Any] = {"input_names": ["x"], "dynamo": dynamo}
+    key, axes = (
+        ("dynamic_shapes", lambda dims: (dims,)) if dynamo else ("dynamic_axes", lambda dims: {"x": dims})
+    )
+    free = export_calls(call, x(2, 5, size), **options, **{key: axes({0: "batch", 2: "n"})})
+    assert kinds(free) == [""]
+    assert "depends on the size of dimension 2" in free.calls[0].no_body
+    fixed = export_calls(call, x(2, 5, size), **options, **{key: axes({0: "batch"})})
+    assert kinds(fixed) == ["function"]
+    for batch in (2, 3, 4):
+        check_in_stock_runtime(fixed, call, x(batch, 5, size))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda x: x.flatten(1) if x.shape[-1] % 2 else x.reshape(x.shape[0], -1),
+        lambda x: x.reshape(x.shape[0], x.shape[1], -1, 2).sum(-1),  # of an even size only
+    ],
+)
+def test_a_size_that_decides_between_equal_ways_or_errors_leaves_the_body(way: Any) -> None:
+    class Either(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            result: Tensor = way(x)
+            return result
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("my::Either", x)
+
+    def call(model: nn.Module, x: Tensor) -> Any:
+        return (Either.apply(x),)
+
+    program = export_calls(call, x(2, 5, 6), dynamic_shapes=({0: "batch", 2: "n"},))
+    assert kinds(program) == ["function"], program.calls
+    for size in (2, 4, 10):
+        check_in_stock_runtime(program, call, x(3, 5, size))
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_what_has_a_form_for_the_sizes_that_are_known_gets_a_body_for_them(dynamo: bool) -> None:
+    class Gate(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            a, b = x.chunk(2, -1)  # into two where the size is known
+            return a * torch.sigmoid(b)
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("my::Gate", x)
+
+    def call(model: nn.Module, x: Tensor) -> Any:
+        return (Gate.apply(x),)
+
+    free: dict[str, Any] = (
+        {"dynamic_shapes": ({0: "batch"},)} if dynamo else {"dynamic_axes": {"x": {0: "b"}}}
+    )
+    program = export_calls(call, x(2, 8), input_names=["x"], dynamo=dynamo, **free)
+    assert kinds(program) == ["function"], program.calls
+    check_in_stock_runtime(program, call, x(5, 8))
+
+
 def test_a_kernel_takes_over() -> None:
     program = by_us(CASES[0], dynamo=True, functions="attach")
     (run,) = program.session().explain()

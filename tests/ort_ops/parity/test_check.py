@@ -268,8 +268,14 @@ def test_inputs_are_made_within_what_the_file_says() -> None:
     assert made["i"].shape == made["b"].shape == (7,)
     assert set(made["i"].tolist()) <= set(range(7))
     assert made["b"].dtype == np.bool_
+    several = text("y = Neg(a)", inputs="float[n, m, k] a", outputs="float[n, m, k] y")
     sizes = {make_inputs(ir.from_proto(file), sample=i)["i"].shape for i in range(4)}
     assert len(sizes) == 4
+    for name in ("n", "m", "k"):  # one, an even and an odd size for each, in three samples
+        three = [make_inputs(ir.from_proto(several), sample=i)["a"].shape for i in range(3)]
+        place = "nmk".index(name)
+        assert {min(shape[place], 2 + shape[place] % 2) for shape in three} == {1, 2, 3}
+        assert all(len(set(shape)) == 3 for shape in three)
     ranged = make_inputs(ir.from_proto(file), ranges={"i": (3, 3)}, dims={"n": 9})
     assert ranged["i"].tolist() == [3] * 9
 

@@ -1,0 +1,128 @@
+"""What a captured program holds for, where code decided by a size: found by running it and forward.
+
+A capture takes the way that one size leads (``if x.shape[0] % 2``), and notes what has to be true of sizes
+for that. It makes such notes, too, where any other size would be an error of forward's own (a ``view``), and
+where the other way leads to the same.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import sympy
+import torch
+from onnx import ModelProto
+from torch import Tensor
+
+__all__ = ["decided_dims"]
+
+_SIZES = range(2, 14)  # 0 and 1 are constants to torch
+_COMBINATIONS = 400  # of sizes that a condition is looked at with, at most
+_BREACHES = 3  # of a condition that forward is run with
+_FAR = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the largest element: no rounding
+_FAR_IN_16_BITS = 0.1
+
+
+def decided_dims(
+    model: torch.nn.Module, written: ModelProto, given: Sequence[Any], examples: Sequence[Tensor]
+) -> set[tuple[int, int]]:
+    """Return the inputs and axes by whose sizes code decided, so that what was written is wrong for others.
+
+    written: the file, whose inputs are those of the model in their order, ``given`` the program's that was
+    captured, with symbols for sizes, and ``examples`` those that it was captured with.
+    """
+    symbols = _symbols(given, examples)
+    session = functools.cache(
+        lambda: onnxruntime.InferenceSession(written.SerializeToString(), providers=["CPUExecutionProvider"])
+    )
+    found = set()
+    for condition in _conditions(given):
+        names = sorted(condition.free_symbols & symbols.keys(), key=str)
+        for sizes in itertools.islice(_breaches(condition, names), _BREACHES):
+            tensors = _tensors(given, examples, {**symbols, **sizes})
+            if tensors is not None and _differs(model, session, tensors):
+                found |= _dims_of(given, names)
+                break
+    return found
+
+
+def _symbols(given: Sequence[Any], examples: Sequence[Tensor]) -> dict[Any, int]:
+    """Return the symbols of sizes, with the sizes that they stood for."""
+    return {
+        size.node.expr: example.shape[axis]
+        for value, example in zip(given, examples, strict=True)
+        for axis, size in enumerate(value.shape)
+        if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol
+    }
+
+
+def _dims_of(given: Sequence[Any], names: Sequence[Any]) -> set[tuple[int, int]]:
+    return {
+        (i, axis)
+        for i, value in enumerate(given)
+        for axis, size in enumerate(value.shape)
+        if isinstance(size, torch.SymInt) and not size.node.expr.free_symbols.isdisjoint(names)
+    }
+
+
+def _conditions(given: Sequence[Any]) -> Iterator[Any]:
+    """Give what has to be true of the sizes for the way that was taken."""
+    environments = {id(value.fake_mode.shape_env): value.fake_mode.shape_env for value in given}
+    for environment in filter(None, environments.values()):
+        notes = (each.expr for some in environment.deferred_runtime_asserts.values() for each in some)
+        yield from dict.fromkeys((*notes, *(guard.expr for guard in environment.guards)))
+
+
+def _breaches(condition: Any, names: Sequence[Any]) -> Iterator[Mapping[Any, int]]:
+    """Give sizes for which a condition isn't true."""
+    for sizes in itertools.islice(itertools.product(_SIZES, repeat=len(names)), _COMBINATIONS):
+        exact = {name: sympy.Integer(size) for name, size in zip(names, sizes, strict=True)}
+        try:
+            holds = condition.xreplace(exact) != sympy.false
+        except ZeroDivisionError:
+            holds = False
+        if not holds:
+            yield dict(zip(names, sizes, strict=True))
+
+
+def _tensors(
+    given: Sequence[Any], examples: Sequence[Tensor], sizes: Mapping[Any, int]
+) -> list[Tensor] | None:
+    """Return random tensors of these sizes, None where a size that follows from them is none."""
+    exact = {name: sympy.Integer(size) for name, size in sizes.items()}
+    tensors = []
+    for value, example in zip(given, examples, strict=True):
+        shape = [int(s.node.expr.xreplace(exact)) if isinstance(s, torch.SymInt) else s for s in value.shape]
+        if min(shape, default=0) < 0:
+            return None
+        kind = torch.rand if example.dtype.is_floating_point else torch.zeros
+        tensors.append(kind(shape, device=example.device).to(example.dtype))
+    return tensors
+
+
+def _differs(model: torch.nn.Module, session: Any, tensors: Sequence[Tensor]) -> bool:
+    """Tell whether what was written gives something else than forward, if that gives anything."""
+    try:
+        with torch.no_grad():
+            expected = model(*tensors)
+    except Exception:  # no sizes for forward either
+        return False
+    try:
+        names = [value.name for value in session().get_inputs()]
+        feed = {name: each.cpu().numpy() for name, each in zip(names, tensors, strict=True)}
+        got = session().run(None, feed)
+    except Exception:
+        return True
+    return not all(itertools.starmap(_is_near, zip(got, expected, strict=True)))
+
+
+def _is_near(got: Any, expected: Tensor) -> bool:
+    if got.shape != tuple(expected.shape):
+        return False
+    far = _FAR.get(expected.dtype, _FAR_IN_16_BITS) if expected.dtype.is_floating_point else 0.0
+    a, b = got.astype(np.float64), expected.cpu().double().numpy()
+    limit = far * float(np.abs(b[np.isfinite(b)]).max(initial=0.0))
+    return bool(np.allclose(a, b, rtol=0.0, atol=limit, equal_nan=True))
