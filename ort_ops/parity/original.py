@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ort_ops.errors import ParityError
 
 from .folded import Constant, Folded
+from .held import computed_tensors, put_back
 from .tensors import NARROW, to_numpy
 
 __all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "run_model"]
@@ -28,8 +29,8 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 def run_model(model: nn.Module, arguments: Arguments) -> list[Any]:
     """Run a model as it is; returns the leaves of what it returns."""
     positional, keywords = pytree.tree_map_only(Tensor, torch.clone, arguments)  # a model may write into them
-    with _left_as_it_is(model):
-        return _leaves(model(*positional, **keywords))
+    with _left_as_it_is(model) as apart:
+        return apart(_leaves(model(*positional, **keywords)))
 
 
 class ExactModel:
@@ -50,7 +51,7 @@ class ExactModel:
         taken: set[str] | None = None,
     ) -> None:
         try:
-            self._model = copy.deepcopy(model, _computed_tensors(model)).double()
+            self._model = copy.deepcopy(model, computed_tensors(model)).double()
         except Exception as error:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
         self.notes: dict[str, str] = {} if notes is None else notes
@@ -91,7 +92,7 @@ class ExactModel:
         folded = Folded(constants, own, self._dtype, self._taken) if constants else None
         if folded is not None:
             folded.depend((positional, keywords))
-        with _left_as_it_is(self._model):
+        with _left_as_it_is(self._model) as apart:
             torch.set_default_dtype(torch.float64)
             try:
                 # Attention in the steps that an exporter writes, not in one kernel.
@@ -102,9 +103,10 @@ class ExactModel:
                     _Limits(self._dtype),
                     _Wide(self.notes, self.numbers, seen, folded),
                 ):
-                    return _leaves(self._model(*positional, **keywords))
+                    returned = self._model(*positional, **keywords)
             finally:
                 torch.set_default_dtype(default)
+            return apart(_leaves(returned))
 
 
 def check_mode(model: nn.Module) -> None:
@@ -115,29 +117,17 @@ def check_mode(model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _left_as_it_is(model: nn.Module) -> Iterator[None]:
-    """Run without gradients, and put buffers and random numbers back as they were."""
+def _left_as_it_is(model: nn.Module) -> Iterator[Callable[[list[Any]], list[Any]]]:
+    """Run without gradients, and put what the model holds and random numbers back as they were."""
     check_mode(model)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if used else ()
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        try:
-            yield
-        finally:
-            for name, buffer in model.named_buffers():
-                if name in buffers and not torch.equal(buffer, buffers[name]):
-                    buffer.copy_(buffers[name])
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), put_back(model) as apart:
+        yield apart
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
-
-
-def _computed_tensors(model: nn.Module) -> dict[int, Any]:
-    """Return copies of what modules hold that was computed from parameters, which torch refuses to copy."""
-    held = (value for module in model.modules() for value in vars(module).values())
-    return {id(each): each.detach().clone() for each in held if isinstance(each, Tensor) and each.grad_fn}
 
 
 def _leaves(returned: Any) -> list[Any]:
