@@ -276,6 +276,45 @@ def test_what_has_a_form_for_the_sizes_that_are_known_gets_a_body_for_them(dynam
     check_in_stock_runtime(program, call, x(5, 8))
 
 
+class Blur(Function):
+    """A convolution of each channel by itself: their number is an attribute, which has to be a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
+        channels = x.shape[1]
+        return torch.nn.functional.conv1d(x, kernel.expand(channels, 1, -1), padding=1, groups=channels)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, kernel: Any) -> Any:
+        return g.op("my::Blur", x, kernel)
+
+
+def blurred(model: nn.Module, x: Tensor, kernel: Tensor) -> Any:
+    return Blur.apply(x, kernel), Blur.apply(x * 2, kernel)
+
+
+def test_a_size_that_stands_in_an_attribute_is_the_one_that_the_file_says() -> None:
+    program = export_calls(blurred, x(2, 4, 9), x(1, 1, 3), dynamic_shapes=({0: "batch", 2: "n"}, None))
+    assert kinds(program) == ["function"] * 2
+    for batch, n in ((0, 9), (1, 1), (3, 20)):
+        check_in_stock_runtime(program, blurred, x(batch, 4, n), x(1, 1, 3))
+
+
+def test_nodes_of_other_sizes_in_an_attribute_need_other_bodies() -> None:
+    def call(model: nn.Module, x: Tensor, kernel: Tensor) -> Any:
+        return *blurred(model, x, kernel), Blur.apply(x[:, 1:], kernel)
+
+    program = export_calls(call, x(2, 4, 9), x(1, 1, 3), dynamic_shapes=({0: "batch"}, None))
+    assert kinds(program) == ["function", "function", "inlined"]
+    check_in_stock_runtime(program, call, x(3, 4, 9), x(1, 1, 3))
+
+
+def test_no_body_where_a_size_in_an_attribute_may_vary() -> None:
+    program = export_calls(blurred, x(2, 4, 9), x(1, 1, 3), dynamic_shapes=({1: "channels"}, None))
+    assert kinds(program) == ["", ""]
+    assert all("no form in standard operators" in report.no_body for report in program.calls)
+
+
 def test_a_kernel_takes_over() -> None:
     program = by_us(CASES[0], dynamo=True, functions="attach")
     (run,) = program.session().explain()
