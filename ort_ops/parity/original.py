@@ -50,8 +50,9 @@ class ExactModel:
         constants: Mapping[str, Constant] | None = None,
         taken: set[str] | None = None,
     ) -> None:
-        try:
-            self._model = copy.deepcopy(model, computed_tensors(model)).double()
+        check_mode(model)
+        try:  # a module that copies itself may give a new one, which is in training mode
+            self._model = copy.deepcopy(model, computed_tensors(model)).double().eval()
         except Exception as error:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
         self.notes: dict[str, str] = {} if notes is None else notes

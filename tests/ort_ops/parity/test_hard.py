@@ -231,6 +231,32 @@ def test_tensors_that_a_model_holds_by_itself_are_what_they_are(dynamo: bool, tm
     assert check(Scaled().eval(), path, uniform(5, 3)).verdict is Verdict.EQUAL
 
 
+class MadeAnew(nn.Module):
+    """Copies itself by making a new module, which is in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l, self.drop = linear(), nn.Dropout(0.5)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MadeAnew":
+        made = MadeAnew()
+        made.load_state_dict(self.state_dict())
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.drop(self.l(x))
+        return y
+
+
+def test_a_module_that_copies_itself_stays_in_its_mode(tmp_path: Path) -> None:
+    model = MadeAnew().eval()
+    path = exported(model, (uniform(5, 8),), tmp_path / "model.onnx")
+    assert check(model, path, uniform(5, 8)).verdict is Verdict.EQUAL
+    assert locate(model, path, uniform(5, 8)).node is None
+    with pytest.raises(ParityError, match="training mode"):
+        check(MadeAnew(), path, uniform(5, 8))
+
+
 def test_sequences_are_mapped(tmp_path: Path) -> None:
     model = Model(lambda m, x, y: torch.hstack([x * 2, y])).eval()
     inputs = (uniform(4, 8), uniform(4, 3))
