@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx import NodeProto
 
 from ort_ops.errors import ParityError
-from ort_ops.recorded import FUNCTION
+from ort_ops.recorded import FUNCTION, REASON
 
 from .single import run_single
 
@@ -58,10 +58,16 @@ def loses_digits(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
 
 
 def _remedy(node: NodeProto) -> str:
-    """Say how a custom node could be evaluated that stands for a call of a Function."""
-    named = next((entry.value for entry in node.metadata_props if entry.key == FUNCTION), None)
+    """Say how a custom node could be evaluated that was written for a call of a Function."""
+    noted = {entry.key: entry.value for entry in node.metadata_props}
+    named = noted.get(FUNCTION)
     if named is None:
         return ""
+    if REASON in noted:
+        return (
+            f"; it was written for a call of {named}, whose forward can't run it: {noted[REASON]}; expected "
+            "a kernel of the operator or a function body in the file"
+        )
     package = named.partition(":")[0].partition(".")[0]
     return (
         f"; it stands for a call of {named}: pass functions=[...] with that Function, or trust=[{package!r}] "

@@ -184,6 +184,34 @@ def test_a_node_of_a_function_that_was_not_given_says_which(tmp_path: Path) -> N
     assert check(model, path, functions=[LinearF]).verdict is Verdict.EQUAL
 
 
+class Through(torch.autograd.Function):
+    """Takes a module, which no file can record."""
+
+    @staticmethod
+    def forward(ctx: Any, module: nn.Module, x: Any) -> Any:
+        return module(x)
+
+    @staticmethod
+    def symbolic(g: Any, module: nn.Module, x: Any) -> Any:
+        return g.op("test.parity::Through", x)
+
+
+class ByModule(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Tanh()
+
+    def forward(self, x: Any) -> Any:
+        return Through.apply(self.inner, x)
+
+
+def test_a_node_that_its_function_cannot_run_says_why(tmp_path: Path) -> None:
+    model, path = ByModule().eval(), tmp_path / "model.onnx"
+    ort_ops.export.export(model, (uniform(3, 4),), path, verbose=False)
+    with pytest.raises(ParityError, match="Through, whose forward can't run it: a Tanh can't be recorded"):
+        check(model, path, functions=[Through])
+
+
 def wrong_mylinear(x: Any, weight: Any, bias: Any = None) -> Any:
     y = x @ weight.T * np.float32(1 + 1e-4)
     return y if bias is None else y + bias
