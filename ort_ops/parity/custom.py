@@ -45,7 +45,7 @@ def _by_function(domain: str, name: str, op: Op) -> type[OpRun]:
         results = result if isinstance(result, tuple) else (result,)
         return tuple(tensor.detach().cpu().numpy() for tensor in results)
 
-    return type(name, (OpRun,), {"op_domain": domain, "_run": _run})
+    return type(name, (OpRun,), {"op_domain": domain, "_run": _run, "by_forward": True})
 
 
 def _by_kernel(domain: str, name: str, op: Op) -> type[OpRun]:

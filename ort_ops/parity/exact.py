@@ -24,7 +24,7 @@ from .constants import Known
 from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
 from .graphs import all_values, last_uses, precisions, read_tensor, reads, without_weights
-from .narrow import Narrow, compute_narrow, loses_digits
+from .narrow import Narrow, compute_narrow, loses_digits, narrowed
 from .step import Elementwise, Step
 
 __all__ = ["ExactFile", "Paused"]
@@ -72,6 +72,11 @@ class ExactFile:
         bare = without_weights(self.model)
         self._evaluator = WideEvaluator(bare, custom_ops(bare, functions, trust))
         self.nodes: list[NodeProto] = [operator.onnx_node for operator in self._evaluator.rt_nodes_]
+        self._forwards = {
+            tuple(operator.onnx_node.output): operator
+            for operator in self._evaluator.rt_nodes_
+            if hasattr(operator, "by_forward")
+        }
         self._known = Known()
         self._attributes = dict(float_attributes(self._evaluator.rt_nodes_))
         self._last_use = last_uses(self.nodes, self.outputs)
@@ -263,6 +268,22 @@ class ExactFile:
         if narrow:
             self._note(node, f"its result is {narrow[0].dtype}")
         return [widened(np.asarray(o)) if isinstance(o, np.ndarray | np.generic) else o for o in outputs]
+
+    def by_forward(self, step: Step) -> Sequence[Any] | None:
+        """Return what the Function that a node stands for gives in the file's own types, as PyTorch does.
+
+        None for a node that no forward computes, and where forward's types aren't NumPy's (bfloat16).
+        """
+        operator = self._forwards.get(tuple(step.node.output))
+        if operator is None:
+            return None
+        pairs = zip(step.node.input, step.inputs, strict=True)
+        inputs = [narrowed(value, self.precisions.get(name)) for name, value in pairs]
+        if not all(np.asarray(value).dtype.isbuiltin == 1 for value in inputs):
+            return None
+        with np.errstate(all="ignore"):
+            results: Sequence[Any] = operator.run(*inputs)
+        return [widened(np.asarray(result)) for result in results]
 
     def _note_loss(self, node: NodeProto, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Note a node that gives float32's digits for more, which it is enough to see once."""

@@ -14,7 +14,7 @@ from ort_ops.recorded import FUNCTION, REASON
 
 from .single import run_single
 
-__all__ = ["Narrow", "compute_narrow", "loses_digits"]
+__all__ = ["Narrow", "compute_narrow", "loses_digits", "narrowed"]
 
 _ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
 
@@ -40,7 +40,7 @@ def compute_narrow(
     error: that it had in float64.
     """
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    narrow = [_narrowed(value, precisions.get(name)) for name, value in zip(node.input, inputs, strict=True)]
+    narrow = [narrowed(value, precisions.get(name)) for name, value in zip(node.input, inputs, strict=True)]
     try:
         outputs = run_single(model, node, narrow)
     except Exception as second:
@@ -99,7 +99,7 @@ def _loses(output: Any, inputs: Sequence[Any]) -> bool:
     return own.size >= _ENOUGH and bool(last.sum() >= own.size / 8)
 
 
-def _narrowed(value: Any, dtype: ir.DataType | None) -> Any:
+def narrowed(value: Any, dtype: ir.DataType | None) -> Any:
     """Return a value in the type that the file has for it; float32 where the file doesn't say."""
     if not isinstance(value, np.ndarray) or value.dtype != np.float64:
         return value

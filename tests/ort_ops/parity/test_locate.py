@@ -74,6 +74,42 @@ def test_a_kernel_that_is_wrong_is_found_in_the_run(tmp_path: Path, memory: int)
     assert locate(stack(), path, uniform(3, 16), functions=[LinearF], memory=memory).node is None
 
 
+class Quantize(torch.autograd.Function):
+    """Rounds inside of it: of a tie float64 and float32 decide otherwise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, step: float) -> Any:
+        y = torch.round(x / step)
+        return y * step, y.to(torch.int8)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, step: float) -> Any:
+        return g.op("test.locate::Quantize", x, step_f=step, outputs=2)
+
+
+def quantize(x: Any, *, step: float) -> Any:
+    y = np.round(x / x.dtype.type(step))
+    y.flat[3] += 1
+    return y * x.dtype.type(step), y.astype(np.int8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_ties_that_a_forward_breaks_are_not_the_runtimes_fault(dtype: torch.dtype, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = Model(lambda m, x: Quantize.apply(x, 0.1)).eval()
+    x = (torch.arange(1, 61) * 0.05).reshape(6, 10).to(dtype)
+    assert not torch.equal(torch.round(x / 0.1).double(), torch.round(x.double() / 0.1))
+    ort_ops.export.export(model, (x,), path, verbose=False)
+    assert locate(model, path, x, functions=[Quantize]).node is None
+    kinds = [str(dtype).removeprefix("torch."), "int8"]
+    op = ort_ops.onnx_op("test.locate::Quantize", inputs=kinds[:1], outputs=kinds)(quantize)
+    try:
+        found = locate(model, path, x, functions=[Quantize])
+    finally:
+        ort_ops.registry._ops.remove(op)
+    assert (found.node, found.question) == ("Quantize_0", "runtime")
+
+
 def test_fused_kernels_stay_fused_and_say_what_is_in_them() -> None:
     found = locate(
         ARCHITECTURES["CNN, TorchScript"].model(),
