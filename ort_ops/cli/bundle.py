@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ort_ops import deploy
+from ort_ops.deploy.needs import PYTHON
 
 from .arguments import check_provider, import_modules
 from .console import say
@@ -54,6 +55,7 @@ def bundle(
         file,
         out,
         libraries=library or (),
+        modules=kernels or (),
         golden=parity,
         optimized=(provider or True) if optimized else False,
         sign_key=sign_key,
@@ -61,7 +63,8 @@ def bundle(
     size = sum((out / name).stat().st_size for name in manifest.files)
     say(f"wrote {out}: {len(manifest.files)} files, {size} bytes")
     for each in manifest.needs:
-        say(f"{each.op}: {each.nodes} node{'s' if each.nodes != 1 else ''}, by {each.by}")
+        aside = ", which is not in the folder (its README says more)" if each.by == PYTHON else ""
+        say(f"{each.op}: {each.nodes} node{'s' if each.nodes != 1 else ''}, by {each.by}{aside}")
     if manifest.optimized is not None:
         graph = manifest.optimized
         say(f"{graph.model}: for ONNX Runtime {graph.onnxruntime}, {graph.provider}, this kind of processor")

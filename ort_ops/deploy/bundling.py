@@ -1,5 +1,6 @@
 """Writing a bundle: everything that a deployment needs, in one folder."""
 
+import importlib
 import os
 import shutil
 import tempfile
@@ -12,7 +13,8 @@ import onnxruntime
 
 from ort_ops import parity
 from ort_ops.errors import BundleError
-from ort_ops.model import read_model, weight_files
+from ort_ops.model import Model, read_model, weight_files
+from ort_ops.recorded import FUNCTION
 from ort_ops.registry import find_ops, split_name
 
 from . import signature
@@ -31,6 +33,7 @@ def bundle(
     out: str | os.PathLike[str],
     *,
     libraries: Sequence[str | os.PathLike[str]] = (),
+    modules: Sequence[str] = (),
     golden: str | os.PathLike[str] | None = None,
     optimized: bool | str = False,
     sign_key: str | os.PathLike[str] | None = None,
@@ -38,20 +41,24 @@ def bundle(
     """Write a model, the files with its weights, its libraries and its golden answers into a new folder.
 
     model: an ONNX file. out: the folder, which must not be there yet, or be empty; it is there whole, or not
-    at all. libraries: libraries of custom operators. golden: what ``ort_ops.parity.record`` wrote for this
-    model and these libraries. optimized: whether to save the graph besides as ONNX Runtime optimises it on
-    this machine, for the CPU or for the provider that is named, as in ``"cuda:device_id=1"``. sign_key: a PEM
-    file with a private key to sign it all with (see ``sign``).
+    at all. libraries: libraries of custom operators. modules: imported for the Python kernels that they
+    register, which do not go into the folder: the README says to import the modules on the target.
+    golden: what ``ort_ops.parity.record`` wrote for this model and these libraries. optimized: whether to
+    save the graph besides as ONNX Runtime optimises it on this machine, for the CPU or for the provider that
+    is named, as in ``"cuda:device_id=1"``. sign_key: a PEM file with a private key to sign it all with (see
+    ``sign``).
 
-    Returns the manifest. Raises BundleError where weights lie outside of the model's folder, where two
-    libraries are of one name, where the golden answers are another model's, and where ONNX Runtime can't
-    optimise the graph or the key can't sign; ModelError for a file that is no model; ProviderError for a
-    provider that isn't there.
+    Returns the manifest. Raises BundleError where nobody runs an operator, where weights lie outside of the
+    model's folder, where two libraries are of one name, where the golden answers are another model's, and
+    where ONNX Runtime can't optimise the graph or the key can't sign; ModelError for a file that is no model;
+    ProviderError for a provider that isn't there; ImportError for a module that isn't.
     """
     model, out = Path(model), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} is there already; expected a new folder")
     content = read_model(model)
+    for module in modules:
+        importlib.import_module(module)
     files = dict(_files(model, [Path(each) for each in libraries]))
     for path in files.values():
         if not path.is_file():
@@ -62,8 +69,7 @@ def bundle(
     inside = {name for name in files if name.startswith("libraries/")}
     registered = {name: files[name] for name in sorted(inside)}
     needs = list(find_needs(content, registered))
-    if optimized:
-        _require_kernels(needs)
+    kernels = {each.op: _kernels_of(each, content) for each in needs if each.by == PYTHON}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as made:
         folder = Path(made, out.name)
@@ -86,7 +92,7 @@ def bundle(
             versions=_versions(),
             optimized=graph,
         )
-        text = readme(manifest, content.inputs, signed=sign_key is not None)
+        text = readme(manifest, content.inputs, kernels, modules, signed=sign_key is not None)
         (folder / "README.md").write_text(text, encoding="utf-8")
         manifest = replace(manifest, files=dict(_digests(folder)))
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
@@ -123,14 +129,21 @@ def _check_golden(golden: Path, files: dict[str, Path], model: str) -> None:
         raise BundleError(f"{golden} was recorded with {', '.join(recorded)}, too; bundle them")
 
 
-def _require_kernels(needs: Sequence[Needs]) -> None:
-    """Raise BundleError where a Python kernel isn't registered, without which no session can be made."""
-    for each in needs:
-        if each.by == PYTHON and not find_ops(split_name(each.op)):
-            raise BundleError(
-                f"{each.op} has no kernel here, which optimising the graph needs; import the module that "
-                "registers it (--kernels), or give its library"
-            )
+def _kernels_of(need: Needs, model: Model) -> list[str]:
+    """Return which functions are an operator's kernels; raises BundleError where none is registered."""
+    op = split_name(need.op)
+    found = find_ops(op, model.opsets.get(op[0]))
+    if not found:
+        node = next(node for node in model.nodes if node.op == op and node.in_function is None)
+        function = node.metadata.get(FUNCTION, "")
+        named = f", and {function}, which the file names, is not run from a bundle" if function else ""
+        raise BundleError(
+            f"nobody runs {need.op} (node {node.name!r}): the file has no body of it, no library that was "
+            f"given has it, no kernel is registered for it{named}; give its library (libraries=[...], "
+            "ort-ops --library) or the module that registers its kernel (modules=[...], ort-ops --kernels), "
+            'or export the model with its body (functions="attach")'
+        )
+    return [each.kernel.where for each in found]
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:

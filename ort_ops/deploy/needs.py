@@ -22,8 +22,8 @@ PYTHON = "Python kernel"
 class Needs:
     """What runs the nodes of one operator that isn't ONNX Runtime's own.
 
-    by: ``"function body"``, the path of a library in the bundle, or ``"Python kernel"``, which a program that
-        opens the bundle has to register.
+    by: ``"function body"``, the path of a library in the bundle, or ``"Python kernel"``, which isn't in the
+        bundle: a program that opens it has to register it.
     """
 
     op: str

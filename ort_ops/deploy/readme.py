@@ -1,6 +1,6 @@
 """The README of a bundle: how a model and its libraries are loaded, language by language."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ort_ops.model import Value
 
@@ -11,24 +11,59 @@ from .optimizing import Optimized
 __all__ = ["readme"]
 
 
-def readme(manifest: Manifest, inputs: Sequence[Value], *, signed: bool) -> str:
-    """Return the text; paths are from the bundle's folder."""
+def readme(
+    manifest: Manifest,
+    inputs: Sequence[Value],
+    kernels: Mapping[str, Sequence[str]],
+    modules: Sequence[str],
+    *,
+    signed: bool,
+) -> str:
+    """Return the text; paths are from the bundle's folder.
+
+    kernels: the functions that are the kernels of those operators which Python runs. modules: that register
+    them, as far as it was said.
+    """
     model = manifest.model
-    parts = [f"# {model.rpartition('/')[2]}", _what(manifest.needs), _inputs(inputs)]
+    parts = [f"# {model.rpartition('/')[2]}", _what(manifest.needs)]
+    if kernels:
+        parts.append(_kernels(kernels, modules))
+        modules = modules or ["MODULE"]
+    parts.append(_inputs(inputs))
+    registering = "".join(f" --kernels {module}" for module in modules) if kernels else ""
     if manifest.golden is not None:
         parts.append(
             "Is it intact, and does this machine compute what PyTorch does?\n\n"
-            "```sh\npip install 'ort-ops[cpu,cli]'\nort-ops replay .\n```"
+            f"```sh\npip install 'ort-ops[cpu,cli]'\nort-ops replay .{registering}\n```"
         )
     if manifest.optimized is not None:
         parts.append(_optimized(manifest.optimized))
-    for language, code, before, each, after in _LANGUAGES:
+    for language, code, before, each, after in _by_kernels(modules) if kernels else _LANGUAGES:
         libraries = (each.format(library=library) for library in manifest.libraries)
         lines = [before, *libraries, after.format(model=model)]
         body = "\n".join(line for line in lines if line)
         parts.append(f"## {language}\n\n```{code}\n{body}\n```")
-    parts.append(_SIGNED if signed else _UNSIGNED)
+    parts.append(_SIGNED.format(registering=registering) if signed else _UNSIGNED)
     return "\n\n".join(parts) + "\n"
+
+
+def _kernels(kernels: Mapping[str, Sequence[str]], modules: Sequence[str]) -> str:
+    """Say what is not in the folder."""
+    rows = "\n".join(f"- {op}: {', '.join(f'`{name}`' for name in names)}" for op, names in kernels.items())
+    named = ", ".join(f"`{module}`" for module in modules) or "the module that registers it (`MODULE` below)"
+    return (
+        f"**This folder is not all that the model needs: a kernel in Python is not in it.**\n\n{rows}\n\n"
+        f"On the target, import {named} before a session is made. The model runs in Python alone: C, C++, "
+        "C#, Java, Rust and servers such as Triton can't make a session of it."
+    )
+
+
+def _by_kernels(modules: Sequence[str]) -> Sequence[tuple[str, str, str, str, str]]:
+    """Return the lines for Python with kernels in these modules."""
+    language, code, _, each, after = _LANGUAGES[0]
+    imports = "\n".join(f"import {module}  # registers kernels" for module in modules)
+    before = f"import onnxruntime\n\nimport ort_ops\n{imports}\n\noptions = onnxruntime.SessionOptions()"
+    return [(language, code, before, each, after.replace("onnxruntime.Inf", "ort_ops.Inf"))]
 
 
 _UNSIGNED = (
@@ -41,7 +76,7 @@ Paths are from this folder. `model.sig` signs every other file in it. With the s
 
 ```sh
 pip install 'ort-ops[cpu,cli,sign]'
-ort-ops replay . --verify-key public.pem
+ort-ops replay . --verify-key public.pem{registering}
 model_signing verify key . --signature model.sig --public_key public.pem    # the same, without ort-ops
 ```"""
 

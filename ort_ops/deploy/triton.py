@@ -12,6 +12,7 @@ from ort_ops.errors import BundleError
 from ort_ops.model import Value, read_model
 
 from .batchable import check_batchable
+from .needs import PYTHON
 from .opening import Bundle
 
 __all__ = ["write_triton"]
@@ -47,13 +48,17 @@ def write_triton(
         that it should prefer; delay_us: for how many microseconds a request may wait for others.
     instances: how many sessions there are, on the CPU or, with ``gpu``, on each GPU.
 
-    Raises BundleError where an input or output has no type of Triton's or no rank, where a batch is asked for
-    and a first dimension is fixed, and where the folder is there already. It is there whole, or not at all.
+    Raises BundleError where a Python kernel runs an operator, where an input or output has no type of
+    Triton's or no rank, where a batch is asked for and a first dimension is fixed, and where the folder is
+    there already. It is there whole, or not at all.
     """
     name = bundle.model.stem if name is None else name
     folder = Path(out, name)
     if folder.exists():
         raise BundleError(f"{folder} is there already; expected a new folder")
+    for need in bundle.manifest.needs:
+        if need.by == PYTHON:
+            raise BundleError(f"{need.op} is run by a Python kernel, which Triton can't; give it a library")
     content = read_model(bundle.model)
     if max_batch:
         check_batchable(content)

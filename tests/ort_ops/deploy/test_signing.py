@@ -43,7 +43,7 @@ def model_signing(*arguments: object) -> int:
 def test_what_is_signed_is_verified_wherever_it_is(curve: Callable[[], Any], tmp_path: Path) -> None:
     private, public = write_keys(tmp_path, "key", ec.generate_private_key(curve()))
     model = write_model(tmp_path / "model.onnx")
-    deploy.bundle(model, tmp_path / "bundle")
+    deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY])
     assert (
         deploy.sign(tmp_path / "bundle", private).manifest == deploy.open_bundle(tmp_path / "bundle").manifest
     )
@@ -165,11 +165,11 @@ def test_a_key_that_can_not_sign_is_an_error(key: Any, password: bytes | None, t
     private, public = write_keys(tmp_path, "key", key, password)
     model = write_model(tmp_path / "model.onnx")
     with pytest.raises(BundleError, match="is no private key to sign with"):
-        deploy.bundle(model, tmp_path / "bundle", sign_key=private)
+        deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY], sign_key=private)
     with pytest.raises(FileNotFoundError, match="expected a key in a PEM file"):
-        deploy.bundle(model, tmp_path / "bundle", sign_key=tmp_path / "missing.pem")
+        deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY], sign_key=tmp_path / "missing.pem")
     assert not (tmp_path / "bundle").exists()
-    deploy.bundle(model, tmp_path / "bundle")
+    deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY])
     if password is None:
         with pytest.raises(BundleError, match="is no public key to verify with"):
             deploy.open_bundle(tmp_path / "bundle", verify_key=public)

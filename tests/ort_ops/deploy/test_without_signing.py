@@ -9,7 +9,7 @@ from ort_ops import deploy
 from ort_ops.deploy import signature
 from ort_ops.errors import BundleError
 
-from .test_bundle import write_model
+from .test_bundle import LIBRARY, write_model
 
 
 @pytest.mark.parametrize("package", ["model_signing", "OpenSSL"])
@@ -22,9 +22,9 @@ def test_a_missing_package_names_the_extra(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(BundleError, match=r"pip install 'ort-ops\[sign\]'"):
-        deploy.bundle(model, tmp_path / "bundle", sign_key=tmp_path / "key.pem")
+        deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY], sign_key=tmp_path / "key.pem")
     assert not (tmp_path / "bundle").exists()
-    deploy.bundle(model, tmp_path / "bundle")
+    deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY])
     for refused in (deploy.sign, lambda folder, key: deploy.open_bundle(folder, verify_key=key)):
         with pytest.raises(BundleError, match=r"pip install 'ort-ops\[sign\]'"):
             refused(tmp_path / "bundle", tmp_path / "key.pem")
