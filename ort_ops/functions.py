@@ -51,18 +51,18 @@ def find_function(name: str, allowed: Mapping[str, type], packages: Sequence[str
     if not any(module == each or module.startswith(f"{each}.") for each in packages):
         package = module.partition(".")[0]
         raise ValueError(
-            f"it is run by {name}, which a file may not name by itself: pass functions=[...] with that "
-            f"Function, or trust=[{package!r}] (ort-ops --trust {package})"
+            f"the file names {name} for it, which may run with functions=[...] or trust=[{package!r}] "
+            f"(ort-ops --function {name}, or --trust {package})"
         )
     torch = importlib.import_module("torch")
     try:
         found: Any = importlib.import_module(module)
         for part in qualified.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"it is run by {name}, which can't be imported: {error}") from error
+    except Exception as error:  # whatever a module raises
+        raise ValueError(f"the file names {name} for it, which can't be imported: {error!r}") from error
     if not (isinstance(found, type) and issubclass(found, torch.autograd.Function)):
-        raise ValueError(f"it is run by {name}, which is no torch.autograd.Function")
+        raise ValueError(f"the file names {name} for it, which is no torch.autograd.Function")
     return found
 
 

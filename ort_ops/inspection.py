@@ -15,6 +15,7 @@ from . import builtin
 from .dtypes import ANY, DTYPES
 from .errors import ModelError, RegistrationError
 from .functions import function_ops
+from .libraries import Libraries, open_libraries
 from .model import UNREAD, UNREADABLE, Model, Node, Value, read_model
 from .providers import asked_providers, session_providers
 from .registry import Op, Overload
@@ -22,7 +23,7 @@ from .selection import Plan, Prefer, plan_for
 
 __all__ = ["CustomNodes", "Inspection", "Runner", "inspect_model", "type_name"]
 
-Runner = Literal["kernel", "function body", "nobody", "not needed"]
+Runner = Literal["kernel", "function body", "library", "nobody", "not needed"]
 
 # The complex types are ONNX's, but no operator of ONNX Runtime's takes them.
 _TYPE_NAMES = {dtype.onnx: dtype.name for dtype in DTYPES} | {14: "complex64", 15: "complex128"}
@@ -50,9 +51,9 @@ class CustomNodes:
     ``"domain::NAME"``, in whose function body they stand, "" for the graph.
 
     ``runner`` is ``"kernel"``: the Python function ``kernel`` on the execution provider ``provider``;
-    ``"function body"``: the one in the file; ``"nobody"``: a session can't be made; or ``"not needed"``:
-    they stand in a function body that isn't run. ``reason`` says why no kernel runs them, or on what
-    condition one does.
+    ``"function body"``: the one in the file; ``"library"``: the one whose path is ``kernel``; ``"nobody"``: a
+    session can't be made; or ``"not needed"``: they stand in a function body that isn't run. ``reason`` says
+    why no kernel runs them, or on what condition one does.
     """
 
     domain: str
@@ -144,17 +145,21 @@ def inspect_model(
     prefer: Prefer = "kernel",
     functions: Iterable[type] | None = None,
     trust: Iterable[str] = (),
+    libraries: Sequence[str | os.PathLike[str]] = (),
 ) -> Inspection:
     """Read a model and say who would run its custom nodes in an ``ort_ops.InferenceSession`` made here.
 
-    The arguments are those of ``InferenceSession``, and the kernels those that are registered now. Custom-op
-    libraries that a SessionOptions might be given are not known here. Raises ModelError for what is no ONNX
-    model, OSError for a file that can't be read, ProviderError for a provider that isn't there.
+    The arguments are those of ``InferenceSession``, and the kernels those that are registered now; libraries:
+    of custom operators, which are loaded. Raises ModelError for what is no ONNX model, OSError for a file
+    that can't be read, ProviderError for a provider that isn't there, RegistrationError for a library that
+    doesn't load.
     """
     model = read_model(source)
     if model == UNREAD:
         raise ModelError(f"the model {UNREADABLE}")
     names = session_providers(providers)
+    functions_of = function_ops(model, functions, trust)
+    fates = _fates(model, providers, prefer, functions_of, open_libraries(libraries, model.opsets))
     return Inspection(
         ir_version=model.ir_version,
         opsets={domain or "ai.onnx": version for domain, version in model.opsets.items()},
@@ -164,7 +169,7 @@ def inspect_model(
         dtypes=tuple(type_name(element_type) for element_type in sorted(model.element_types)),
         node_count=sum(node.in_function is None for node in model.nodes),
         functions=tuple(f"{domain}::{name}" for domain, name in sorted(model.functions)),
-        custom=tuple(_grouped(_fates(model, providers, prefer, function_ops(model, functions, trust)))),
+        custom=tuple(_grouped(fates)),
     )
 
 
@@ -193,12 +198,13 @@ _Providers = Sequence[str | tuple[str, dict[str, Any]]] | None
 
 
 def _fates(
-    model: Model, providers: _Providers, prefer: Prefer, functions: _Functions
+    model: Model, providers: _Providers, prefer: Prefer, functions: _Functions, libraries: Libraries
 ) -> list[tuple[Node, _Fate]]:
     """Return every custom node with its fate; ``functions`` has the kernels for recorded calls."""
     plans = {op: _plan(model, op, providers, prefer, functions) for op in model.calls()}
+    plans = {op: plan.without_libraries(libraries.domains, asked=False) for op, plan in plans.items()}
     names = session_providers(providers)
-    custom = [(node, _fate(model, node, plans[node.op], names)) for node in model.nodes]
+    custom = [(node, _fate(model, node, plans[node.op], names, libraries)) for node in model.nodes]
     custom = [(node, fate) for node, fate in custom if _is_custom(model, node, fate)]
     needed = _bodies_run(custom)
     return [
@@ -222,15 +228,21 @@ def _plan(
         return Plan((), {op: str(error)})
 
 
-def _fate(model: Model, node: Node, plan: Plan, providers: Sequence[str]) -> _Fate:
+def _fate(model: Model, node: Node, plan: Plan, providers: Sequence[str], libraries: Libraries) -> _Fate:
     """Say who runs a node if it is run at all."""
+    owner = libraries.domains.get(node.domain)
+    if owner is not None and node.op_type in owner.operators:
+        return _Fate("library", owner.path, reason=plan.reasons.get(node.op, ""))
     fitting = [overload for _, overload in plan.overloads if overload.accepts(node.input_types)]
     for provider in providers:  # the first that has a kernel for a node gets it
         if here := [overload for overload in fitting if overload.provider == provider]:
             return _kernel(node, here, provider)
-    reason = plan.reasons.get(node.op) or _why_no_kernel(model, node, plan)
+    reason = "" if plan.overloads else plan.reasons.get(node.op, "")
+    reason = reason or _why_no_kernel(model, node, plan)
     if _has_body(model, node):
         return _Fate("function body", reason=reason + _which_body(model, node))
+    if libraries.silent and not builtin.is_built_in(node.op, model.opsets.get(node.domain)):
+        return _Fate("library", " or ".join(libraries.silent), reason="if it is in there, which isn't said")
     return _Fate("nobody", reason=reason + _why_no_body(model, node))
 
 
@@ -305,7 +317,8 @@ def _why_no_body(model: Model, node: Node) -> str:
 
 
 def _is_custom(model: Model, node: Node, fate: _Fate) -> bool:
-    return fate.runner == "kernel" or not builtin.is_built_in(node.op, model.opsets.get(node.domain))
+    taken = fate.runner in ("kernel", "library")
+    return taken or not builtin.is_built_in(node.op, model.opsets.get(node.domain))
 
 
 def _bodies_run(custom: Sequence[tuple[Node, _Fate]]) -> set[tuple[str, str]]:

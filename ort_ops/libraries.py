@@ -4,13 +4,16 @@ Such a library notes in the options whose the operators of its domains are, sinc
 from one library only.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnxruntime
 
-__all__ = ["Library", "get_cmake_dir", "get_include", "libraries_in"]
+from .errors import RegistrationError
+
+__all__ = ["Libraries", "Library", "get_cmake_dir", "get_include", "libraries_in", "open_libraries"]
 
 _HERE = Path(__file__).parent / "native"
 
@@ -21,6 +24,35 @@ class Library:
 
     path: str
     operators: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Libraries:
+    """Libraries that were loaded: ``domains`` says whose each domain is, ``silent`` who doesn't say it."""
+
+    domains: Mapping[str, Library] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
+
+
+def open_libraries(paths: Sequence[str | os.PathLike[str]], domains: Iterable[str]) -> Libraries:
+    """Load libraries, and say what they have in these domains; a library that isn't on our header is silent.
+
+    Raises RegistrationError for a file that is no library, or whose domain another has.
+    """
+    options, asked = onnxruntime.SessionOptions(), set(domains)
+    found: dict[str, Library] = {}
+    silent = []
+    for path in (os.fspath(each) for each in paths):
+        try:
+            options.register_custom_ops_library(path)
+        except Exception as error:
+            raise RegistrationError(
+                f"{path} is no library of custom operators that loads here: {error}"
+            ) from error
+        there = libraries_in(options, asked - set(found))
+        found |= {domain: Library(path, library.operators) for domain, library in there.items()}
+        silent += [] if there else [path]
+    return Libraries(found, tuple(silent))
 
 
 def libraries_in(options: onnxruntime.SessionOptions | None, domains: Iterable[str]) -> Mapping[str, Library]:

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from ort_ops.errors import ProviderError, RegistrationError
 from ort_ops.providers import parse_provider
 
-__all__ = ["check_provider", "import_modules", "named_pairs", "resolve"]
+__all__ = ["check_provider", "import_modules", "library_paths", "look_here", "named_pairs", "resolve"]
 
 
 def check_provider(text: str) -> str:
@@ -53,9 +54,19 @@ def import_modules(names: Iterable[str], option: str = "--kernels") -> None:
     in a command imports code by name.
     """
     for name in names:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # last, so that a file in it stands for no installed module
+        look_here()
         try:
             importlib.import_module(name)
         except Exception as error:
             raise RegistrationError(f"{option} {name}: {type(error).__name__}: {error}") from error
+
+
+def look_here() -> None:
+    """Have modules in the current folder found, too."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last, so that a file in it stands for no installed module
+
+
+def library_paths(given: Iterable[str | os.PathLike[str]] | None) -> list[Path]:
+    """Return where libraries are; a name without a folder would be looked for among the system's."""
+    return [Path(each).absolute() for each in given or ()]

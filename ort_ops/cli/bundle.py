@@ -8,7 +8,7 @@ import typer
 from ort_ops import deploy
 from ort_ops.deploy.needs import PYTHON
 
-from .arguments import check_provider, import_modules
+from .arguments import check_provider, import_modules, library_paths
 from .console import say
 from .options import File, Kernels, Libraries
 
@@ -54,7 +54,7 @@ def bundle(
     manifest = deploy.bundle(
         file,
         out,
-        libraries=library or (),
+        libraries=library_paths(library),
         modules=kernels or (),
         golden=parity,
         optimized=(provider or True) if optimized else False,

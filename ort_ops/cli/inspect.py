@@ -9,13 +9,13 @@ from ort_ops.inspection import CustomNodes, Inspection, inspect_model, type_name
 from ort_ops.model import Value
 from ort_ops.providers import parse_provider
 
-from .arguments import check_provider, import_modules
+from .arguments import check_provider, import_modules, library_paths, look_here, resolve
 from .console import cell, console, say, table
-from .options import Kernels
+from .options import Functions, Kernels, Libraries, Trust
 
 __all__ = ["inspect"]
 
-_COLOURS = {"kernel": "green", "function body": "green", "nobody": "red", "not needed": "dim"}
+_COLOURS = {"nobody": "red", "not needed": "dim"}
 
 
 def inspect(
@@ -30,12 +30,9 @@ def inspect(
     prefer: Annotated[
         Literal["kernel", "body"], typer.Option(help="Who is to run an operator where both can.")
     ] = "kernel",
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A package that the file may name Functions of, to run its nodes; may be given again."
-        ),
-    ] = None,
+    library: Libraries = None,
+    function: Functions = None,
+    trust: Trust = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show a model's custom nodes, who would run each here, opsets, types and dynamic dimensions.
@@ -43,8 +40,15 @@ def inspect(
     Exits with 0 also where nobody would run a node; "runnable" in the JSON says it.
     """
     import_modules(kernels or ())
-    providers = [parse_provider(text) for text in provider] if provider else None
-    found = inspect_model(model, providers, prefer=prefer, trust=trust or ())
+    look_here()
+    found = inspect_model(
+        model,
+        [parse_provider(text) for text in provider] if provider else None,
+        prefer=prefer,
+        functions=[resolve(name, "--function") for name in function or ()],
+        trust=trust or (),
+        libraries=library_paths(library),
+    )
     if json:
         print(found.to_json())
     else:
@@ -68,15 +72,21 @@ def _print_custom(found: Inspection) -> None:
     rows = table("custom nodes", "count", "inputs", "run by", "on")
     for nodes in found.custom:
         provider = nodes.provider.removesuffix("ExecutionProvider")
-        who = f"{nodes.runner} {nodes.kernel}".rstrip()
+        kernel = nodes.kernel if nodes.runner != "library" else _file_names(nodes.kernel)
+        who = f"{nodes.runner} {kernel}".rstrip()
         shown = [_name(nodes), str(nodes.count), ", ".join(nodes.dtypes)]
-        rows.add_row(*map(cell, shown), cell(who, _COLOURS[nodes.runner]), cell(provider))
+        rows.add_row(*map(cell, shown), cell(who, _COLOURS.get(nodes.runner, "green")), cell(provider))
     console.print(rows)
     for nodes in found.custom:
         if nodes.reason:
-            say(f"{_name(nodes)}: {nodes.runner}, {nodes.reason}")
+            runner = "nobody here" if nodes.runner == "nobody" else nodes.runner
+            say(f"{_name(nodes)}: {runner}, {nodes.reason}")
     if not found.runnable:
         say("nobody runs some of them: a session can't be made here", "red")
+
+
+def _file_names(paths: str) -> str:
+    return " or ".join(Path(path).name for path in paths.split(" or "))
 
 
 def _name(nodes: CustomNodes) -> str:

@@ -75,7 +75,7 @@ def test_a_file_names_no_code_by_itself(model: bytes) -> None:
         ort_ops.InferenceSession(model, providers=CPU)
     (note,) = caught.value.__notes__
     assert "functions=[...]" in note
-    assert "trust=['scalepkg'] (ort-ops --trust scalepkg)" in note
+    assert "trust=['scalepkg'] (ort-ops --function scalepkg.ops:Scale, or --trust scalepkg)" in note
 
 
 def test_functions_that_are_given_run_its_nodes(model: bytes, package: Any) -> None:

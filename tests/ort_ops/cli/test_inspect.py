@@ -1,12 +1,15 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 pytest.importorskip("typer")
 
+import mylinear
 from tests.ort_ops.models import builtin, function, model, node, tensor
 
 from .conftest import Cli
@@ -42,9 +45,9 @@ def test_a_table_of_what_is_there(cli: Cli, file: str) -> None:
         "test.domain::Op                         1      float32  nobody",
         "test.domain::Two                        1      ?        function body",
         "test.domain::Inner in test.domain::Two  1      ?        nobody",
-        "test.domain::Op: nobody, no kernel is registered for it",
+        "test.domain::Op: nobody here, no kernel is registered for it",
         "test.domain::Two: function body, no kernel is registered for it",
-        "test.domain::Inner in test.domain::Two: nobody, no kernel is registered for it",
+        "test.domain::Inner in test.domain::Two: nobody here, no kernel is registered for it",
         "nobody runs some of them: a session can't be made here",
         "",
         "        name  type     shape",
@@ -60,6 +63,32 @@ def test_a_module_brings_its_kernels(cli: Cli, file: str, tmp_path: Path) -> Non
     code, out, _ = cli("inspect", file, "--kernels", "my_kernels", "--kernels", "json", "--provider", "cpu")
     assert code == 0
     assert "kernel my_kernels.kernel" in out
+
+
+def test_a_library_runs_what_is_in_it(cli: Cli, tmp_path: Path) -> None:
+    made = helper.make_node("MYLINEAR", ["x", "w"], ["y"], domain="mylinear")
+    graph = helper.make_graph([made], "g", [tensor("x"), tensor("w")], [tensor("y")])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("mylinear", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (tmp_path / "linear.onnx").write_bytes(proto.SerializeToString())
+    library = mylinear.get_library_path()
+    assert "nobody here" in cli("inspect", "linear.onnx")[1]
+    code, out, _ = cli("inspect", "linear.onnx", "--library", library)
+    assert (code, f"library {Path(library).name}" in out, "nobody" in out) == (0, True, False)
+    found = json.loads(cli("inspect", "linear.onnx", "--library", library, "--json")[1])
+    assert (found["runnable"], found["custom"][0]["kernel"]) == (True, library)
+
+
+def test_a_library_that_does_not_say_what_is_in_it_may_run_a_node(
+    cli: Cli, file: str, tmp_path: Path
+) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("a C compiler is missing")
+    (tmp_path / "silent.c").write_text("void *RegisterCustomOps(void *o, void *a) { return 0; }\n")
+    subprocess.run([compiler, "-shared", "-fPIC", "silent.c", "-o", "silent.so"], cwd=tmp_path, check=True)
+    out = cli("inspect", file, "--library", "silent.so")[1]
+    assert "test.domain::Op: library, if it is in there, which isn't said" in out
 
 
 def test_a_file_brings_no_code_to_run(cli: Cli, file: str, tmp_path: Path) -> None:
@@ -114,6 +143,9 @@ def test_names_in_a_file_are_neither_markup_nor_escape_sequences(cli: Cli, tmp_p
         (["model.onnx", "--provider", "NoSuchExecutionProvider"], "ProviderError"),
         (["model.onnx", "--kernels", "no_such_module"], "no_such_module: ModuleNotFoundError"),
         (["model.onnx", "--kernels", "failing"], "failing: ZeroDivisionError"),
+        (["model.onnx", "--function", "failing:F"], "--function failing: ZeroDivisionError"),
+        (["model.onnx", "--library", "broken.onnx"], "broken.onnx is no library of custom operators"),
+        (["model.onnx", "--library", "no.so"], "no.so is no library of custom operators"),
     ],
 )
 def test_what_could_not_run_exits_with_3(
