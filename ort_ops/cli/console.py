@@ -27,8 +27,9 @@ def cell(text: str, style: str = "", *, keep: str = "") -> Text:
 
 
 def complain(error: BaseException) -> None:
-    """Print an error to stderr as one line."""
-    print(f"error: {type(error).__name__}: {cell(str(error), keep=chr(10))}", file=sys.stderr)
+    """Print an error to stderr with its notes, as one line unless its text has several."""
+    text = "; ".join([str(error).strip(), *getattr(error, "__notes__", ())])
+    print(f"error: {type(error).__name__}: {cell(text, keep=chr(10))}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ import typer
 
 from ort_ops import parity
 from ort_ops.errors import ParityError
+from ort_ops.libraries import open_libraries
 
-from .arguments import check_provider, import_modules, named_pairs, resolve
+from .arguments import check_provider, import_modules, library_paths, named_pairs, resolve
 
 __all__ = [
     "AllowReducedPrecision",
@@ -107,12 +108,16 @@ def session_arguments(
     ranges: Sequence[str] | None,
     dims: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Return what ``check`` and ``locate`` are given of these options."""
+    """Return what ``check``, ``locate`` and ``record`` are given of these options.
+
+    Raises RegistrationError for a module that can't be imported, or a library that doesn't load.
+    """
     import_modules(kernels or ())
+    open_libraries(paths := library_paths(libraries), ())
     return {
         "functions": [resolve(name, "--function") for name in functions] if functions else None,
         "trust": trust or (),
-        "libraries": libraries or (),
+        "libraries": paths,
         "ranges": {name: _range(text) for name, text in named_pairs(ranges or (), "--range")},
         "dims": {name: _size(text) for name, text in named_pairs(dims or (), "--dim")},
     }

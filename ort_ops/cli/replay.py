@@ -1,17 +1,22 @@
 """``ort-ops replay``: a deployment beside golden answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ort_ops import deploy, parity
+from ort_ops.errors import ParityError
+from ort_ops.inspection import inspect_model
 from ort_ops.providers import parse_provider
+from ort_ops.registry import registered_ops
 
-from .arguments import import_modules
+from .arguments import import_modules, library_paths
 from .console import say
 from .options import AllowReducedPrecision, Json, Kernels, Libraries, Providers
 from .report import print_report
+from .running import of_runtime
 
 __all__ = ["replay"]
 
@@ -48,10 +53,36 @@ def replay(
         if bundle.manifest.golden is None:
             say("no golden answers: nothing else was checked")
             return int(parity.ExitCode.CANNOT_SAY)
-        report = bundle.replay(providers)
+        model, libraries = bundle.model, bundle.libraries
     else:
-        report = parity.replay(golden, file or Path(), providers, libraries=library or ())
+        model, libraries = file or Path(), library_paths(library)
+    try:
+        if bundle is not None:
+            report = bundle.replay(providers)
+        else:
+            report = parity.replay(golden, model, providers, libraries=libraries)
+    except Exception as error:
+        if of_runtime(error):
+            _require_kernels(model, providers, libraries)
+        raise
     print_report(report)
     if json_file is not None:
         json_file.write_text(report.to_json() + "\n")
     return int(report.exit_code_for(allow_reduced_precision=allow_reduced_precision))
+
+
+def _require_kernels(model: Path, providers: Sequence[str], libraries: Sequence[Path]) -> None:
+    """Raise ParityError where a node is nobody's, which is why a session can't be made."""
+    found = inspect_model(model, [parse_provider(name) for name in providers], libraries=libraries)
+    registered = {name for op in registered_ops() for name in op.names}
+    nobody = {
+        nodes.op: f" ({nodes.reason})" if (nodes.domain, nodes.op_type) in registered else ""
+        for nodes in found.custom
+        if nodes.runner == "nobody"
+    }
+    if nobody:
+        listed = ", ".join(f"{op}{why}" for op, why in nobody.items())
+        raise ParityError(
+            f"no session can be made of {model}: nobody runs {listed} here; a kernel in Python is in no "
+            "file: name the module that registers it (--kernels MODULE)"
+        )

@@ -12,12 +12,14 @@ from ort_ops.parity import ExitCode
 
 from .console import complain
 
-__all__ = ["make_app", "run"]
+__all__ = ["make_app", "of_runtime", "run"]
 
 # typer.BadParameter's base, whichever copy of click this release of typer stands on.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
+# Where ONNX Runtime's exceptions are, which have no base of their own.
+_RUNTIME = "onnxruntime.capi.onnxruntime_pybind11_state"
 # What the extra ``torch`` brings.
 _BY_TORCH = ("torch", "onnx", "onnx_ir", "onnxscript")
 
@@ -40,7 +42,8 @@ def make_app(name: str, help_text: str, commands: Iterable[Callable[..., Any]]) 
 def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterable[type[Exception]]) -> int:
     """Run ``app`` under a name on arguments (None: those of the process); returns the exit code.
 
-    ``errors``, and OSError, are what it may fail with on purpose: they are printed in one line.
+    ``errors``, OSError and ONNX Runtime's own are what it may fail with on purpose: they are printed in one
+    line.
     """
     expected: tuple[type[Exception], ...] = (*errors, OSError)
     try:
@@ -67,9 +70,17 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
     except (Exception, SystemExit) as error:
         if isinstance(error.__context__, BrokenPipeError):  # over which rich and typer exit
             return _cut_off()
+        if of_runtime(error):
+            complain(error)
+            return ExitCode.COULD_NOT_RUN
         # A bug, or the user's own code's: no verdict, whatever it exits with.
         traceback.print_exc()
         return ExitCode.CRASHED
+
+
+def of_runtime(error: BaseException) -> bool:
+    """Tell whether an exception is ONNX Runtime's own, as where a session can't be made."""
+    return type(error).__module__ == _RUNTIME
 
 
 def _cut_off() -> int:

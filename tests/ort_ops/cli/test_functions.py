@@ -11,6 +11,7 @@ pytest.importorskip("typer")
 
 import torch
 
+from ort_ops import registry
 from ort_ops.export import export
 
 from .conftest import Cli
@@ -84,3 +85,53 @@ def test_a_package_that_fails_is_said(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "named_net.py").write_text("1 / 0")
     code, out, _ = cli("inspect", "model.onnx", "--trust", "named_net")
     assert (code, "which can't be imported: ZeroDivisionError('division by zero')" in out) == (0, True)
+
+
+CHECKED = ("model.onnx", "--module", "named_net:build")
+
+
+@pytest.mark.parametrize("command", ["check", "locate", "record"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "ort-ops --trust named_net"),
+        (("--trust", "named_net", "--library", "broken.so"), "broken.so is no library of custom operators"),
+        (("--trust", "named_net", "--library", "no.so"), "no.so is no library of custom operators"),
+        (("--kernels", "no_such_module"), "no_such_module: ModuleNotFoundError"),
+        (("--function", "no_such_module:F"), "no_such_module: ModuleNotFoundError"),
+    ],
+)
+def test_what_can_not_be_had_is_one_line_and_3(
+    cli: Cli, command: str, options: tuple[str, ...], said: str
+) -> None:
+    code, _, err = cli(command, *CHECKED, *options)
+    assert (code, len(err.splitlines())) == (3, 1), err
+    assert said in err
+
+
+def test_replay_without_the_kernel_is_one_line_that_names_the_option(cli: Cli, tmp_path: Path) -> None:
+    assert cli("record", *CHECKED, "--kernels", "named_kernels", "-o", "golden")[0] == 0
+    assert (
+        cli("bundle", "model.onnx", "--kernels", "named_kernels", "--parity", "golden", "-o", "made")[0] == 0
+    )
+    registry._ops[:] = []
+    for given in (["golden", "model.onnx"], ["made"]):
+        code, _, err = cli("replay", *given)
+        assert (code, len(err.splitlines())) == (3, 1), err
+        assert "nobody runs named::Doubled here" in err
+        assert "(--kernels MODULE)" in err
+        assert "--trust" not in err
+    sys.modules.pop("named_kernels")
+    assert cli("replay", "made", "--kernels", "named_kernels")[0] == 0
+    assert cli("replay", "made", "--kernels", "no_such_module")[0] == 3
+
+
+def test_replay_says_why_a_kernel_can_not_run(cli: Cli, tmp_path: Path) -> None:
+    assert cli("record", *CHECKED, "--kernels", "named_kernels", "-o", "golden")[0] == 0
+    registry._ops[:] = []
+    typed = KERNELS.replace('Doubled")', 'Doubled", inputs=["float64"], outputs=["float64"])')
+    (tmp_path / "named_typed.py").write_text(typed)
+    sys.modules.pop("named_typed", None)
+    code, _, err = cli("replay", "golden", "model.onnx", "--kernels", "named_typed")
+    assert (code, len(err.splitlines())) == (3, 1), err
+    assert "named::Doubled (named_typed.doubled can't take (float32))" in err

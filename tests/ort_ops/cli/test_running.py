@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from onnx import helper
 
@@ -22,3 +23,27 @@ def test_a_reader_that_has_enough_is_no_crash(tmp_path: Path, arguments: tuple[s
     done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
     os.close(writes)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_error_of_onnx_runtime_is_one_line_with_its_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    from ort_ops.cli.running import make_app, run
+
+    def fails() -> None:
+        """Fail."""
+        try:
+            onnxruntime.InferenceSession(b"no model")
+        except Exception as error:
+            error.add_note("the note")
+            raise
+
+    def other() -> None:
+        """Fail otherwise."""
+        raise ValueError("a bug")
+
+    app = make_app("it", "help", [fails, other])
+    assert run(app, "it", ["fails"], []) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("error: InvalidProtobuf: ")
+    assert err.endswith("; the note\n")
+    assert err.count("\n") == 1
+    assert run(app, "it", ["other"], []) == 70
