@@ -6,9 +6,8 @@ one back (``assume_constant_result``).
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 from torch.autograd import Function
 
@@ -31,6 +30,7 @@ class Sees(Protocol):
         """Return what gives a Function's dtypes and shapes, where its forward can't."""
 
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 _PLACE = "ort_ops: tensor "  # a string, since Dynamo takes those for constants
 _numbers = itertools.count()
 _enrolled: dict[int, tuple[type[Function], Callable[..., Any], Sees]] = {}
@@ -49,7 +49,13 @@ def dismiss(number: int) -> None:
     del _enrolled[number]
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant(function: _F) -> _F:
+    """Mark a function as torch.compiler.assume_constant_result does, which loads Dynamo for it: a second."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def is_captured(number: int) -> bool:
     """Tell whether a call is to be captured: not where the model itself is compiled."""
     return number in _enrolled and _enrolled[number][2].captures()
@@ -90,7 +96,7 @@ def _put_in(value: Any, tensors: Sequence[Tensor]) -> Any:
     return value
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _see(number: int, arguments: Sequence[Any], keywords: dict[str, Any]) -> str:
     function, own, host = _enrolled[number]
     given = (tuple(arguments), keywords)
@@ -100,7 +106,7 @@ def _see(number: int, arguments: Sequence[Any], keywords: dict[str, Any]) -> str
     return call.key
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _returned(key: str) -> Any:
     call = _calls[key]
     return call.rebuild([f"{_PLACE}{index}" for index in range(len(call.dtypes))])

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
-from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import Function
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -187,7 +186,7 @@ def _fake_results(call: Call, values: Sequence[Any]) -> tuple[list[Tensor], list
         fakes.append(
             mode.from_tensor(
                 torch.empty(sizes, dtype=dtype, device=device),
-                source=ConstantSource(f"tensor_{index}"),
+                source=torch._dynamo.source.ConstantSource(f"tensor_{index}"),
                 symbolic_context=StatelessSymbolicContext(dynamic_sizes=free[-1]),
             )
         )

@@ -30,6 +30,16 @@ def test_a_deployment_loads_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == set()
 
 
+def test_export_loads_dynamo_only_where_it_is_needed() -> None:
+    """It takes nearly as long to load as torch."""
+    pytest.importorskip("onnxscript")
+    program = "import sys, ort_ops.export, mylinear.export\nprint('torch._dynamo' in sys.modules)\n"
+    for more, expected in (("", ["False"]), ("torch._dynamo\n", ["False", "True"])):  # so it would be seen
+        code = program + (f"import {more}{program}" if more else "")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == expected
+
+
 def test_inspect_loads_neither_torch_nor_onnx() -> None:
     pytest.importorskip("typer")
     code = "import ort_ops.cli\ntry: ort_ops.cli.main(['inspect', 'missing'])\nexcept SystemExit: pass"
