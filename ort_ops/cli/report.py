@@ -1,11 +1,21 @@
 """A report as the commands print it."""
 
+import itertools
+from collections.abc import Sequence
+
+from rich.console import JustifyMethod
+from rich.text import Text
+
 from ort_ops.parity import Report, Row, Verdict
 from ort_ops.parity.report import GOOD
 
 from .console import cell, console, say, table
 
 __all__ = ["print_report"]
+
+_COLUMNS = ("question", "output", "verdict", "difference", "tolerance", "x PyTorch's", "smallest fault")
+_WORDS = [max(map(len, name.split())) for name in _COLUMNS]
+_GAP = 2  # between columns
 
 _COLOURS = {
     Verdict.EQUAL: "green",
@@ -17,14 +27,7 @@ _COLOURS = {
 
 def print_report(report: Report) -> None:
     """Print a line a row, and below the table what there is to be known besides."""
-    made = table("question", "output", "verdict")
-    for name in ("difference", "tolerance", "x PyTorch's", "smallest fault"):
-        made.add_column(name, justify="right")
-    for row in report.rows:
-        question = row.question if not row.provider else f"{row.question} {row.provider}"
-        verdict = cell(row.verdict.value.replace("_", " "), _COLOURS.get(row.verdict, "red"))
-        made.add_row(cell(question), cell(row.output), verdict, *_numbers(row))
-    console.print(made)
+    _print_rows([_cells(row) for row in report.rows])
     for row in report.rows:
         if row.verdict is not Verdict.EQUAL:
             say(f"{row.question} {row.output}: {row.reason}{_where(row)}")
@@ -39,6 +42,40 @@ def print_report(report: Report) -> None:
     for note in report.notes:
         say(f"note: {note}")
     say(f"verdict: {report.verdict.value.replace('_', ' ')}", _COLOURS.get(report.verdict, "red"))
+
+
+def _print_rows(rows: Sequence[list[Text]]) -> None:
+    """Print a line a row; where that is too wide, what was run stands above its rows."""
+    needed = [max((row[index].cell_len for row in rows), default=0) for index in range(len(_COLUMNS))]
+    for names in (map(len, _COLUMNS), _WORDS):  # the names of columns in one line, then in two
+        widths = [max(each) for each in zip(needed, names, strict=True)]
+        if sum(widths) + _GAP * (len(widths) - 1) <= console.width:
+            _print_table(widths, rows)
+            return
+    _, output, *others = widths
+    left = console.width - sum(others) - _GAP * (len(others) + 1)
+    widths = [0, max(_WORDS[1], min(output, left)), *others]
+    _print_table(widths, [])
+    for name, group in itertools.groupby(rows, key=lambda row: row[0].plain):
+        say(name)
+        _print_table(widths, [[Text(), *cells] for _, *cells in group], header=False)
+
+
+def _print_table(widths: Sequence[int], rows: Sequence[list[Text]], *, header: bool = True) -> None:
+    made = table()
+    made.show_header = header
+    for name, width in zip(_COLUMNS, widths, strict=True):
+        side: JustifyMethod = "left" if name in _COLUMNS[:3] else "right"
+        made.add_column(name if width else "", width=width, justify=side, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    console.print(made)
+
+
+def _cells(row: Row) -> list[Text]:
+    verdict = cell(row.verdict.value.replace("_", " "), _COLOURS.get(row.verdict, "red"))
+    question = f"{row.question} {row.provider}".rstrip()
+    return [cell(question), cell(row.output), verdict, *map(cell, _numbers(row))]
 
 
 def _numbers(row: Row) -> list[str]:
