@@ -59,6 +59,7 @@ _SUBMODULES = frozenset(
             "selection",
             "session",
             "tuning",
+            "unrunnable",
             "values",
             "wire",
         ),

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from .errors import SchemaError
 
-__all__ = ["ANY", "DTYPES", "DType", "find_dtype", "from_numpy", "from_onnx"]
+__all__ = ["ANY", "DTYPES", "DType", "find_dtype", "from_numpy", "from_onnx", "type_name"]
 
 ANY = 0
 """The element type by which an operator declares that it takes any (TensorProto.UNDEFINED)."""
@@ -95,3 +95,12 @@ def find_dtype(name: str) -> DType:
     except KeyError:
         known = ", ".join(dtype.name for dtype in DTYPES)
         raise SchemaError(f"{name!r} is no element type; expected one of {known}") from None
+
+
+# The complex types are ONNX's, but no operator of ONNX Runtime's takes them.
+_TYPE_NAMES = {dtype.onnx: dtype.name for dtype in DTYPES} | {14: "complex64", 15: "complex128"}
+
+
+def type_name(element_type: int | None) -> str:
+    """Return the name of an ONNX element type, ``"?"`` where it isn't known."""
+    return _TYPE_NAMES.get(element_type, f"type {element_type}") if element_type else "?"

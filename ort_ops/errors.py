@@ -7,6 +7,7 @@
     ├── UnsupportedPythonError (ImportError)   free-threaded Python with its lock forced off
     ├── SchemaError            (TypeError)     a kernel's signature can't be an operator
     ├── RegistrationError      (RuntimeError)  two kernels for one thing, or two libraries for one domain
+    ├── NoKernelError          (RuntimeError)  nobody can run a node of the model
     ├── ModelError             (ValueError)    a file that is no ONNX model
     ├── ProviderError          (RuntimeError)  an execution provider that was asked for can't be had
     ├── KernelError            (RuntimeError)  a kernel failed while a session ran; __cause__ is its exception
@@ -35,6 +36,10 @@ class SchemaError(OrtOpsError, TypeError):
 
 class RegistrationError(OrtOpsError, RuntimeError):
     """Two kernels claim one operator, type and provider, or two libraries claim one domain."""
+
+
+class NoKernelError(OrtOpsError, RuntimeError):
+    """Nobody can run a node of the model; raised as ONNX Runtime's own exception (``Fail``, ...), too."""
 
 
 class ModelError(OrtOpsError, ValueError):

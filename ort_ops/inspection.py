@@ -12,7 +12,7 @@ from typing import Any, Literal
 import onnxruntime
 
 from . import builtin
-from .dtypes import ANY, DTYPES
+from .dtypes import ANY, type_name
 from .errors import ModelError, RegistrationError
 from .functions import function_ops
 from .libraries import Libraries, open_libraries
@@ -20,18 +20,11 @@ from .model import UNREAD, UNREADABLE, Model, Node, Value, read_model
 from .providers import asked_providers, session_providers
 from .registry import Op, Overload
 from .selection import Plan, Prefer, plan_for
+from .unrunnable import taken_types, why_no_kernel
 
-__all__ = ["CustomNodes", "Inspection", "Runner", "inspect_model", "type_name"]
+__all__ = ["CustomNodes", "Inspection", "Runner", "inspect_model"]
 
 Runner = Literal["kernel", "function body", "library", "nobody", "not needed"]
-
-# The complex types are ONNX's, but no operator of ONNX Runtime's takes them.
-_TYPE_NAMES = {dtype.onnx: dtype.name for dtype in DTYPES} | {14: "complex64", 15: "complex128"}
-
-
-def type_name(element_type: int | None) -> str:
-    """Return the name of an ONNX element type, ``"?"`` where it isn't known."""
-    return _TYPE_NAMES.get(element_type, f"type {element_type}") if element_type else "?"
 
 
 @dataclass(frozen=True)
@@ -238,7 +231,7 @@ def _fate(model: Model, node: Node, plan: Plan, providers: Sequence[str], librar
         if here := [overload for overload in fitting if overload.provider == provider]:
             return _kernel(node, here, provider)
     reason = "" if plan.overloads else plan.reasons.get(node.op, "")
-    reason = reason or _why_no_kernel(model, node, plan)
+    reason = reason or why_no_kernel(model, node, plan)
     if _has_body(model, node):
         return _Fate("function body", reason=reason + _which_body(model, node))
     if libraries.silent and not builtin.is_built_in(node.op, model.opsets.get(node.domain)):
@@ -252,8 +245,7 @@ def _kernel(node: Node, overloads: Sequence[Overload], provider: str) -> _Fate:
     if whatever[0]:
         return _Fate("kernel", overloads[0].op.kernel.where, provider)
     kernels = dict.fromkeys(overload.op.kernel.where for overload in overloads)
-    taken = dict.fromkeys(_signature(overload.signature.inputs) for overload in overloads)
-    condition = f"if its inputs are {' or '.join(taken)}: the file doesn't state their types"
+    condition = f"if its inputs are {taken_types(overloads)}: the file doesn't state their types"
     return _Fate("kernel", " or ".join(kernels), provider, "" if any(whatever) else condition)
 
 
@@ -262,16 +254,6 @@ def _takes_whatever(overload: Overload, node: Node) -> bool:
     declared = overload.signature.inputs
     unknown = (index for index, given in enumerate(node.input_types) if given is None)
     return all(declared[min(index, len(declared) - 1)] == ANY for index in unknown)
-
-
-def _signature(element_types: Sequence[int | None]) -> str:
-    """Return ``(float32, any)`` for what a kernel declares."""
-    return f"({', '.join('any' if each == ANY else type_name(each) for each in element_types)})"
-
-
-def _given(node: Node) -> str:
-    """Return ``(float32, absent, ?)`` for what a node is given."""
-    return f"({', '.join('absent' if each == 0 else type_name(each) for each in node.input_types)})"
 
 
 def _has_body(model: Model, node: Node) -> bool:
@@ -293,16 +275,6 @@ def _which_body(model: Model, node: Node) -> str:
         f"; WRONG ANSWERS: the node asks for the function body of overload {node.overload!r}, and ONNX "
         "Runtime before 1.27 runs the last in the file, whatever its overload"
     )
-
-
-def _why_no_kernel(model: Model, node: Node, plan: Plan) -> str:
-    if plan.overloads:
-        kernels = " and ".join(dict.fromkeys(overload.op.kernel.where for _, overload in plan.overloads))
-        return f"{kernels} can't take {_given(node)}"
-    if (since := builtin.known_since(node.op)) is not None:
-        imported = f"the model imports {node.domain or 'ai.onnx'} {model.opsets.get(node.domain)}"
-        return f"ONNX Runtime has it in opset {since}, {imported}"
-    return "no kernel is registered for it"
 
 
 def _why_no_body(model: Model, node: Node) -> str:

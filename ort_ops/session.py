@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import onnxruntime
 
@@ -14,13 +14,14 @@ from .errors import KernelError, ProviderError, RegistrationError
 from .explaining import NodeRun, Runners
 from .failures import raise_failure
 from .functions import function_ops
-from .libraries import libraries_in
-from .model import read_model
+from .libraries import Library, libraries_in
+from .model import Model, read_model
 from .namesakes import optimizers_to_leave_out, refuse_namesakes
 from .providers import asked_providers, session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
 from .tuning import Arena, Tuning, graph_options, with_entries
+from .unrunnable import no_kernel_error
 from .values import NO_ARRAYS, REFUSED_BY_RUN, native, to_numpy, to_value
 
 __all__ = ["InferenceSession", "get_library_path", "register"]
@@ -63,10 +64,11 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     (``session.intra_op.allow_spinning`` is 0), which would take the cores from the kernels' own threads.
 
     Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
-    CPU as what to fall back to; RegistrationError where two libraries claim a domain; ModelError for a file
-    that is no model. ``run`` raises KernelError where a kernel failed, with the kernel's own exception as
-    its cause, and ``KeyboardInterrupt`` and ``SystemExit`` as they are; ``run_async`` gives them to its
-    callback. bfloat16 and float8 arrays (of ml_dtypes) go in and come out, which plain onnxruntime refuses.
+    CPU as what to fall back to; RegistrationError where two libraries claim a domain; NoKernelError where
+    nobody can run a node (it is ONNX Runtime's own exception, too); ModelError for a file that is no model.
+    ``run`` raises KernelError where a kernel failed, with the kernel's own exception as its cause, and
+    ``KeyboardInterrupt`` and ``SystemExit`` as they are; ``run_async`` gives them to its callback. bfloat16
+    and float8 arrays (of ml_dtypes) go in and come out, which plain onnxruntime refuses.
     """
 
     def __init__(
@@ -107,15 +109,14 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             # without our kernels has to load with them in the process.
             fallback = plan.without_bodies(self._model, f"with its kernel the session fails: {error}")
             if given is not None or fallback.overloads == plan.overloads:
-                _add_reasons(error, plan.reasons)
-                if fallback.overloads != plan.overloads:  # ONNX Runtime takes nothing out of options
-                    error.add_note(
-                        'the file has function bodies for its custom nodes: prefer="body" runs them, and '
-                        "without sess_options this session would have"
-                    )
-                raise
+                # ONNX Runtime takes nothing out of options.
+                note = _BODIES if fallback.overloads != plan.overloads else ""
+                _raise_explained(error, self._model, plan, self._libraries, note)
             plan = fallback
-            self._create(path_or_bytes, sess_options, plan, arguments)
+            try:
+                self._create(path_or_bytes, sess_options, plan, arguments)
+            except Exception as second:
+                _raise_explained(second, self._model, plan, self._libraries)
         self._plan = plan
         self._tuning = tuning
         self._graphs = itertools.count(1)
@@ -357,8 +358,20 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         return sorted({part.ep_name for part in self.get_provider_graph_assignment_info()})
 
 
-def _add_reasons(error: Exception, reasons: Mapping[tuple[str, str], str]) -> None:
-    """Say with an error of ONNX Runtime's why no kernel of ours was there."""
-    for (domain, name), reason in reasons.items():
-        if name in str(error):
-            error.add_note(f"{domain}::{name}: {reason}")
+_BODIES = (
+    'the file has function bodies for its custom nodes: prefer="body" runs them, and without sess_options '
+    "this session would have"
+)
+
+
+def _raise_explained(
+    error: Exception, model: Model, plan: Plan, libraries: Mapping[str, Library], note: str = ""
+) -> NoReturn:
+    """Raise why nobody can run a node where the error is about that; else the error, with notes."""
+    said = no_kernel_error(error, model, plan, libraries)
+    notes = [f"{domain}::{name}: {why}" for (domain, name), why in plan.reasons.items() if name in str(error)]
+    for each in filter(None, [*(notes if said is None else ()), note]):
+        (said or error).add_note(each)
+    if said is None:
+        raise error
+    raise said from error

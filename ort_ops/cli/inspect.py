@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ort_ops.inspection import CustomNodes, Inspection, inspect_model, type_name
+from ort_ops.dtypes import type_name
+from ort_ops.inspection import CustomNodes, Inspection, inspect_model
 from ort_ops.model import Value
 from ort_ops.providers import parse_provider
 
