@@ -47,8 +47,9 @@ _SUBMODULES = frozenset(
             "explaining",
             "export",
         ),
-        *("failures", "functions", "inference", "inspection", "kernel", "libraries", "model", "packing"),
+        *("failures", "fitting", "functions", "inference", "inspection", "kernel", "libraries", "model"),
         *(
+            "packing",
             "namesakes",
             "parity",
             "providers",

@@ -105,7 +105,9 @@ def _op_of(name: tuple[str, str], recorded: Mapping[str, RecordedCall], function
 
     first = next(iter(calls.values())).function
     compute.__module__, compute.__qualname__ = first.__module__, f"{first.__qualname__}.forward"
-    kernel = Kernel(compute, _schema(list(recorded.values())), (CPU, CUDA), "torch", by_node=True)
+    schema = _schema(list(recorded.values()))
+    # A node's attributes are what its symbolic wrote; the call is in its metadata.
+    kernel = Kernel(compute, schema, (CPU, CUDA), "torch", by_node=True, any_attributes=True)
     return Op(kernel, (name,), 1)
 
 

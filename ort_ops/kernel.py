@@ -41,7 +41,8 @@ class Kernel:
 
     ``function`` takes one array a input (None where an optional input is absent) and the attributes by
     keyword, and returns one array an output (a tuple where there are several). ``array`` says what kind
-    of arrays: NumPy's, torch's on the provider's device, or objects that speak DLPack.
+    of arrays: NumPy's, torch's on the provider's device, or objects that speak DLPack. ``any_attributes``
+    says that a node may have others than the schema's, of which the kernel is told nothing.
     """
 
     function: Callable[..., Any]
@@ -49,6 +50,7 @@ class Kernel:
     providers: tuple[str, ...]
     array: ArrayKind
     by_node: bool = False
+    any_attributes: bool = False
 
     @property
     def where(self) -> str:

@@ -56,6 +56,8 @@ class Node:
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     outputs: int = 0
     """How many it has, with those that have no name but are before others."""
+    attributes: tuple[str, ...] = ()
+    """Their names."""
 
     @property
     def op(self) -> tuple[str, str]:
@@ -266,6 +268,7 @@ def _node(
     outputs = 0
     graphs: list[slice] = []
     metadata: dict[str, str] = {}
+    attributes: list[str] = []
     for field, value in fields(buffer, span.start, span.stop):
         if field == 1:
             given = text(buffer, value)
@@ -281,12 +284,14 @@ def _node(
         elif field == 8:
             overload = text(buffer, value)
         elif field == 5 and isinstance(value, slice):
-            attribute = fields(buffer, value.start, value.stop)
+            attribute = list(fields(buffer, value.start, value.stop))
+            attributes.append(text(buffer, dict(attribute).get(1)))
             graphs += [v for f, v in attribute if f in (6, 11) and isinstance(v, slice)]
         elif field == 9 and isinstance(value, slice):  # metadata_props
             entry = dict(fields(buffer, value.start, value.stop))
             metadata[text(buffer, entry.get(1))] = text(buffer, entry.get(2))
-    yield Node(name, _domain(domain), op_type, tuple(inputs), in_function, overload, metadata, outputs)
+    named = name, _domain(domain), op_type
+    yield Node(*named, tuple(inputs), in_function, overload, metadata, outputs, tuple(attributes))
     for graph in graphs:
         yield from _nodes(buffer, _scope(buffer, graph), types, in_function)
 

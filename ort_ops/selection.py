@@ -1,7 +1,8 @@
 """Which kernels a session is given: only those that its model uses and that can run there.
 
 A registered kernel wins over the function body that a file may carry, even where the kernel can't run
-(the wrong types, another provider), and then the model fails to load. So what can't run isn't registered.
+(the wrong types, another provider), and then the model fails to load. So what can't run (fitting.py) isn't
+registered.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import onnxruntime
 
 from . import _bridge
 from .errors import RegistrationError
+from .fitting import leaves_out, runnable
 from .kernel import set_select_hook
 from .libraries import Library
 from .model import Model
@@ -137,13 +139,13 @@ def _plan_of(
         if prefer == "body" and name in model.functions:
             reasons[name] = 'prefer="body"'
             continue
-        refused = _refused_by_release(candidates, _leaves_out(model, name))
+        refused = _refused_by_release(candidates, leaves_out(model, name))
         if refused and name in model.functions:
             reasons[name] = refused
             continue
         if refused:
             raise RegistrationError(refused)
-        overloads, reason = _runnable(model, name, candidates, providers, asked)
+        overloads, reason = runnable(model, name, candidates, providers, asked)
         chosen += [(name, overload) for overload in overloads]
         if reason:
             reasons[name] = reason
@@ -159,45 +161,8 @@ def _too_new(name: tuple[str, str], model: Model) -> dict[tuple[str, str], str]:
     return {name: f"its kernel is of version {min(versions)}, the model imports {domain} {imported}"}
 
 
-def _refused_by_release(ops: Iterable[Op], leaves_out: bool) -> str:
-    return next((why for op in ops if (why := op.needs_release(leaves_out))), "")
-
-
-def _leaves_out(model: Model, name: tuple[str, str]) -> bool:
-    """Tell whether a node leaves out an input, or may: in a body that depends on who calls it."""
-    nodes = (node for node in model.nodes if node.op == name)
-    return any(0 in node.input_types or node.in_function is not None for node in nodes)
-
-
-def _runnable(
-    model: Model,
-    name: tuple[str, str],
-    candidates: Sequence[Op],
-    providers: Sequence[str],
-    asked: Container[str],
-) -> tuple[list[Overload], str]:
-    """Return the overloads that some node needs; none where a node with a body is not covered."""
-    leaves_out = _leaves_out(model, name)
-    nodes = [node for node in model.nodes if node.op == name]
-    outputs = min((node.outputs for node in nodes), default=None)
-    here = [
-        overload
-        for op in candidates
-        for overload in op.overloads(name, leaves_out, outputs)
-        if overload.provider in providers
-    ]
-    if not here:
-        wanted = sorted({provider for op in candidates for provider in op.kernel.providers})
-        return [], f"its kernels run on {', '.join(wanted)}; this session has {', '.join(providers)}"
-    if name in model.functions and not any(overload.provider in asked for overload in here):
-        behind = sorted({overload.provider for overload in here})
-        return [], f"its kernels run on {', '.join(behind)}, which wasn't asked for"
-    for node in nodes:
-        if name in model.functions and not any(o.accepts(node.input_types) for o in here):
-            return [], f"no kernel takes the element types of node {node.name!r}"
-    # The first that fits wins, so overloads of any type come last.
-    fitting = [o for o in here if any(o.accepts(node.input_types) for node in nodes)]
-    return sorted(fitting or here, key=lambda o: o.signature.inputs.count(0)), ""
+def _refused_by_release(ops: Iterable[Op], some_left_out: bool) -> str:
+    return next((why for op in ops if (why := op.needs_release(some_left_out))), "")
 
 
 def refuse_leftovers(plan: Plan, model: Model, options: onnxruntime.SessionOptions) -> None:
@@ -250,7 +215,7 @@ def _everything(wanted: str | None) -> Plan:
             given = given and op.needs_release(leaves_out=True) is None
             if name in names if names is not None else given:
                 newest[name] = find_ops(name)
-                if refused := _refused_by_release(newest[name], leaves_out=True):
+                if refused := _refused_by_release(newest[name], some_left_out=True):
                     raise RegistrationError(refused)
     missing = (names or set()) - set(newest)
     if missing:

@@ -137,7 +137,9 @@ def add_custom_op(opdef: PyCustomOpDef) -> None:
         raise SchemaError(f"{opdef.op_type!r}: no Opdef has the id {opdef.obj_id}; expected @onnx_op(...)")
     domain, name = split_op_type(opdef.op_type)
     function = _adapt(_opdefs[opdef.obj_id].body, tuple(opdef.output_types))
-    op = Op(Kernel(function, _schema_of(opdef), (CPU,), "numpy"), ((domain, name),), 1)
+    # onnxruntime-extensions makes nothing of attributes that weren't declared, either.
+    kernel = Kernel(function, _schema_of(opdef), (CPU,), "numpy", any_attributes=True)
+    op = Op(kernel, ((domain, name),), 1)
     add_op(op)
     if domain == _DOMAIN:
         _in_default_domain.append(op)

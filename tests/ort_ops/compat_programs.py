@@ -84,6 +84,13 @@ def one_float_in_one_out_by_default(ox: Any) -> Any:
 
 
 @program
+def an_attribute_that_was_not_declared(ox: Any) -> Any:
+    ox.onnx_op(op_type="Undeclared")(lambda x: x)
+    model = one_node("Undeclared", [1], [1], by=2.0)
+    return [run(ox, model, floats(1)), seen(ox.ort_inference(model, floats(1)))]
+
+
+@program
 def shapes_of_inputs(ox: Any) -> Any:
     @ox.onnx_op(op_type="Shape_", outputs=[ox.PyOp.dt_int64])
     def shape(x):

@@ -70,6 +70,13 @@ def test_nodes_are_those_that_onnx_reads() -> None:
     assert {"Outer", "Then", "Body", "InLoop", "Inner"} <= {n.name for n in ours.nodes}
 
 
+def test_attributes_are_known_by_name() -> None:
+    made = [node("Op", b=1, a=[2.0]), node("Bare")]
+    body = function("Body", ["a"], ["b"], node("Inner", ["a"], ["b"], c="text"))
+    names = {n.name: sorted(n.attributes) for n in read_model(model(made, functions=[body])).nodes}
+    assert names == {"Op": ["a", "b"], "Bare": [], "Inner": ["c"]}
+
+
 def test_opsets_functions_and_calls() -> None:
     found = read_model(everything())
     assert found.opsets == {"": 18, DOMAIN: 1}

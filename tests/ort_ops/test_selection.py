@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,50 @@ def test_a_type_that_no_kernel_takes_leaves_the_body() -> None:
     plan = plan_for(read_model(model([node("Op")], functions=[BODY])), [CPU])
     assert plan.overloads == ()
     assert plan.reasons == {OP: "no kernel takes the element types of node 'Op'"}
+
+
+def register_scale(*kinds: Any) -> None:
+    def kernel(x, *, by=1.0): ...
+
+    ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=kinds or None)(kernel)
+
+
+MISSPELT = "node 'Op' has the attribute 'bye', which .*kernel doesn't have; expected one of by"
+
+
+def test_an_attribute_that_the_kernel_lacks_leaves_the_body() -> None:
+    register_scale()
+    plan = plan_for(read_model(model([node("Op", bye=2.0)], functions=[BODY])), [CPU])
+    assert plan.overloads == ()
+    assert re.match(MISSPELT, plan.reasons[OP])
+    assert len(plan_for(read_model(model([node("Op", by=2.0)], functions=[BODY])), [CPU]).overloads) == 1
+
+
+def test_an_attribute_that_the_kernel_lacks_is_an_error_without_a_body() -> None:
+    register_scale()
+    data = one_node("Op", bye=2.0)
+    with pytest.raises(NoKernelError, match=MISSPELT):
+        ort_ops.InferenceSession(data, providers=[CPU])
+    (nodes,) = inspect_model(data, [CPU]).custom
+    assert nodes.runner == "nobody"
+    assert re.match(MISSPELT, nodes.reason)
+
+
+def test_a_kernel_that_lacks_an_attribute_leaves_what_another_takes() -> None:
+    register_scale("float32")
+    register("float64", name="bare")
+    nodes = [node("Op", by=2.0), node("Op", ["d"], ["z"])]
+    ends = [tensor("x"), tensor("d", "float64")], [tensor("y"), tensor("z", "float64")]
+    plan = plan_for(read_model(model(nodes, *ends)), [CPU])
+    assert (chosen(plan), plan.reasons) == ([(CPU, (1,)), (CPU, (11,))], {})
+    nodes[1].attribute.extend(nodes[0].attribute)
+    nodes[1].name = "double"
+    plan = plan_for(read_model(model(nodes, *ends)), [CPU])
+    assert chosen(plan) == [(CPU, (1,))]
+    assert plan.reasons[OP].startswith("node 'double' has the attribute 'by', which ")
+    assert plan_for(read_model(model(nodes, *ends, functions=[BODY])), [CPU]).overloads == ()
+    with pytest.raises(NoKernelError, match="node 'double' has the attribute 'by'"):
+        ort_ops.InferenceSession(model(nodes, *ends), providers=[CPU])
 
 
 def test_one_node_that_is_not_covered_leaves_all_to_the_body() -> None:
