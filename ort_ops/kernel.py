@@ -85,14 +85,18 @@ class Kernel:
                 (a.name, _ATTRIBUTE_TYPE[a.kind], a.required, a.name in asked) for a in self.schema.attributes
             ],
             function=self.function if self.array == "numpy" else functools.partial(self._run_call, provider),
-            infer=None if infer is None else Infer(infer, self.schema, signature, self._defaults(asked)),
+            infer=None if infer is None else self._infer(infer, f"{domain}::{name}", signature, asked),
             told=told,
             by_call=self.array != "numpy",
             takes_out=self.schema.takes_out,
         )
 
-    def _defaults(self, names: Container[str]) -> dict[str, Any]:
-        return {p.name: p.default for p in parameters_of(self.function) if p.name in names}
+    def _infer(
+        self, function: Callable[..., Any], op: str, signature: Signature, asked: Container[str]
+    ) -> Infer:
+        defaults = {p.name: p.default for p in parameters_of(self.function) if p.name in asked}
+        where = f"{op}: the infer function of {self.where}"
+        return Infer(function, self.schema, signature, defaults, where)
 
     def _run_call(self, provider: str, call: _bridge.Call) -> None:
         on_cuda = provider == _CUDA

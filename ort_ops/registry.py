@@ -59,7 +59,7 @@ class Op:
         It is called while a session is made, with one ``TensorType`` an input (None where it is absent),
         and returns a ``TensorType`` (a tuple of them for several outputs). Its keyword-only parameters are
         attributes that it is given, too: numbers, texts, and lists of numbers. Sessions that exist already
-        keep what they have. Raises SchemaError for others.
+        keep what they have. Raises SchemaError for other attributes, and where it doesn't take the inputs.
         """
         if not callable(function):
             raise SchemaError(f"{self!r}.infer: got {function!r}; expected a function")

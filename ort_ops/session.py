@@ -224,7 +224,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         finally:
             kernels, errors = _bridge.finish_log()
         if errors:  # of functions that infer shapes, without which ONNX Runtime may then fail by itself
-            raise errors[0] from failure
+            raise errors[0] from (errors[0].__cause__ or failure)
         if failure is not None:
             raise_failure(failure)
         # Nodes may share a name, or have none: what runs the one of them runs the other, too, or is listed.

@@ -62,7 +62,9 @@ def test_unknown_dimensions_are_each_another_one() -> None:
     ("result", "error", "said"),
     [
         (ZeroDivisionError("in infer"), ZeroDivisionError, "in infer"),
-        ((2, 3), SchemaError, "returns ort_ops.TensorType .*; got int"),
+        (TypeError("in infer"), SchemaError, "Op: the infer function of .* failed: TypeError: in infer$"),
+        ((2, 3), SchemaError, "has to return ort_ops.TensorType.*; got 2, which is part of a shape"),
+        (np.float32, SchemaError, "has to return ort_ops.TensorType.*; got type"),
         (ort_ops.TensorType(np.dtype(np.float64), (2,)), SchemaError, "declares float32"),
         (
             ort_ops.TensorType(None, (1.5,)),
@@ -91,6 +93,53 @@ def test_an_error_in_infer_is_raised_when_the_session_is_made(
 
     with pytest.raises(error, match=said):
         ort_ops.InferenceSession(model([node("Op")], [tensor("x", shape=[2, 3])]))
+
+
+def test_a_function_that_counts_with_a_symbol_is_told_what_a_dimension_may_be() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: Floats) -> Floats:
+        return x[: len(x) // 2]
+
+    @kernel.infer
+    def counts(x: Any) -> ort_ops.TensorType:
+        return ort_ops.TensorType(x.dtype, (x.shape[0] // 2,))
+
+    def session(size: int | str) -> ort_ops.InferenceSession:
+        return ort_ops.InferenceSession(model([node("Op")], [tensor("x", shape=[size])], [tensor("y")]))
+
+    said = r"Op: .* failed: TypeError: .*; it is given the dimension 'n'.* isinstance\(n, int\)"
+    with pytest.raises(SchemaError, match=said) as caught:
+        session("n")
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert session(6).get_outputs()
+
+
+def test_whatever_a_function_raises_has_a_note_of_the_operator() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: Floats) -> Floats:
+        return x
+
+    kernel.infer(lambda x: int(x.shape[0]))
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        ort_ops.InferenceSession(model([node("Op")], [tensor("x", shape=["n"])], [tensor("y")]))
+    assert f"{DOMAIN}::Op: the infer function of " in caught.value.__notes__[0]
+    assert "is given the dimension 'n'" in caught.value.__notes__[0]
+
+
+def test_a_function_that_does_not_take_the_inputs_is_refused_at_once() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: Floats, y: Floats | None = None, *, size: int = 2) -> Floats:
+        return x
+
+    wrong: list[Any] = [lambda x: x, lambda x, y, size: x, lambda x, y, z, *, size: x, lambda x, *, size: x]
+    for function in wrong:
+        with pytest.raises(SchemaError, match=r"kernel: its infer function takes \(x.*\); expected \(x, y"):
+            kernel.infer(function)
+    with pytest.raises(SchemaError, match=r"expected \(x, y, \*, size\): a positional parameter for each"):
+        kernel.infer(lambda x, *, size: x)
+    right: list[Any] = [lambda *xs: xs[0], lambda x, y, *, size: x, lambda x, y=None, size=1: x]
+    for function in right:
+        kernel.infer(function)
 
 
 # --- attributes ------------------------------------------------------------------------------------
