@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import SchemaError
 
-__all__ = ["annotations_of", "name_of", "parameters_of"]
+__all__ = ["annotated_by_text", "annotations_of", "name_of", "parameters_of"]
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -58,3 +58,9 @@ def annotations_of(function: Callable[..., Any], names: Mapping[str, Any]) -> di
         raise SchemaError(
             f"{name_of(function)}: {error}; annotations are looked up in the kernel's module"
         ) from error
+
+
+def annotated_by_text(function: Callable[..., Any], text: str) -> list[str]:
+    """Return what of a function, parameters and ``"return"``, is annotated with a text, quotes and all."""
+    written = getattr(_code(function), "__annotations__", {})
+    return [name for name, annotation in written.items() if annotation == text]

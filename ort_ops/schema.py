@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from .callables import annotations_of, name_of, parameters_of
+from .callables import annotated_by_text, annotations_of, name_of, parameters_of
 from .dtypes import ANY, DTYPES, DType, find_dtype, from_numpy, from_onnx
 from .errors import SchemaError
 
@@ -130,6 +130,9 @@ def read_schema(
     hints = annotations_of(function, _NAMES)
     positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    # A text that is the name of a type; as an attribute's it is Python's bool.
+    others = {p.name for p in keyword_only}
+    hints |= {name: "bool" for name in annotated_by_text(function, "bool") if name not in others}
     if inputs is not None:
         if len(inputs) != len(positional):
             raise SchemaError(f"{where}: inputs= lists {len(inputs)} types for {len(positional)} parameters")
@@ -246,10 +249,13 @@ def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | Non
     hint = _expanded(hint)
     if hint is None or hint is Any:
         return (), None
+    _refuse_python_type(hint, where, name)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(hint) if part is not type(None)]
         if len(parts) == 1:
             return _types(parts[0], where, name)
+        for part in parts:
+            _refuse_python_type(part, where, name)
         return tuple(_one_type(_element(part), where, name).onnx for part in parts), None
     hint = _element(hint)
     if isinstance(hint, TypeVar):
@@ -259,6 +265,29 @@ def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | Non
     if hint is np.generic or hasattr(hint, "__dlpack__"):  # np.ndarray, torch.Tensor: an array of any type
         return (), None
     return (_one_type(hint, where, name).onnx,), None
+
+
+# What to write for a tensor of what a Python type is called like.
+_PYTHON_TYPES = {float: "np.float64", int: "np.int64", bool: "np.bool_", str: "'string'"}
+
+
+def _refuse_python_type(hint: Any, where: str, name: str) -> None:
+    """Raise SchemaError for Python's numbers, texts and lists: an input or output is a tensor."""
+    is_input = name.isidentifier()
+    origin = typing.get_origin(hint) or hint
+    if not isinstance(origin, type):
+        return
+    if issubclass(origin, Sequence) and origin is not str and origin is not bytes:
+        remedy = "*xs, annotated with the type of one, takes any number of them"
+        remedy = remedy if is_input else "several outputs are -> tuple[A, B], with the type of each"
+    elif hint in _PYTHON_TYPES:
+        remedy = f"a tensor of it is {_PYTHON_TYPES[hint]}"
+        remedy += ", and an attribute is keyword-only (put it behind a *)" if is_input else ""
+    else:
+        return
+    what = "a positional parameter is an input" if is_input else "what is returned is an output"
+    shown = hint.__name__ if isinstance(hint, type) and hint is origin else hint
+    raise SchemaError(f"{where}: {name!r} is annotated {shown}, and {what}, a tensor: {remedy}")
 
 
 def _element(hint: Any) -> Any:
@@ -284,6 +313,8 @@ def _one_type(hint: Any, where: str, name: str) -> DType:
     try:
         if isinstance(of_onnxscript, int):
             return from_onnx(int(of_onnxscript))
+        if isinstance(hint, type) and not issubclass(hint, (np.generic, *_PYTHON_TYPES)):
+            raise SchemaError("no type of NumPy's")  # which takes an array of it for one of objects
         return find_dtype(hint) if isinstance(hint, str) else from_numpy(hint)
     except (SchemaError, TypeError) as error:
         raise SchemaError(

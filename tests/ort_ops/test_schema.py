@@ -178,6 +178,48 @@ def test_a_type_that_is_no_element_type_is_refused() -> None:
         read_schema(union, inputs=["float32", "float32"])
 
 
+@pytest.mark.parametrize(
+    ("annotation", "as_input", "as_output"),
+    [
+        (float, r"'x' is annotated float, .*np.float64.*behind a \*", "tensor of it is np.float64$"),
+        (int, "'x' is annotated int, and a positional parameter is an input", "is an output, .*np.int64"),
+        (str, "tensor of it is 'string'", "'output 0' is annotated str, .*'string'"),
+        (bool, "tensor of it is np.bool_", "tensor of it is np.bool_"),
+        (float | None, "tensor of it is np.float64", "tensor of it is np.float64"),
+        (np.float32 | int, "tensor of it is np.int64", "tensor of it is np.int64"),
+        (list, r"\*xs, annotated with the type of one", r"several outputs are -> tuple\[A, B\]"),
+        (list[NDArray[np.float32]], r"\*xs, annotated with the type of one", r"several outputs are -> tuple"),
+        (tuple, r"\*xs, annotated with the type of one", r"several outputs are -> tuple\[A, B\]"),
+        (dict, "dict.*, which is no element type", "dict.*, which is no element type"),
+        (object, "object.*, which is no element type", "object.*, which is no element type"),
+        (NDArray[Formal], "Formal.*, which is no element type", "Formal.*, which is no element type"),  # type: ignore[type-var]
+    ],
+    ids=str,
+)
+def test_what_is_no_tensor_is_refused(annotation: Any, as_input: str, as_output: str) -> None:
+    def kernel(x): ...
+
+    kernel.__annotations__ = {"x": annotation, "return": np.float32}
+    with pytest.raises(SchemaError, match=as_input):
+        read_schema(kernel)
+    kernel.__annotations__ = {"return": annotation}
+    with pytest.raises(SchemaError, match=as_output):
+        read_schema(kernel)
+
+
+def test_arrays_of_what_numpy_has_a_type_for_are_of_that_type() -> None:
+    def kernel(x: NDArray[float], y: NDArray[int], z: NDArray[bool]) -> NDArray[str]: ...  # type: ignore[type-var]
+
+    assert signatures(kernel) == {((DOUBLE, INT64, 9), (8,))}
+
+
+def test_the_text_bool_is_a_type_of_tensors_and_of_attributes() -> None:
+    def kernel(x: "bool", *, on: "bool") -> "bool": ...
+
+    assert signatures(kernel) == {((9,), (9,))}
+    assert read_schema(kernel).attributes == (Attribute("on", "bool", True),)
+
+
 def test_types_are_named_by_strings() -> None:
     def kernel(x: "float32", y: "string", *more: "int4") -> "bfloat16":  # type: ignore[name-defined] # noqa: F821
         return x
