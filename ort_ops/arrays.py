@@ -6,6 +6,7 @@ Also what is wrong with a result, for every kind of array.
 import contextlib
 import functools
 import importlib
+import string
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -225,11 +226,14 @@ def _results(outputs: int, result: object) -> tuple[object, ...]:
 
 
 def _not_an_array(result: object, wanted: str, count: int) -> str:
-    expected = wanted if count == 1 else "None" if count == 0 else f"a tuple of {count}: {wanted}"
+    several = f"a tuple of {count}, each {wanted}: return {', '.join(string.ascii_lowercase[:count])}"
+    expected = wanted if count == 1 else "None" if count == 0 else several
     got = "None" if result is None else f"a {type(result).__name__}"
     if isinstance(result, tuple):
         got = f"a tuple of {len(result)} ({', '.join(type(r).__name__ for r in result)})"
     hint = "; did the function forget its return?" if result is None else ""
+    if isinstance(result, tuple) and count == 1:
+        hint = "; several outputs are declared as -> tuple[A, B]"
     return f"returned {got}; expected {expected}{hint}"
 
 

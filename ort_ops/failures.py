@@ -32,6 +32,8 @@ _failures: OrderedDict[int, tuple[BaseException, str]] = OrderedDict()
 _numbers = itertools.count(1)
 _MARK = re.compile(r" \(ort_ops failure (\d+)\)")
 _REGISTER = "ort_ops.register"
+_READ_ONLY = re.compile(r"\b(array|destination|source) is read-only$")
+"""What NumPy says where it is to write into an array that it may not."""
 
 
 def fail(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
@@ -58,6 +60,8 @@ def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> st
     where = f"node {node!r}" if node else "a node without a name"
     what = f"kernel {kernel_name} of {where}" if kernel_name else _REGISTER
     summary = _summary(error)
+    if isinstance(error, ValueError) and _READ_ONLY.search(summary):
+        summary += "; inputs are read-only: work on a copy (x.copy())"
     text = "" if owned else _plain("".join(traceback.format_exception(error)))
     for link in _chain(error):
         if DEBUG:

@@ -63,12 +63,15 @@ def _unknown_attributes(nodes: Sequence[Node], overloads: Sequence[Overload]) ->
     found: dict[Op, str] = {}
     for node in nodes if any(node.attributes for node in nodes) else ():
         for op in {overload.op: None for overload in overloads if overload.accepts(node.input_types)}:
-            known = [attribute.name for attribute in op.kernel.schema.attributes]
+            schema = op.kernel.schema
+            known = [attribute.name for attribute in schema.attributes]
             unknown = [name for name in node.attributes if name not in known]
             if unknown and not op.kernel.any_attributes:
+                inputs = [formal.name for formal in schema.inputs]
+                has = "takes as an input" if unknown[0] in inputs else "doesn't have"
                 found.setdefault(
                     op,
-                    f"node {node.name!r} has the attribute {unknown[0]!r}, which {op.kernel.where} doesn't "
-                    f"have; expected one of {', '.join(known) or 'none'}",
+                    f"node {node.name!r} has the attribute {unknown[0]!r}, which {op.kernel.where} {has}; "
+                    f"expected one of {', '.join(known) or 'none'}",
                 )
     return found

@@ -30,7 +30,8 @@ def function_ops(
     """
     if isinstance(trust, str):
         raise TypeError(f"trust={trust!r}; expected a list of packages: [{trust!r}]")
-    allowed = {function_name(function): function for function in functions or ()}
+    functions = _checked(functions)
+    allowed = {function_name(function): function for function in functions}
     packages = tuple(trust)
     ops: dict[tuple[str, str], Op] = {}
     reasons: dict[tuple[str, str], str] = {}
@@ -41,6 +42,18 @@ def function_ops(
         except ValueError as error:
             reasons[name] = str(error)
     return ops, reasons
+
+
+def _checked(functions: Iterable[type] | None) -> tuple[type, ...]:
+    """Return Functions as a tuple; raises TypeError for what is none, which would run no node."""
+    if isinstance(functions, type):
+        raise TypeError(f"functions={functions.__qualname__}; expected a list: [{functions.__qualname__}]")
+    given = tuple(functions or ())
+    torch = importlib.import_module("torch") if given else None
+    for each in given:
+        if torch is None or not (isinstance(each, type) and issubclass(each, torch.autograd.Function)):
+            raise TypeError(f"functions: {each!r} is no torch.autograd.Function, and only these run nodes")
+    return given
 
 
 def find_function(name: str, allowed: Mapping[str, type], packages: Sequence[str]) -> type:

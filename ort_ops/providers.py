@@ -1,5 +1,6 @@
 """Execution providers: as people write them (``cuda:use_tf32=0,device_id=1``), and those a session has."""
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,18 @@ def asked_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | None
     return [name if isinstance(name, str) else name[0] for name in providers]
 
 
+def _meant(name: str) -> str | None:
+    """Return the execution provider that a name which is none stands for; None where nothing is like it."""
+    known = {each.lower(): each for each in onnxruntime.get_all_providers()}
+    lower = name.lower()
+    if name in known.values():
+        return None  # it isn't there
+    if lower in _SHORT:
+        return _SHORT[lower]
+    close = difflib.get_close_matches(lower, known, n=1, cutoff=0.85)
+    return known.get(f"{lower}executionprovider") or (known[close[0]] if close else None)
+
+
 def session_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | None) -> list[str]:
     """Return the names of the execution providers that a session would have, in its order.
 
@@ -53,6 +66,12 @@ def session_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | No
     available = onnxruntime.get_available_providers()
     names = asked_providers(providers)
     missing = [name for name in names if name not in available]
+    meant = [each for name in missing if (each := _meant(name)) is not None]
+    if meant and cpu not in names:
+        raise ProviderError(
+            f"{', '.join(missing)} is not in this onnxruntime, which has {', '.join(available)}; "
+            f"expected {', '.join(meant)}?"
+        )
     if missing and cpu not in names:
         raise ProviderError(
             f"{', '.join(missing)} is not in this onnxruntime, which has {', '.join(available)}; "

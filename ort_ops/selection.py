@@ -100,10 +100,13 @@ def plan_for(
     ``asked`` are those of them that are not only behind the others, None for all: on one that is, no kernel
     stands in for a function body. ``prefer="body"`` leaves every operator that has a function body in the
     file to it; ``ops`` limits the choice to these operators (names, or what ``onnx_op`` returned); ``others``
-    are kernels for operators that have no registered one that can run here.
+    are kernels for operators that have no registered one that can run here. Raises RegistrationError where
+    ``ops`` has a name for which no kernel is registered.
     """
     if isinstance(ops, str | Op):
         raise TypeError(f"ops={ops!r}; expected a list: ops=[...]")
+    ops = None if ops is None else list(ops)
+    _refuse_unknown(ops or (), others or {})
     if prefer not in get_args(Prefer):
         raise ValueError(f"prefer={prefer!r}; expected one of {', '.join(get_args(Prefer))}")
     choose = functools.partial(_plan_of, model, providers, providers if asked is None else asked, prefer)
@@ -113,6 +116,13 @@ def plan_for(
     more = choose(None, lambda name: [left[name]] if name in left else [])
     reasons = {name: why for name, why in plan.reasons.items() if name not in dict(more.overloads)}
     return Plan((*plan.overloads, *more.overloads), {**more.reasons, **reasons})
+
+
+def _refuse_unknown(ops: Iterable[str | Op], others: Container[tuple[str, str]]) -> None:
+    there = {name for op in registered_ops() for name in op.names}
+    for name in (split_name(op) for op in ops if not isinstance(op, Op)):
+        if name not in there and name not in others:
+            raise RegistrationError(f"ops= names {'::'.join(name)}, for which no kernel is registered")
 
 
 def _plan_of(

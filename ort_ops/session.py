@@ -64,11 +64,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     (``session.intra_op.allow_spinning`` is 0), which would take the cores from the kernels' own threads.
 
     Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
-    CPU as what to fall back to; RegistrationError where two libraries claim a domain; NoKernelError where
-    nobody can run a node (it is ONNX Runtime's own exception, too); ModelError for a file that is no model.
-    ``run`` raises KernelError where a kernel failed, with the kernel's own exception as its cause, and
-    ``KeyboardInterrupt`` and ``SystemExit`` as they are; ``run_async`` gives them to its callback. bfloat16
-    and float8 arrays (of ml_dtypes) go in and come out, which plain onnxruntime refuses.
+    CPU as what to fall back to; RegistrationError where two libraries claim a domain, or ``ops`` names what
+    has no kernel; TypeError for ``functions`` that are none; NoKernelError where nobody can run a node (it is
+    ONNX Runtime's own exception, too); ModelError for a file that is no model. ``run`` raises KernelError
+    where a kernel failed, with the kernel's own exception as its cause, and ``KeyboardInterrupt`` and
+    ``SystemExit`` as they are; ``run_async`` gives them to its callback. bfloat16 and float8 arrays (of
+    ml_dtypes) go in and come out, which plain onnxruntime refuses.
     """
 
     def __init__(

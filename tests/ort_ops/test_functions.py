@@ -86,6 +86,14 @@ def test_functions_that_are_given_run_its_nodes(model: bytes, package: Any) -> N
     assert [run.kernel for run in session.explain()] == ["scalepkg.ops.Scale.forward"] * 2
 
 
+def test_what_is_no_function_is_not_taken_for_one(model: bytes, package: Any) -> None:
+    for each in (torch.nn.Linear, package.NotAFunction, "pkg::Scale", package.Scale.forward):
+        with pytest.raises(TypeError, match=r"functions: .* is no torch\.autograd\.Function"):
+            ort_ops.InferenceSession(model, providers=CPU, functions=[package.Scale, each])
+    with pytest.raises(TypeError, match=r"functions=Scale; expected a list: \[Scale\]"):
+        ort_ops.InferenceSession(model, providers=CPU, functions=package.Scale)
+
+
 def test_options_with_functions_from_before_run_none_that_is_not_allowed(model: bytes, package: Any) -> None:
     options = onnxruntime.SessionOptions()
     for _ in range(2):

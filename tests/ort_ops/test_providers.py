@@ -30,5 +30,10 @@ def test_a_session_has_what_is_asked_for_and_the_cpu(monkeypatch):
     assert session_providers([cpu]) == [cpu]
     assert session_providers([(cuda, {"use_tf32": "0"})]) == [cuda, cpu]
     assert session_providers(["NoSuchExecutionProvider", cpu]) == [cpu]
+    for name, meant in (("CPU", cpu), ("cuda", cuda), ("CPUExecutionProvder", cpu), ("Cuda", cuda)):
+        with pytest.raises(ProviderError, match=rf"{name} is not in .*; expected {meant}\?$"):
+            session_providers([name])
+    with pytest.raises(ProviderError, match="install the build that has it"):
+        session_providers(["TensorrtExecutionProvider"])
     with pytest.raises(ProviderError, match=f"No is not in this onnxruntime, which has {cuda}, {cpu}"):
         session_providers(["No"])

@@ -85,6 +85,12 @@ def test_an_attribute_that_the_kernel_lacks_is_an_error_without_a_body() -> None
     assert re.match(MISSPELT, nodes.reason)
 
 
+def test_an_input_as_an_attribute_is_told_from_a_misspelt_one() -> None:
+    register()
+    with pytest.raises(NoKernelError, match=r"has the attribute 'x', which .*kernel takes as an input"):
+        ort_ops.InferenceSession(one_node("Op", x=2.0), providers=[CPU])
+
+
 def test_a_kernel_that_lacks_an_attribute_leaves_what_another_takes() -> None:
     register_scale("float32")
     register("float64", name="bare")
@@ -152,6 +158,14 @@ def test_ops_limits_the_choice_by_name_or_by_kernel() -> None:
         assert len(plan_for(read, [CPU], ops=allowed).overloads) == 1
     for allowed in ([], [other], [f"{DOMAIN}::Other"]):
         assert plan_for(read, [CPU], ops=allowed).reasons == {OP: "its kernel is not among ops="}
+
+
+def test_ops_names_what_has_a_kernel() -> None:
+    op = register()
+    read = read_model(one_node("Op"))
+    for names in (["no::Such"], [op, f"{DOMAIN}::Missing"]):
+        with pytest.raises(RegistrationError, match=r"ops= names .*::\w+, for which no kernel is registered"):
+            plan_for(read, [CPU], ops=names)
 
 
 def test_the_version_is_the_newest_that_the_model_imports() -> None:

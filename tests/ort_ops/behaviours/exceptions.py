@@ -55,6 +55,12 @@ def writes_into_an_input(x: Any) -> Any:
         raise ValueError(str(error).rpartition(" ")[2]) from error
 
 
+@kernel("KernelError: ValueError: output array is read-only; inputs are read-only: work on a copy (x.copy())")
+def computes_in_place(x: Any) -> Any:
+    x += 1
+    return x
+
+
 @kernel("KernelError: UnspeakableError: <its text can't be made>")
 def raises_what_has_no_text(x: Any) -> Any:
     class UnspeakableError(Exception):

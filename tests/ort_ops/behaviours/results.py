@@ -7,7 +7,8 @@ from tests.ort_ops.releases import NUMPY
 from .base import lambdas
 
 ONE = "expected a NumPy array"
-PAIR = "expected a tuple of 2: a NumPy array"
+PAIR = "expected a tuple of 2, each a NumPy array: return a, b"
+SEVERAL = "several outputs are declared as -> tuple[A, B]"
 # NumPy 1 itself has 32 dimensions at the most.
 TOO_MANY = "KernelError: ValueError: maximum supported dimension for an ndarray is 32, found 64"
 OF_64 = "no error" if NUMPY >= (2, 0) else TOO_MANY
@@ -21,7 +22,11 @@ lambdas(
         ("a_generator", lambda x: (i for i in x), f"ResultError: returned a generator; {ONE}"),
         ("a_class", lambda x: np.ndarray, f"ResultError: returned a type; {ONE}"),
         ("not_implemented", lambda x: NotImplemented, f"ResultError: returned a NotImplementedType; {ONE}"),
-        ("a_tuple", lambda x: (x, x), f"ResultError: returned a tuple of 2 (ndarray, ndarray); {ONE}"),
+        (
+            "a_tuple",
+            lambda x: (x, x),
+            f"ResultError: returned a tuple of 2 (ndarray, ndarray); {ONE}; {SEVERAL}",
+        ),
         (
             "objects",
             lambda x: np.array([None]),
@@ -88,7 +93,7 @@ class Array(np.ndarray):
 
 lambdas(
     [
-        ("an_empty_tuple", lambda x: (), f"ResultError: returned a tuple of 0 (); {ONE}"),
+        ("an_empty_tuple", lambda x: (), f"ResultError: returned a tuple of 0 (); {ONE}; {SEVERAL}"),
         ("a_dict", lambda x: {"y": x}, f"ResultError: returned a dict; {ONE}"),
         ("a_set", lambda x: {1.0}, f"ResultError: returned a set; {ONE}"),
         ("a_bool", lambda x: True, f"ResultError: returned a bool; {ONE}"),
