@@ -5,6 +5,7 @@ An exporter records in a node's metadata which Function was called and with what
 may name.
 """
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from .kernel import Kernel
 from .model import Model, Node
-from .recorded import CALL, FUNCTION, REASON, Input, RecordedCall, function_name, restore
+from .recorded import CALL, FUNCTION, MAIN, REASON, Input, RecordedCall, function_name, is_named, restore
 from .registry import CPU, CUDA, Op
 from .schema import Formal, OpSchema
 
@@ -30,8 +31,7 @@ def function_ops(
     """
     if isinstance(trust, str):
         raise TypeError(f"trust={trust!r}; expected a list of packages: [{trust!r}]")
-    functions = _checked(functions)
-    allowed = {function_name(function): function for function in functions}
+    allowed = _checked(functions)
     packages = tuple(trust)
     ops: dict[tuple[str, str], Op] = {}
     reasons: dict[tuple[str, str], str] = {}
@@ -56,17 +56,32 @@ def _checked(functions: Iterable[type] | None) -> tuple[type, ...]:
     return given
 
 
-def find_function(name: str, allowed: Mapping[str, type], packages: Sequence[str]) -> type:
-    """Return the Function of a recorded name; raises ValueError where the caller didn't allow it."""
-    if name in allowed:
-        return allowed[name]
-    module, _, qualified = name.partition(":")
-    if not any(module == each or module.startswith(f"{each}.") for each in packages):
-        package = module.partition(".")[0]
+def find_function(name: str, allowed: Sequence[type], packages: Sequence[str]) -> type:
+    """Return the Function of a recorded name; raises ValueError where the caller didn't allow it.
+
+    What a script recorded as its own, ``"__main__:F"``, is the ``F`` that is allowed, of whatever module.
+    """
+    fitting = {function_name(each): each for each in allowed if is_named(each, name)}
+    if name in fitting:
+        return fitting[name]
+    if len(fitting) > 1:
         raise ValueError(
-            f"the file names {name} for it, which may run with functions=[...] or trust=[{package!r}] "
-            f"(ort-ops --function {name}, or --trust {package})"
+            f"the file names {name} for it, which {' and '.join(sorted(fitting))} may be: pass only one"
         )
+    if fitting:
+        return next(iter(fitting.values()))
+    module, _, qualified = name.partition(":")
+    for each in packages:
+        if module == MAIN:  # the script may be one of them
+            with contextlib.suppress(ValueError):
+                return _import(f"{each}:{qualified}")
+        elif module == each or module.startswith(f"{each}."):
+            return _import(name)
+    raise ValueError(f"the file names {name} for it, which may run with {_remedy(name, allowed)}")
+
+
+def _import(name: str) -> type:
+    module, _, qualified = name.partition(":")
     torch = importlib.import_module("torch")
     try:
         found: Any = importlib.import_module(module)
@@ -79,8 +94,21 @@ def find_function(name: str, allowed: Mapping[str, type], packages: Sequence[str
     return found
 
 
+def _remedy(name: str, allowed: Sequence[type]) -> str:
+    """Say how a Function could be allowed, and what was instead."""
+    module, _, qualified = name.partition(":")
+    given = f", not with {', '.join(map(function_name, allowed))}" if allowed else ""
+    if module == MAIN:
+        return (
+            f"functions=[...] of the {qualified} in the script that exported it{given} "
+            f"(ort-ops --function SCRIPT:{qualified})"
+        )
+    package = module.partition(".")[0]
+    return f"functions=[...] or trust=[{package!r}]{given} (ort-ops --function {name}, or --trust {package})"
+
+
 def _make_op(
-    name: tuple[str, str], nodes: Sequence[Node], allowed: Mapping[str, type], packages: Sequence[str]
+    name: tuple[str, str], nodes: Sequence[Node], allowed: Sequence[type], packages: Sequence[str]
 ) -> Op:
     """Return a kernel that runs each node's call; the same one for the same calls.
 

@@ -15,11 +15,13 @@ from .model import Node
 __all__ = [
     "CALL",
     "FUNCTION",
+    "MAIN",
     "REASON",
     "Input",
     "RecordedCall",
     "UnrecordableError",
     "function_name",
+    "is_named",
     "record",
     "restore",
 ]
@@ -32,6 +34,9 @@ REASON = "ort_ops.reason"
 
 CALL = "ort_ops.call"
 """The entry that records the call's arguments."""
+
+MAIN = "__main__"
+"""The module that a Function of a script is recorded with, since Python calls every script so."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,12 @@ class UnrecordableError(Exception):
 def function_name(function: type) -> str:
     """Return the name under which a Function is recorded."""
     return f"{function.__module__}:{function.__qualname__}"
+
+
+def is_named(function: type, name: str) -> bool:
+    """Tell whether a recorded name may be a Function's; a script's is ``"__main__:F"``, whichever it is."""
+    module, _, qualified = name.partition(":")
+    return function_name(function) == name or (module == MAIN and function.__qualname__ == qualified)
 
 
 def record(value: Any) -> Any:

@@ -267,3 +267,48 @@ def test_a_node_without_a_record_has_none() -> None:
     from ort_ops.model import Node
 
     assert RecordedCall.of_node(Node("n", "d", "O", ())) is None
+
+
+@pytest.fixture
+def scripted(model: bytes) -> bytes:
+    """Return the file as a script writes it that has the Function in itself."""
+    file = onnx.load_from_string(model)
+    for node in file.graph.node:
+        for entry in node.metadata_props:
+            if entry.key == "ort_ops.function":
+                entry.value = "__main__:Scale"
+    data: bytes = file.SerializeToString()
+    return data
+
+
+@pytest.mark.parametrize(
+    "trust", [(), ("scalepkg.ops",), ("scalepkg", "scalepkg.ops"), ("__main__", "scalepkg.ops")]
+)
+def test_a_scripts_function_is_the_one_of_its_name(
+    scripted: bytes, package: Any, trust: tuple[str, ...]
+) -> None:
+    functions = None if trust else [package.Scale]
+    session = ort_ops.InferenceSession(scripted, providers=CPU, functions=functions, trust=trust)
+    assert np.array_equal(session.run(None, {"x": X})[0], X * 6)
+
+
+def test_a_scripts_function_is_no_other_one(scripted: bytes, package: Any) -> None:
+    class Other(torch.autograd.Function):
+        pass
+
+    with pytest.raises(Exception, match="Scale") as caught:
+        ort_ops.InferenceSession(scripted, providers=CPU, functions=[Other], trust=["json"])
+    note = str(caught.value)
+    assert "the file names __main__:Scale" in note
+    assert (
+        f"functions=[...] of the Scale in the script that exported it, not with {function_name(Other)}"
+        in note
+    )
+    assert "ort-ops --function SCRIPT:Scale" in note
+
+
+def test_a_scripts_function_may_be_only_one_of_those_given(scripted: bytes, package: Any) -> None:
+    twin = type("Scale", (torch.autograd.Function,), {"__module__": "twin"})
+    with pytest.raises(Exception, match="Scale") as caught:
+        ort_ops.InferenceSession(scripted, providers=CPU, functions=[package.Scale, twin])
+    assert "which scalepkg.ops:Scale and twin:Scale may be: pass only one" in str(caught.value)
