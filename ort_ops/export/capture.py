@@ -17,12 +17,12 @@ from torch.compiler import is_dynamo_compiling
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ort_ops.errors import ExportError
+from ort_ops.parameters import given_arguments, with_parameters_of
 
 from .calls import make_call
 from .dynamo import Sees, call_in_dynamo, dismiss, enrol, is_captured
 from .operator import CALL
 from .own import OWN, is_running_own, own_method, running_own, takes_context
-from .parameters import given_arguments, with_parameters_of
 from .running import versions, written_since
 from .torchscript import Writing, mark_symbolic
 

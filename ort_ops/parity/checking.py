@@ -17,7 +17,7 @@ from ort_ops.selection import Prefer
 
 from .export_side import ExportSide
 from .report import Report, worst_rows
-from .runs import NO_KERNELS, Setting, make_run
+from .runs import Setting, make_run
 from .runtime_side import RuntimeSide, refused
 from .subject import File, Subject
 
@@ -55,7 +55,8 @@ def check(
     levels, threads: run at each of these optimisation levels (``LEVELS``), by each number of threads; None is
         ONNX Runtime's default.
     functions, trust, prefer: who runs custom nodes, as for ``ort_ops.InferenceSession``; a Function computes
-        its nodes in float64, too.
+        its nodes in float64, too. One that the model calls does so without being named, where the file has no
+        function body; it runs none.
     libraries: custom operator libraries for the sessions.
     ranges, dims: for inputs that are made: the least and the largest value by the input's name, and sizes of
         symbolic dimensions.
@@ -66,11 +67,12 @@ def check(
     float64's own rounding, and by what the rounding of constants in the file explains that are no weights of
     the model. *Runtime*: a run may be off the file in float64 by four times what PyTorch's own run is off;
     what is further off is less precise where the bound of the arithmetic explains it, and wrong else. Of a
-    provider that has no kernel for one of the nodes nothing can be said.
+    session that has no kernel for one of the nodes nothing can be said.
     Integers, booleans and strings are the same or not; NaN and infinities are compared by place.
 
     Raises ParityError where nothing can be compared: a model in training mode, no inputs, inputs that it
-    doesn't take. ProviderError where a provider isn't there. What the model raises comes through.
+    doesn't take, a node that nothing can evaluate. ProviderError where a provider isn't there. What the model
+    raises comes through.
     """
     if not providers:
         raise ParityError("no provider was given; expected one at least")
@@ -92,7 +94,7 @@ def check(
         tell(f"a run on {setting}")
         try:
             run = make_run(subject.source, setting, libraries, subject.options)
-        except NO_KERNELS as error:
+        except ParityError as error:
             rows += refused(subject.exact_file, setting, error)
             continue
         runtime = RuntimeSide(subject.exact_file, run, rule)

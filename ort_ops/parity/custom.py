@@ -20,11 +20,12 @@ def custom_ops(
 ) -> list[type[OpRun]]:
     """Return for onnx's reference evaluator who computes each custom operator of a model without weights.
 
-    A Function's forward comes first, then the function body in the file, to which an operator is left that
-    has one, and a Python kernel last: of it a fault can't be told from one of the file.
+    The forward of one of ``functions`` comes first, then the function body in the file, to which an operator
+    is left that has one, and a Python kernel last: of it a fault can't be told from one of the file. What has
+    none of these says so where it is evaluated.
     """
     read = read_model(model.SerializeToString())
-    by_function, _ = function_ops(read, functions, trust)
+    by_function, refused = function_ops(read, functions, trust)
     found: list[type[OpRun]] = []
     for domain, name in sorted({node.op for node in read.nodes}):
         if domain in ("", "ai.onnx") and defs.has(name):
@@ -33,7 +34,9 @@ def custom_ops(
         if op is not None:
             found.append(_by_function(domain, name, op))
         elif (domain, name) not in read.functions:
-            found += [_by_kernel(domain, name, op) for op in find_ops((domain, name))[:1]]
+            kernels = [_by_kernel(domain, name, op) for op in find_ops((domain, name))[:1]]
+            reason = refused.get((domain, name))
+            found += kernels or ([_by_nothing(domain, name, reason)] if reason is not None else [])
     return found
 
 
@@ -59,6 +62,13 @@ def _by_kernel(domain: str, name: str, op: Op) -> type[OpRun]:
         return tuple(np.asarray(r.detach().cpu() if isinstance(r, torch.Tensor) else r) for r in results)
 
     return type(name, (OpRun,), {"op_domain": domain, "_run": _run, "by_kernel": op.kernel.where})
+
+
+def _by_nothing(domain: str, name: str, reason: str) -> type[OpRun]:
+    def _run(self: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
+        raise NotImplementedError(reason)
+
+    return type(name, (OpRun,), {"op_domain": domain, "_run": _run})
 
 
 def _to(kind: str, array: Any) -> Any:

@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
+from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
 from .report import GOOD, Row, finite
-from .runs import NO_KERNELS, Setting
+from .runs import Setting
 from .subject import File, Subject
 from .survivors import Tapped
 from .verdict import ExitCode
@@ -89,7 +90,7 @@ def locate(
     questions: those that are asked; the second alone needs no copy of the model in float64.
     memory: bytes of results that are held at a time.
 
-    Raises what ``check`` raises.
+    Raises what ``check`` raises, and ParityError for a session that has no kernel for one of the nodes.
     """
     subject = Subject(model, file, functions, trust, prefer)
     given = subject.given(inputs, 1, ranges, dims)[0]
@@ -100,7 +101,7 @@ def locate(
     for provider in providers if "runtime" in questions else ():
         try:
             tapped = Tapped(subject.content, Setting(provider), libraries, subject.options)
-        except NO_KERNELS:
+        except ParityError:
             if any(walk.node is not None for _, walk in walks):
                 break  # the file is wrong, whether it can be run or not
             raise

@@ -9,8 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import NodeProto
 
-from ort_ops.errors import ParityError
-from ort_ops.recorded import FUNCTION, REASON
+from ort_ops.errors import NoKernelError, ParityError
 
 from .single import run_single
 
@@ -43,10 +42,12 @@ def compute_narrow(
     narrow = [narrowed(value, precisions.get(name)) for name, value in zip(node.input, inputs, strict=True)]
     try:
         outputs = run_single(model, node, narrow)
+    except NoKernelError as nobody:
+        raise ParityError(str(nobody).partition("\n")[0]) from error
     except Exception as second:
         raise ParityError(
             f"node {node.name!r} ({node.op_type}) can be evaluated neither in float64 ({reason}) nor as "
-            f"the file has it ({second}){_remedy(node)}"
+            f"the file has it ({second})"
         ) from error
     fractions = any(np.issubdtype(np.asarray(each).dtype, np.inexact) for each in (*narrow, *outputs))
     return outputs, reason if fractions else None  # of integers nothing is lost
@@ -55,24 +56,6 @@ def compute_narrow(
 def loses_digits(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
     """Tell whether a node was given more digits than float32 has, and gave no more than these."""
     return any(_is_wide(value) for value in inputs) and any(_loses(each, inputs) for each in outputs)
-
-
-def _remedy(node: NodeProto) -> str:
-    """Say how a custom node could be evaluated that was written for a call of a Function."""
-    noted = {entry.key: entry.value for entry in node.metadata_props}
-    named = noted.get(FUNCTION)
-    if named is None:
-        return ""
-    if REASON in noted:
-        return (
-            f"; it was written for a call of {named}, whose forward can't run it: {noted[REASON]}; expected "
-            "a kernel of the operator or a function body in the file"
-        )
-    package = named.partition(":")[0].partition(".")[0]
-    return (
-        f"; it stands for a call of {named}: pass functions=[...] with that Function, or trust=[{package!r}] "
-        f"(ort-ops --trust {package})"
-    )
 
 
 def _is_wide(value: Any) -> bool:

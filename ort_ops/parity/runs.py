@@ -10,11 +10,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
+from ort_ops.errors import NoKernelError, ParityError
 from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
 from ort_ops.tuning import Tuning
 
-__all__ = ["LEVELS", "Run", "Setting", "make_run"]
+__all__ = ["LEVELS", "Run", "Setting", "make_run", "make_session"]
 
 _LEVELS = {
     "disable": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -24,10 +25,6 @@ _LEVELS = {
 }
 LEVELS = tuple(_LEVELS)
 """The optimisation levels of ONNX Runtime."""
-
-
-NO_KERNELS = (InvalidGraph, NotImplemented)
-"""What ONNX Runtime raises for a file with nodes that a provider can't run in their dtypes."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,16 @@ def make_run(
     libraries: Sequence[str | os.PathLike[str]],
     options: Mapping[str, Any],
 ) -> Run:
-    """Make a session; raises ProviderError where its provider isn't there."""
-    provider = parse_provider(setting.provider)
-    return Run(setting, InferenceSession(source, setting.tuning(libraries), [provider], **options))
+    """Make a session; raises what ``make_session`` raises."""
+    return Run(setting, make_session(source, setting, setting.tuning(libraries), options))
+
+
+def make_session(
+    source: str | bytes, setting: Setting, tuning: Tuning, options: Mapping[str, Any]
+) -> InferenceSession:
+    """Make a session; raises ParityError where there are no kernels, ProviderError where no provider is."""
+    try:
+        return InferenceSession(source, tuning, [parse_provider(setting.provider)], **options)
+    except (NoKernelError, InvalidGraph, NotImplemented) as error:
+        lines = [str(error).strip().partition("\n")[0], *getattr(error, "__notes__", ())]
+        raise ParityError(f"no session could be made: {'; '.join(lines)}") from error

@@ -8,6 +8,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ort_ops.errors import ParityError
+
 from .exact import ExactFile
 from .judge import Golden, judge_output
 from .report import Row
@@ -52,11 +54,10 @@ class RuntimeSide:
         return rows
 
 
-def refused(file: ExactFile, setting: Setting, error: Exception) -> list[Row]:
+def refused(file: ExactFile, setting: Setting, error: ParityError) -> list[Row]:
     """Return a row for each output of a file that a provider has no kernels for."""
-    reason = f"no session could be made: {str(error).strip().partition(chr(10))[0]}"
     return [
-        Row("runtime", name, str(setting), "nothing", "", (), 0, Verdict.CANNOT_SAY, reason)
+        Row("runtime", name, str(setting), "nothing", "", (), 0, Verdict.CANNOT_SAY, str(error))
         for name in file.outputs
     ]
 

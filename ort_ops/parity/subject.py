@@ -14,8 +14,10 @@ from torch import nn
 
 from ort_ops.errors import ParityError
 from ort_ops.model import read_model
+from ort_ops.recorded import is_named
 from ort_ops.selection import Prefer
 
+from .called import names_without_body, noting_calls
 from .exact import ExactFile
 from .folded import Constant
 from .graphs import read_tensor
@@ -36,6 +38,10 @@ class Subject:
 
     ``source`` is what a session is made from, ``options`` what ``ort_ops.InferenceSession`` is given besides;
     ``notes`` has the operations of the model that could not be computed in float64.
+
+    In float64 a custom node without a function body is also computed by the Function that the model calls for
+    it, whether that is among ``functions`` or not. A session is given those alone: it runs what it would run
+    for the caller.
     """
 
     def __init__(
@@ -51,7 +57,7 @@ class Subject:
         self.source, self.content = _open(file)
         # Constants that are nodes are looked at as others are.
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.content)
-        own = functions if functions is not None else getattr(file, "_functions", None)
+        own = tuple(functions if functions is not None else getattr(file, "_functions", ()))
         self.options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
         # Buffers that are not saved are the model's own, too.
         named = {**dict(model.named_buffers()), **model.state_dict()}
@@ -60,14 +66,24 @@ class Subject:
         either = tell_uses_apart(self.content.graph, state.values())
         weights = ((name, read_tensor(v.const_value)) for name, v in initializers.items() if v.const_value)
         parameters, self._changed = match_weights(weights, state)
-        self.exact_file = ExactFile(
-            self.content, functions=own, trust=trust, parameters=parameters, either=either
-        )
+        self._called: set[type[torch.autograd.Function]] = set()
+        self._parameters, self._either = parameters, either
         self._exact_model: ExactModel | None = None
         self.notes: dict[str, str] = {}
         self._taken: set[str] = set()
         self._unnamed = parameters - state.keys()
         self._made_up = False
+
+    @functools.cached_property
+    def exact_file(self) -> ExactFile:
+        """Return the file in float64; made when it is first asked for, after ``given``."""
+        return ExactFile(
+            self.content,
+            functions=(*self._called, *self.options["functions"]),
+            trust=self.options["trust"],
+            parameters=self._parameters,
+            either=self._either,
+        )
 
     @property
     def exact_model(self) -> ExactModel:
@@ -120,10 +136,24 @@ class Subject:
         each = inputs if isinstance(inputs, list) else [inputs]
         if not each:
             raise ParityError("no inputs were given; expected one sample at least")
-        bound = [bind(self.model, self.exact_file.inputs, one) for one in each]
+        names = [value.name or "" for value in self.content.graph.inputs if not value.is_initializer()]
+        bound = [bind(self.model, names, one) for one in each]
         for one in bound:
             self._check_inputs(one)
+        self._note_calls(bound)
         return bound
+
+    def _note_calls(self, given: Iterable[Given]) -> None:
+        """Find the Functions that the file names and the caller doesn't, as far as the model calls them."""
+        named = self.options["functions"]
+        missing = {
+            name for name in names_without_body(self.content) if not any(is_named(f, name) for f in named)
+        }
+        for one in given:
+            if all(any(is_named(function, name) for function in self._called) for name in missing):
+                return
+            with noting_calls(missing, self._called):
+                self._run(one)
 
     def _check_inputs(self, given: Given) -> None:
         """Refuse inputs of another dtype or of other sizes than the file says."""
@@ -147,8 +177,11 @@ class Subject:
 
     def sample(self, given: Given) -> Sample:
         """Run the model and the file on inputs; raises ParityError for a model that fails on made-up ones."""
+        return take_sample(as_arrays(self._run(given)), self.exact_model, self.exact_file, given)
+
+    def _run(self, given: Given) -> list[Any]:
         try:
-            outputs = as_arrays(run_model(self.model, given.arguments))
+            return run_model(self.model, given.arguments)
         except Exception as error:
             if not self._made_up:
                 raise
@@ -158,7 +191,6 @@ class Subject:
                 f"{type(error).__name__}: {error}; expected the model that the file is of, or, where it "
                 "takes others only, inputs, ranges or sizes of dimensions"
             ) from error
-        return take_sample(outputs, self.exact_model, self.exact_file, given)
 
     def _made(
         self, number: int, ranges: Mapping[str, tuple[float, float]] | None, dims: Mapping[str, int] | None

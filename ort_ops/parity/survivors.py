@@ -17,11 +17,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
 from ort_ops.tuning import Tuning
 
-from .runs import Setting
+from .runs import Setting, make_session
 
 __all__ = ["Results", "Tapped"]
 
@@ -71,8 +70,7 @@ class Tapped:
 
     def _session(self, path: Path, optimised: Path | None = None) -> InferenceSession:
         tuning = _Saving(**vars(self._setting.tuning(self._libraries)), optimised=optimised)
-        provider = [parse_provider(self._setting.provider)]
-        session = InferenceSession(str(path), tuning, provider, **self._options)
+        session = make_session(str(path), self._setting, tuning, self._options)
         Path(self._folder.name, "optimised.weights").unlink(missing_ok=True)
         return session
 

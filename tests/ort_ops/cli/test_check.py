@@ -237,3 +237,51 @@ def test_names_that_the_file_does_not_have_and_what_is_no_model_are_refused(cli:
     assert (code, "there is no input zzz; the file has" in err) == (3, True)
     code, _, err = cli(*check, "parity_models:inputs")
     assert (code, "gives a list; expected a torch.nn.Module" in " ".join(err.split())) == (4, True)
+
+
+SCRIPT = """
+import torch
+from ort_ops.export import export
+
+
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def symbolic(g, x):
+        return g.op("tests.cli::Twice", x)
+
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return Twice.apply(x)
+
+
+def build():
+    return Net().eval()
+
+
+if __name__ == "__main__":
+    export(build(), (torch.ones(3),), "twice.onnx", verbose=False)
+"""
+
+
+def test_a_function_of_the_script_that_exported_the_file_is_known_by_the_model(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("parity_script.py").write_text(SCRIPT)
+    monkeypatch.delitem(sys.modules, "parity_script", raising=False)
+    exec(SCRIPT, {"__name__": "__main__"})
+    command = ("twice.onnx", "--module", "parity_script:build")
+    code, out, _ = cli("check", *command)
+    assert code == 2  # there is no kernel
+    assert "is run by __main__:Twice, which a file may not name by itself" in out
+    assert cli("locate", *command)[0] == 3
+    assert cli("record", *command, "-o", "golden.safetensors")[0] == 0
+    code, _, err = cli("replay", "golden.safetensors", "twice.onnx")
+    assert (code, err.count("\n")) == (3, 1)
+    for option in (("--function", "parity_script:Twice"), ("--trust", "parity_script")):
+        assert cli("check", *command, *option)[0] == 0
+        assert cli("locate", *command, *option)[0] == 0

@@ -525,7 +525,10 @@ def test_a_call_that_the_capture_loses_is_an_error(monkeypatch: pytest.MonkeyPat
 @BOTH
 def test_a_file_without_its_functions_says_what_it_needs(dynamo: bool) -> None:
     program = exported(lambda model, x: Twice.apply(x), dynamo=dynamo)
-    with pytest.raises(Exception, match=r"my::Twice: the file names .*Twice for it, which may run with"):
+    with pytest.raises(
+        Exception,
+        match=r"my::Twice, and nobody can run it: the file names .*Twice for it, which may run with",
+    ):
         ort_ops.InferenceSession(program.model_proto.SerializeToString(), providers=CPU)
 
 

@@ -179,8 +179,15 @@ def test_a_node_of_a_function_that_was_not_given_says_which(tmp_path: Path) -> N
     model, path = MyLinear(4, 2).eval(), tmp_path / "model.onnx"
     domains = {"mylinear": "test.parity"}  # for which no kernel is registered
     ort_ops.export.export(model, (uniform(3, 4),), path, domains=domains, verbose=False)
-    with pytest.raises(ParityError, match=r"call of mylinear\.function:LinearF: .*trust=\['mylinear'\]"):
-        check(model, path)
+    said = r"the file names mylinear\.function:LinearF for it, .*trust=\['mylinear'\]"
+    with pytest.raises(ParityError, match=said):
+        check(nn.Linear(4, 2).eval(), path)
+    report = check(model, path)
+    assert only(report, "export").verdict is Verdict.EQUAL
+    assert only(report, "runtime").verdict is Verdict.CANNOT_SAY
+    assert re.search(said, only(report, "runtime").reason)
+    with pytest.raises(ParityError, match=said):
+        locate(model, path)
     assert check(model, path, functions=[LinearF]).verdict is Verdict.EQUAL
 
 
@@ -208,7 +215,7 @@ class ByModule(nn.Module):
 def test_a_node_that_its_function_cannot_run_says_why(tmp_path: Path) -> None:
     model, path = ByModule().eval(), tmp_path / "model.onnx"
     ort_ops.export.export(model, (uniform(3, 4),), path, verbose=False)
-    with pytest.raises(ParityError, match="Through, whose forward can't run it: a Tanh can't be recorded"):
+    with pytest.raises(ParityError, match="Through, which can't run it: a Tanh can't be recorded"):
         check(model, path, functions=[Through])
 
 

@@ -1,0 +1,60 @@
+"""Which Functions a model calls, among those that its file names.
+
+A file names no code to run by itself. What the caller's own model calls is code that the caller named,
+though, and may compute the nodes that stand for its calls.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch.autograd import Function
+
+from ort_ops.parameters import given_arguments, with_parameters_of
+from ort_ops.recorded import CALL, FUNCTION, is_named
+
+__all__ = ["names_without_body", "noting_calls"]
+
+
+def names_without_body(model: ir.Model) -> set[str]:
+    """Return the Functions that a file names for whole calls by nodes that have no function body in it."""
+    return {
+        node.metadata_props[FUNCTION]
+        for node in ir.traversal.RecursiveGraphIterator(model.graph)
+        if node.op_identifier() not in model.functions and {FUNCTION, CALL} <= node.metadata_props.keys()
+    }
+
+
+@contextlib.contextmanager
+def noting_calls(names: set[str], called: set[type[Function]]) -> Iterator[None]:
+    """Add to ``called`` each Function of these names that is called, until the end.
+
+    ``forward`` is replaced meanwhile, not ``apply``, which callers keep in variables. Nothing is compiled.
+    """
+    with contextlib.ExitStack() as undo:
+        for function in _all_functions(Function):
+            if any(is_named(function, name) for name in names):
+                _watch(undo, function, called)
+        undo.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _all_functions(base: type[Function]) -> set[type[Function]]:
+    return {each for derived in base.__subclasses__() for each in (derived, *_all_functions(derived))}
+
+
+def _watch(undo: contextlib.ExitStack, function: type[Function], called: set[type[Function]]) -> None:
+    own: Callable[..., Any] = function.forward
+
+    def forward(*arguments: Any, **keywords: Any) -> Any:
+        called.add(function)
+        arguments, keywords = given_arguments(own, arguments, keywords)
+        return own(*arguments, **keywords)
+
+    if "forward" in vars(function):
+        undo.callback(setattr, function, "forward", vars(function)["forward"])
+    else:
+        undo.callback(delattr, function, "forward")
+    function.forward = staticmethod(with_parameters_of(own, forward))  # type: ignore[method-assign]
