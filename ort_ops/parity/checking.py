@@ -49,8 +49,9 @@ def check(
     model: in evaluation mode; it is run as it is, and a copy of it in float64.
     file: the path, or the model in memory, or what an export gave.
     inputs: the model's arguments: a tuple of tensors in the order of the file's inputs, or a dictionary by
-        the names of forward's parameters or of the file's inputs; or a list of these. None makes some from
-        what the file says of its inputs, ``seeds`` times: with other values and sizes of dimensions.
+        the names of forward's parameters or of the file's inputs; or a list of these. Arrays of NumPy's are
+        taken for tensors. None makes some from what the file says of its inputs, ``seeds`` times: with other
+        values and sizes of dimensions.
     providers: ``"cpu"``, ``"cuda"``, ``"cuda:use_tf32=0"``.
     levels, threads: run at each of these optimisation levels (``LEVELS``), by each number of threads; None is
         ONNX Runtime's default.

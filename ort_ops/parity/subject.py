@@ -1,5 +1,6 @@
 """A model and its file, made ready to be compared."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterable, Mapping
@@ -23,8 +24,8 @@ from .folded import Constant
 from .graphs import read_tensor
 from .inputs import make_inputs
 from .original import ExactModel, as_arrays, check_mode, run_model
-from .sample import Given, Sample, bind, take_sample
-from .tensors import to_numpy, to_torch
+from .sample import Given, Sample, bind, fits, take_sample
+from .tensors import to_numpy
 from .uses import tell_uses_apart
 from .weights import ChangedWeight, match_weights
 
@@ -194,9 +195,16 @@ class Subject:
 
     def _made(
         self, number: int, ranges: Mapping[str, tuple[float, float]] | None, dims: Mapping[str, int] | None
-    ) -> tuple[torch.Tensor, ...]:
+    ) -> Any:
+        """Return inputs in the file's order, or by its names where forward doesn't take them one by one."""
         made = make_inputs(self.content, sample=number, ranges=ranges, dims=dims)
-        return tuple(to_torch(array) for array in made.values())
+        ordered = tuple(made.values())
+        if fits(self.model, ordered):
+            return ordered
+        with contextlib.suppress(ParityError):
+            bind(self.model, list(made), made)
+            return made
+        return ordered
 
 
 def _itself(pair: tuple[NDArray[Any], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:

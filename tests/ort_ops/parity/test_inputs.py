@@ -1,0 +1,116 @@
+"""The forms in which inputs may be given, and what is said of others."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ort_ops.errors import ParityError
+from ort_ops.export import export
+from ort_ops.parity import Verdict, check, locate, record
+
+from .models import uniform
+
+
+class Lists(nn.Module):
+    def forward(self, xs: list[Tensor]) -> Tensor:
+        return xs[0] + xs[1] * 2
+
+
+class Dictionaries(nn.Module):
+    def forward(self, xs: dict[str, Tensor], xs_more: Tensor) -> Tensor:
+        return xs["a"] + xs["b_c"] * 2 - xs_more
+
+
+class Deep(nn.Module):
+    def forward(self, xs: Any, y: Tensor) -> Tensor:
+        return xs[0][0] + xs[1] * 2 - y
+
+
+def exported(model: nn.Module, args: Any, path: Path, **options: Any) -> Path:
+    export(model, args, path, verbose=False, **options)
+    return path
+
+
+FORMS: list[Callable[[Any], Any]] = [
+    lambda x: x,
+    lambda x: (x,),
+    lambda x: [x, (x,)],
+    lambda x: {"input": x},
+    lambda x: [{"input": x}, {"input": x[::-1]}],
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_are_taken_for_tensors(form: Callable[[Any], Any], tmp_path: Path) -> None:
+    model = nn.Linear(4, 2).eval()
+    path = exported(model, (uniform(3, 4),), tmp_path / "model.onnx")
+    array = uniform(3, 4).numpy()
+    array.flags.writeable = False
+    assert check(model, path, form(array)).verdict is Verdict.EQUAL
+    assert locate(model, path, form(array)).node is None
+    assert record(model, path, tmp_path / "golden.safetensors", form(array)).verdict is Verdict.EQUAL
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
+def test_arrays_keep_their_dtype(dtype: Any, tmp_path: Path) -> None:
+    array = uniform(3, 4).numpy().astype(dtype)
+    model = nn.Identity().eval()
+    given = uniform(3, 4).to(getattr(torch, array.dtype.name))
+    path = exported(model, (given,), tmp_path / "model.onnx")
+    assert check(model, path, (array,)).rows[0].verdict is Verdict.EQUAL
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.array(["a"]), r"an input is an array of <U1, which torch doesn't have"),
+        (np.zeros((3, 4), ml_dtypes.float8_e4m3fn), r"an array of float8_e4m3fn, which torch doesn't have"),
+        (object(), r"input 'input' is a object; expected a tensor, a NumPy array or a number"),
+        (("text",), r"input 'input' is a str; expected a tensor"),
+        ([uniform(3, 4), uniform(3, 4)[0:0].tolist()], r"0 inputs were given .*a list has several of these"),
+    ],
+)
+def test_what_is_no_tensor_is_refused_in_one_line(given: Any, message: str, tmp_path: Path) -> None:
+    model = nn.Linear(4, 2).eval()
+    path = exported(model, (uniform(3, 4),), tmp_path / "model.onnx")
+    with pytest.raises(ParityError, match=message) as caught:
+        check(model, path, given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "args"),
+    [
+        (Lists(), ([uniform(3), uniform(1)],)),
+        (Dictionaries(), ({"a": uniform(3), "b_c": uniform(1)}, uniform(3, 1))),
+        (Deep(), (((uniform(3),), uniform(1)), uniform(3, 1))),
+    ],
+)
+def test_the_files_names_reach_into_lists_and_dictionaries(
+    model: nn.Module, args: Any, tmp_path: Path
+) -> None:
+    path = exported(model.eval(), args, tmp_path / "model.onnx")
+    names = [value.name for value in onnx.load(path).graph.input]
+    by_name = dict(zip(names, torch.utils._pytree.tree_leaves(args), strict=True))
+    for inputs in (args, by_name, dict(reversed(by_name.items())), None):
+        report = check(model, path, inputs)
+        assert report.verdict is Verdict.EQUAL
+        assert {row.elements for row in report.rows} <= {report.rows[0].elements}
+
+
+def test_names_that_say_nothing_of_a_list_are_refused(tmp_path: Path) -> None:
+    model = Lists().eval()
+    args = ([uniform(3), uniform(1)],)
+    path = exported(model, args, tmp_path / "model.onnx", input_names=["left", "right"])
+    with pytest.raises(ParityError, match=r"forward takes xs, and the file's input 'left' is of none"):
+        check(model, path, {"left": uniform(3), "right": uniform(1)})
+    with pytest.raises(ParityError, match=r"the model fails on inputs made up"):
+        check(model, path)
+    assert check(model, path, args).verdict is Verdict.EQUAL
