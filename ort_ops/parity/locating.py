@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from torch import nn
@@ -38,7 +38,7 @@ class Located:
 
     node: str | None
     question: Question | None
-    rows: tuple[NodeRow, ...]
+    rows: tuple[NodeRow, ...] = field(repr=False)
     matched: Mapping[str, float]
     region: tuple[str, ...]
     outputs: tuple[Row, ...]

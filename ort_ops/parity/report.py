@@ -66,7 +66,7 @@ class Row:
     tolerance: float = 0.0
     smallest_fault: float | None = None
     sample: int = 0
-    profile: Profile | None = None
+    profile: Profile | None = field(default=None, repr=False)
 
     @property
     def worst(self) -> str:
@@ -140,10 +140,12 @@ class Report:
         return to_html(self, title=title, located=located)
 
     def __str__(self) -> str:
-        lines = [
-            f"{row.question} {row.output} {row.provider}: {row.verdict}, {row.reason}" for row in self.rows
-        ]
-        return "\n".join([*lines, *self.notes, f"verdict: {self.verdict}"])
+        lines = []
+        for row in self.rows:
+            name = " ".join(filter(None, (row.question, row.output, row.provider)))
+            lines.append(f"{name}: {row.verdict}, {row.reason}")
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([*lines, *notes, f"verdict: {self.verdict}"])
 
 
 def worst_rows(judged: Sequence[Sequence[Row]]) -> list[Row]:

@@ -152,3 +152,23 @@ def test_github_is_told_of_what_is_not_good(
     assert line.startswith("::error file=a%2Cb.onnx,title=export linear_1%3A export_wrong::beyond ")
     assert summary.read_text().startswith("before\n### a,b.onnx: export wrong\n")
     assert to_markdown("m", found[0]).count("\n| ") == 4
+
+
+def test_a_report_as_text_has_a_line_for_each_row_and_note(found: tuple[Report, Located]) -> None:
+    report, _ = found
+    lines = str(report).splitlines()
+    assert len(lines) == len(report.rows) + len(report.notes) + 1
+    output = report.rows[0].output
+    assert lines[0].startswith(f"export {output}: export_wrong, ")
+    assert lines[1].startswith(f"runtime {output} cpu: equal, ")
+    assert lines[2] == f"note: {report.notes[0]}"
+    assert lines[-1] == "verdict: export_wrong"
+
+
+def test_what_was_found_is_shown_without_its_histograms_and_nodes(found: tuple[Report, Located]) -> None:
+    report, located = found
+    assert any(row.profile is not None for row in report.rows)
+    assert "Profile(" not in repr(report)
+    assert max(len(repr(row)) for row in report.rows) < 800
+    assert "NodeRow(" not in repr(located)
+    assert f"node={located.node!r}" in repr(located)
