@@ -1,5 +1,6 @@
 """The programs and commands of README.md and docs/ are run, and what they print is what the pages show."""
 
+import inspect
 import os
 import re
 import shutil
@@ -141,3 +142,11 @@ def test_the_map_names_every_module():
     modules = {path.name for package in ("mylinear", "ort_ops") for path in (ROOT / package).glob("*.py")}
     internal = {"__init__.py", "errors.py", "files.py", "providers.py", "runtime.py"}
     assert {name for name in modules - internal if name not in text} == set()
+
+
+def test_verify_lists_every_argument_of_check():
+    parity = pytest.importorskip("ort_ops.parity")
+    names = set(inspect.signature(parity.check).parameters) - {"model", "file", "inputs"}
+    table = TEXTS["verify.md"].partition("| argument |")[2].partition("\n\n")[0]
+    listed = [row.partition(" | ")[0] for row in table.splitlines()[2:]]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(listed))) == sorted(names)
