@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,21 +115,24 @@ def _export(model: torch.nn.Module, example: Tensor, *, dynamo: bool, opset: int
     shape = (free,) if _takes_any_number(model) else free
     shapes = {"dynamic_shapes": (shape,)} if dynamo else {"dynamic_axes": {INPUT: free} if free else None}
     try:
-        return export_with_functions(
-            model,
-            (example,),
-            dynamo=dynamo,
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            functions="attach" if domain else "keep",
-            bodies={LinearF: _make_body},
-            domains={_DOMAIN: domain},
-            default_domain="keep",
-            canonical=True,
-            verbose=False,
-            **shapes,
-        )
+        with warnings.catch_warnings():
+            # It is an error here: see _check_written.
+            warnings.filterwarnings("ignore", ".* has no function body", UserWarning)
+            return export_with_functions(
+                model,
+                (example,),
+                dynamo=dynamo,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                functions="attach" if domain else "keep",
+                bodies={LinearF: _make_body},
+                domains={_DOMAIN: domain},
+                default_domain="keep",
+                canonical=True,
+                verbose=False,
+                **shapes,
+            )
     except ExportError:
         raise
     except Exception as error:

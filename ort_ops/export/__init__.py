@@ -8,10 +8,10 @@ from ort_ops.errors import ExportError
 
 from .bodies import BodyMaker, StandIn
 from .exporter import export, keep_functions
-from .finish import CallReport, Moved
 from .keeping import Kept
 from .node import as_node
 from .program import Program
+from .report import CallReport, Moved
 
 __all__ = [
     "BodyMaker",

@@ -76,7 +76,8 @@ def export(
         forward, by which a stock ONNX Runtime runs the file, while a registered kernel still takes over;
         ``"inline"`` writes the plain operators instead. A node for which the operator's one body is not
         right becomes plain operators, too; with ``overloads=True`` an overload, which ONNX Runtime before
-        1.27 computes wrong without a word. Where forward has no ONNX form ``calls`` says why.
+        1.27 computes wrong without a word. Where forward has no ONNX form ``"attach"`` warns, and ``calls``
+        says why; ``"inline"`` raises.
     bodies: for some Functions, what makes the function body instead (see ``BodyMaker``).
     fakes: for a Function whose forward can't run without values, a function of the same arguments (without
         the ctx) that returns tensors of the right dtype and shape.
@@ -85,9 +86,10 @@ def export(
         have local paths in them), shapes as ONNX infers them with the symbols of the inputs. Where both
         exporters write the same nodes, the files are then equal, byte by byte.
 
-    Raises ExportError where a call would be lost, where forward runs neither on fake nor on real tensors, and
-    where ``symbolic`` doesn't give what forward returns; with ``canonical`` where a parameter has the name of
-    an input or an output. What PyTorch's exporters raise comes through.
+    Raises ExportError where a call would be lost, where forward runs neither on fake nor on real tensors,
+    where ``symbolic`` doesn't give what forward returns, and where ``"inline"`` would leave a node; with
+    ``canonical`` where a parameter has the name of an input or an output. What PyTorch's exporters raise
+    comes through.
     """
     keeping_functions = keep_functions(
         custom_opsets=custom_opsets,

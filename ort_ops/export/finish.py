@@ -4,7 +4,6 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
@@ -13,45 +12,21 @@ from onnx import defs, helper
 from ort_ops.errors import ExportError
 from ort_ops.recorded import FUNCTION, REASON, Input, RecordedCall, UnrecordableError, function_name, record
 
-from .bodies import Body, Fate, give_bodies
+from .bodies import Fate, give_bodies
 from .calls import ELEMENT_TYPES, Call
 from .canonical import canonicalize
 from .nodes import nodes_of
 from .options import Options
 from .record import Record
+from .report import CallReport, Moved, refuse_bare
 from .symbolic import MARK, MISSING, Whole
 
-__all__ = ["CallReport", "Moved", "finish"]
+__all__ = ["finish"]
 
 
 _NOTE = "pkg.torch.onnx.fx_node"
+_UNREAD = "nothing reads its results"
 _KEY = re.compile(r"(?<=, )call\d+(?=\), kwargs)")  # of a call, as ort_ops::call is given it
-
-
-@dataclass(frozen=True)
-class CallReport:
-    """What became of one call of a Function.
-
-    ``nodes`` are the names of the custom nodes that ``symbolic`` wrote for it; none where it writes standard
-    operators only, or where nothing reads the results. ``reason`` says why the Function's own forward can't
-    run in a node's place; empty where it can. ``body`` is the function body that the nodes got: one for the
-    operator (``"function"``), an ``"overload"`` of it, or plain operators instead of the node
-    (``"inlined"``); ``no_body`` says why none where one was asked for.
-    """
-
-    function: str
-    nodes: tuple[str, ...]
-    reason: str
-    body: Body = ""
-    no_body: str = ""
-
-
-@dataclass(frozen=True)
-class Moved:
-    """An operator that was taken out of ONNX's default domain, which doesn't have it."""
-
-    op_type: str
-    domain: str
 
 
 def finish(
@@ -59,7 +34,8 @@ def finish(
 ) -> tuple[tuple[CallReport, ...], tuple[Moved, ...]]:
     """Bring a model that an exporter wrote into its final form, in place.
 
-    Raises ExportError where a result is used that ``symbolic`` gave no value for.
+    Raises ExportError where a result is used that ``symbolic`` gave no value for, and where a node is left of
+    which plain operators were to be made.
     """
     _drop_unused(model.graph)
     moved = () if options.default_domain == "keep" else _move(model, options.default_domain)
@@ -80,14 +56,17 @@ def finish(
         makers = options.bodies or {}
         fates = give_bodies(model, wholes, makers, inline=inline, overloads=options.overloads)
         _name_nodes(model.graph)  # those that came in the place of others
+        for call, whole, _ in calls:
+            fates.setdefault(call.number, Fate(reason=whole if isinstance(whole, str) else _UNREAD))
     if options.canonical:
         canonicalize(model, seen.names, wholes)
     _set_versions(model, custom_opsets)
-    none = Fate(reason="no node stands for the call") if options.functions != "keep" else Fate()
-    return tuple(
-        _report(call, nodes, reason, fates.get(call.number, none))
+    reports = tuple(
+        _report(call, nodes, reason, fates.get(call.number, Fate()))
         for (call, _, nodes), reason in zip(calls, reasons, strict=True)
-    ), moved
+    )
+    refuse_bare(reports, options.functions)
+    return reports, moved
 
 
 def _report(call: Call, nodes: Sequence[ir.Node], reason: str, fate: Fate) -> CallReport:
@@ -103,7 +82,7 @@ def _wholes(seen: Record) -> dict[int, Whole | str]:
         if names[function_name(call.function)] > 1:
             found[call.number] = f"the model calls several Functions of the name {call.name}"
         else:
-            _, found[call.number] = seen.written.get(call.number, (call, "nothing reads its results"))
+            _, found[call.number] = seen.written.get(call.number, (call, _UNREAD))
     return found
 
 

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from ort_ops.selection import Prefer
 from ort_ops.session import InferenceSession
 
-from .finish import CallReport, Moved
+from .report import CallReport, Moved
 from .size import MAX_FILE, nbytes
 
 __all__ = ["Program"]

@@ -580,7 +580,7 @@ def test_a_model_that_returns_more_than_a_tensor_is_refused():
     ],
 )
 def test_an_opset_without_the_casts_that_a_body_needs_is_refused(dtypes, opset, message):
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(ExportError, match=rf"^MYLINEAR: .*{message}"):
         export(Mixed(dtypes).eval(), example=make_input(2, 5, dtype=dtypes[0]), dynamo=False, opset=opset)
 
 

@@ -1,6 +1,7 @@
 """A file with function bodies runs in a stock ONNX Runtime, and a kernel still takes over."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from ort_ops.errors import ExportError
 from ort_ops.export import Program, export
 from ort_ops.export.quiet import quiet
 from tests.ort_ops.releases import ORT
@@ -22,10 +24,9 @@ NO_BODY = {
     "a forward in NumPy": "no form in standard operators",
     "a forward in NumPy, a dynamic batch": "no form in standard operators",
     "a forward that branches on values": "no form in standard operators",
-    "a standard operator before it": "no node stands for the call",
-    "several custom nodes": "no node stands for the call",
-    "symbolic_helper and the opset modules": "no node stands for the call",
-    "constants as inputs": "no node stands for the call",
+    "a standard operator before it": "no one node stands for the call",
+    "several custom nodes": "no one node stands for the call",
+    "symbolic_helper and the opset modules": "no one node stands for the call",
 }
 
 
@@ -38,6 +39,7 @@ def run_stock(program: Program, inputs: tuple[Tensor, ...]) -> list[Any]:
     return outputs
 
 
+@pytest.mark.filterwarnings("ignore:.* has no function body:UserWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_stock_runtime_runs_a_file_with_bodies(case: Case) -> None:
     program = by_us(case, dynamo=True, functions="attach")
@@ -178,7 +180,8 @@ def test_a_forward_that_asks_for_a_size_gets_no_body_where_the_size_may_vary(
     free: dict[str, Any] = (
         {"dynamic_shapes": ({0: "batch"},)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
     )
-    program = export_calls(call, x(3, 4), input_names=["x"], dynamo=dynamo, opset_version=opset, **free)
+    with pytest.warns(UserWarning, match=r"BySize: node '\S+' has no function body: .*size"):
+        program = export_calls(call, x(3, 4), input_names=["x"], dynamo=dynamo, opset_version=opset, **free)
     assert kinds(program) == [""]
     assert "size" in program.calls[0].no_body
     check_in_stock_runtime(export_calls(call, x(3, 4)), call, x(3, 4))
@@ -334,6 +337,53 @@ def test_no_body_where_another_node_of_the_operator_is_not_a_whole_call() -> Non
     def call(model: nn.Module, x: Tensor) -> Any:
         return Twice.apply(x), AddThenTwice.apply(x)
 
-    program = export_calls(call, x(3, 4))
+    with pytest.warns(UserWarning, match=r"Twice: node .* has no function body") as warned:
+        program = export_calls(call, x(3, 4))
     assert kinds(program) == ["", ""]
     assert "doesn't stand for a whole call" in program.calls[0].no_body
+    assert len(warned) == 2
+
+
+class Highest(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.cummax(x, -1)[0]
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::Highest", x)
+
+
+def highest_twice(model: nn.Module, x: Tensor) -> Any:
+    return Highest.apply(Highest.apply(x))
+
+
+def test_a_bare_node_is_said_once_a_function_where_the_caller_is() -> None:
+    model = Calls(highest_twice).eval()
+    with pytest.warns(
+        UserWarning, match="Highest: node 'Highest_0' has no function body: .*cummax"
+    ) as warned:
+        program = export(model, (x(3, 4),), functions="attach", verbose=False)
+    (warning,) = warned
+    assert warning.filename == __file__
+    assert "or the Function itself (program.session())" in str(warning.message)
+    assert kinds(program) == ["", ""]
+
+
+def test_a_node_that_stands_for_no_call_is_said_to_need_a_kernel() -> None:
+    model = Calls(lambda model, x: AddThenTwice.apply(x)).eval()
+    with pytest.warns(UserWarning, match="no one node stands for the call; .* it is run by a kernel, and by"):
+        export(model, (x(3, 4),), functions="attach", verbose=False)
+
+
+@pytest.mark.parametrize(
+    "call", [highest_twice, lambda model, x: AddThenTwice.apply(x)], ids=["body", "node"]
+)
+def test_inline_refuses_what_stays_a_node(call: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=r"\.\w+: node '\w+_0' does not become plain operators: .*; expected"
+    ):
+        export(Calls(call).eval(), (x(3, 4),), tmp_path / "f.onnx", functions="inline", verbose=False)
+    assert not list(tmp_path.iterdir())
+    program = export(Calls(call).eval(), (x(3, 4),), verbose=False)
+    assert all(report.nodes for report in program.calls)
