@@ -87,8 +87,8 @@ def export(
         exporters write the same nodes, the files are then equal, byte by byte.
 
     Raises ExportError where a call would be lost, where forward runs neither on fake nor on real tensors,
-    where ``symbolic`` doesn't give what forward returns, and where ``"inline"`` would leave a node; with
-    ``canonical`` where a parameter has the name of an input or an output. What PyTorch's exporters raise
+    where ``symbolic`` raises or doesn't give what forward returns, and where ``"inline"`` would leave a node;
+    with ``canonical`` where a parameter has the name of an input or an output. What PyTorch's exporters raise
     comes through.
     """
     keeping_functions = keep_functions(

@@ -37,7 +37,7 @@ def finish(
     Raises ExportError where a result is used that ``symbolic`` gave no value for, and where a node is left of
     which plain operators were to be made.
     """
-    _drop_unused(model.graph)
+    _drop_unused(model.graph, {call.number: call.name for call in seen.calls})
     moved = () if options.default_domain == "keep" else _move(model, options.default_domain)
     _rename_domains(model, options.domains)
     _name_after_operator(model)
@@ -86,8 +86,8 @@ def _wholes(seen: Record) -> dict[int, Whole | str]:
     return found
 
 
-def _drop_unused(graph: ir.Graph) -> None:
-    """Remove nodes of ours that nothing reads; refuse a result that has no value."""
+def _drop_unused(graph: ir.Graph, names: Mapping[int, str]) -> None:
+    """Remove nodes of ours that nothing reads; refuse a result of a call that has no value."""
     for node in reversed(list(ir.traversal.RecursiveGraphIterator(graph))):
         ours = MARK in node.attributes or (node.domain, node.op_type) == MISSING
         if not ours or node.graph is None:
@@ -95,7 +95,10 @@ def _drop_unused(graph: ir.Graph) -> None:
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
             node.graph.remove(node, safe=True)
         elif (node.domain, node.op_type) == MISSING:
-            raise ExportError("symbolic returned None for a result that the model uses; expected a value")
+            name = names[node.attributes[MARK].as_int()]
+            raise ExportError(
+                f"{name}: symbolic returned None for a result that the model uses; expected a value"
+            )
 
 
 def _move(model: ir.Model, domain: str) -> tuple[Moved, ...]:

@@ -261,8 +261,10 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
             to: Any = str(target) if isinstance(target, Path) else target
             original(model, args, to, keep_initializers_as_inputs=canonical or as_inputs, **options)
         except Exception as error:
-            _raise_reason(error)
+            _raise_reason(record.writing.failed or error)
             raise
+        if record.writing.failed is not None:
+            raise record.writing.failed
         record.writing = None
         lost = [call for call in record.calls if call.number not in record.written]
         if lost and not is_unused(lost, record, model, args, options.get("kwargs") or {}):
@@ -277,11 +279,9 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
 
 
 def _raise_reason(error: Exception) -> None:
-    """Raise the ExportError of ours that is behind what an exporter raises, if there is one."""
-    if isinstance(error, ExportError):
-        return
+    """Raise the ExportError of ours that is behind what an exporter raises, if any, with its own cause."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ExportError):
-            raise ExportError(str(cause)) from error
+            raise ExportError(str(cause)) from cause.__cause__ or error
         cause = cause.__cause__ or cause.__context__

@@ -6,7 +6,7 @@ that exporter's own passes and serializer make ONNX nodes of what it wrote: one 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,16 @@ from torch import Tensor
 from torch.onnx import _constants
 from torch.onnx._internal.torchscript_exporter import jit_utils
 from torch.onnx._internal.torchscript_exporter._globals import GLOBALS
+from torch.onnx.errors import SymbolicValueError
 from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
 from .calls import Call, Slot
+from .graph_op import checked
 from .own import own_method
 
-__all__ = ["MARK", "MISSING", "Whole", "Written", "is_known", "run_symbolic", "write"]
+__all__ = ["MARK", "MISSING", "Whole", "Written", "is_known", "missing", "run_symbolic", "write"]
 
 MARK = "ort_ops_call"
 """An attribute that ties a node to its call, and keeps equal calls apart where an exporter merges nodes."""
@@ -80,10 +82,10 @@ def write(
     opset = min(opset, _constants.ONNX_MAX_OPSET)
     try:
         return _write(call, types, constants, literals, sizes, opset)
-    except torch.onnx.errors.SymbolicValueError:
+    except ExportError as error:
         # parse_args wants the value of a buffer; handing it over from the start would hide from symbolic
         # that it is an input.
-        if literals == constants.keys():
+        if literals == constants.keys() or not isinstance(error.__cause__, SymbolicValueError):
             raise
         return _write(call, types, constants, set(constants), sizes, opset)
 
@@ -123,11 +125,9 @@ def _write(
         outputs, whole = run_symbolic(call, g, tensors, numbers, constants)
         for index, value in replaced.items():  # what reads the constant reads the input
             tensors[index].replaceAllUsesWith(value)
-        missing = 0
         for position, output in enumerate(outputs):
             if output is None:
-                output = g.op("::".join(MISSING), index_i=missing)
-                missing += 1
+                output = missing(g, call, position)
             elif output.node().kind() == "prim::Param" or output in outputs[:position]:
                 output = g.op("Identity", output)
             graph.registerOutput(output)
@@ -141,14 +141,26 @@ def run_symbolic(
     """Call ``symbolic`` on a graph context; returns a value for each result, and what stands for the call.
 
     The custom nodes that it wrote bear the call's key in the attribute MARK. Raises ExportError where it
-    doesn't give a value for each tensor that forward returns.
+    raises, or doesn't give a value for each tensor that forward returns.
     """
     positional, keywords = call.arguments(tensors, sizes)
     before = len(g.new_nodes)
     own = own_method(call.function, "symbolic")
-    g.op = _taking_none(g.op)
-    returned = own(g, *positional, **keywords)
+    g.op = checked(g.op)
+    try:
+        returned = own(g, *positional, **keywords)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{call.name}: symbolic raised {type(error).__name__}: {_in_a_line(error)}"
+        ) from error
     outputs = list(pytree.tree_flatten(returned, is_leaf=lambda leaf: leaf is None)[0])
+    for output in outputs:
+        if output is not None and not isinstance(output, torch._C.Value):
+            raise ExportError(
+                f"{call.name}: symbolic returned a {type(output).__name__}; expected what g.op returns"
+            )
     if call.results is not None:
         leaves = call.results[0]
         expected = sum(isinstance(leaf, Slot) for leaf in leaves)
@@ -166,20 +178,14 @@ def run_symbolic(
     return outputs, _find_whole(new_nodes, tensors, sizes, constants, outputs)
 
 
-def _taking_none(op: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a ``g.op`` for which None is an absent input; PyTorch's ends the process over it."""
+def missing(g: Any, call: Call, index: int) -> Any:
+    """Return a value for a result that has none; of a file that uses it ``finish`` says that."""
+    return g.op("::".join(MISSING), index_i=index, **{f"{MARK}_i": call.number})
 
-    def taking(name: str, *inputs: Any, **attributes: Any) -> Any:
-        while inputs and inputs[-1] is None:
-            inputs = inputs[:-1]
-        return op(name, *(absent() if each is None else each for each in inputs), **attributes)
 
-    def absent() -> Any:
-        value = op("prim::Constant")
-        value.setType(torch._C.OptionalType.ofTensor())
-        return value
-
-    return taking
+def _in_a_line(error: Exception) -> str:
+    """Return what an exception says, without the graph that torch appends to some."""
+    return " ".join(str(error).partition("[Caused by the value")[0].split())[:300]
 
 
 def _find_whole(

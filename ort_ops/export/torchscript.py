@@ -20,7 +20,7 @@ from ort_ops.errors import ExportError
 from .calls import Call, Dim, Slot, make_call
 from .operator import CALL
 from .own import OWN
-from .symbolic import Whole, run_symbolic
+from .symbolic import Whole, missing, run_symbolic
 
 __all__ = ["Writing", "mark_symbolic"]
 
@@ -31,11 +31,14 @@ class Writing:
     """The calls that were traced, matched in order with those that ``symbolic`` is run for.
 
     ``all_types`` asks for the types of all results, also of those to which ``symbolic`` gives a type.
+    ``failed`` is why the first ``symbolic`` that failed did: the exporter, which would print its whole graph
+    over it, goes on with results that no file must keep.
     """
 
     def __init__(
         self, seen: Sequence[Call], note: Callable[[Call, Whole | str], None], *, all_types: bool = False
     ) -> None:
+        self.failed: ExportError | None = None
         self._all_types = all_types
         self._seen = seen
         self._waiting: list[Call] | None = None
@@ -49,13 +52,14 @@ class Writing:
         constants = {
             i: value.node().t("value") for i, value in enumerate(values) if _is_constant(value.node())
         }
-        outputs, whole = run_symbolic(call, g, values, [], constants)
-        if outputs and all(output is None for output in outputs):  # a call that nothing reads isn't written
-            raise ExportError(
-                f"{call.name}: symbolic returned None for a result that the model uses; expected a value"
-            )
+        try:
+            found, whole = run_symbolic(call, g, values, [], constants)
+        except ExportError as error:
+            self.failed = self.failed or error
+            found, whole = [None] * len(call.dtypes), str(error)
+        outputs = [missing(g, call, i) if each is None else each for i, each in enumerate(found)]
         self._note(call, whole)
-        unknown = [output for output in outputs if output is not None and not _has_type(output)]
+        unknown = [output for output in outputs if not _has_type(output)]
         if unknown or self._all_types:
             self._find_types(call, values)
             _set_types(call, outputs)
@@ -165,7 +169,7 @@ def _set_types(call: Call, outputs: Sequence[Any]) -> None:
     if not call.types:
         return
     for output, (dtype, sizes) in zip(outputs, call.types, strict=True):
-        if output is not None and not _has_type(output):
+        if not _has_type(output):
             known = [size if isinstance(size, int) else None for size in sizes]
             output.setType(torch._C.TensorType.get().with_dtype(dtype).with_sizes(known))
 

@@ -462,8 +462,8 @@ class NoValue(Function):
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (WrongCount, "symbolic returned 1 values for the 2 tensors that forward returns"),
-        (NoValue, "symbolic returned None for a result that the model uses"),
+        (WrongCount, "WrongCount: symbolic returned 1 values for the 2 tensors that forward returns"),
+        (NoValue, "NoValue: symbolic returned None for a result that the model uses"),
     ],
 )
 def test_a_symbolic_that_gives_too_little(function: type[Function], says: str, dynamo: bool) -> None:
