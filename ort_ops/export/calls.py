@@ -26,6 +26,7 @@ from .running import (
     writes_counted,
     written_since,
 )
+from .sizes import AskedForSizeError, fixed_since, free_sizes, sizes_left_free
 
 __all__ = [
     "ELEMENT_TYPES",
@@ -99,6 +100,8 @@ class Call:
     found: list[list[Tensor]] = field(default_factory=list, repr=False)
     """Fake results that were found by trying forward out, for as long as the export takes: torch 2.9 loses
     what Python knows of a fake tensor that nothing in Python holds."""
+    fixed: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Sizes, by tensor and axis, that may vary in the model and that forward left one number only."""
     autocast: tuple[tuple[str, bool, torch.dtype], ...] = ()
 
     def __deepcopy__(self, memo: object) -> "Call":
@@ -211,15 +214,26 @@ class Call:
             self.examples = _examples(tensors)
         if self.fake is not None:
             return apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()), tensors)
+        free = free_sizes(tensors)
         with fresh_symbols_dropped_on_failure(tensors):
             try:
-                return self._run(tensors, sizes)  # fake tensors hold nothing to write into
+                with sizes_left_free(tensors):
+                    results = self._run(tensors, sizes)  # fake tensors hold nothing to write into
+                self.fixed |= fixed_since(free)
+                return results
             except ExportError:
                 raise
-            except Exception as error:  # it is C++ or NumPy, or asks for values
+            except Exception as error:  # it is C++ or NumPy, or asks for values or for what a size is
                 reason = error
-        self.found.append(probe(self, self.name, tensors, sizes, reason))
-        return self.found[-1]
+        try:
+            self.found.append(probe(self, self.name, tensors, sizes, reason))
+            return self.found[-1]
+        except ExportError:
+            if not isinstance(reason, AskedForSizeError):
+                raise
+        results = self._run(tensors, sizes)  # at other sizes it fails
+        self.fixed |= fixed_since(free)
+        return results
 
 
 _calls: "weakref.WeakValueDictionary[str, Call]" = weakref.WeakValueDictionary()

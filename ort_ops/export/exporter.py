@@ -79,8 +79,8 @@ def export(
         1.27 computes wrong without a word. Where forward has no ONNX form ``"attach"`` warns, and ``calls``
         says why; ``"inline"`` raises.
     bodies: for some Functions, what makes the function body instead (see ``BodyMaker``).
-    fakes: for a Function whose forward can't run without values, a function of the same arguments (without
-        the ctx) that returns tensors of the right dtype and shape.
+    fakes: for a Function whose forward can't run without values or numbers for its sizes, a function of the
+        same arguments (without the ctx) that returns tensors of the right dtype and shape.
     canonical: bring the file into one form: nodes named by type and count, values by their node, initializers
         as in the state_dict and in the order of their use, nothing unused in it, no exporter's notes (which
         have local paths in them), shapes as ONNX infers them with the symbols of the inputs. Where both

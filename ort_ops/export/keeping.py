@@ -27,7 +27,7 @@ from .canonical import initializers_apart, parameter_names
 from .capture import functions_shown
 from .files import read, save, scratch, write
 from .finish import finish
-from .lost import is_unused, refuse_lost, refuse_traced_through, spoilt
+from .lost import fixed_size, is_unused, refuse_lost, refuse_traced_through, spoilt
 from .node import nodes_kept, translations
 from .operator import CALL, calls_in
 from .options import Options
@@ -203,7 +203,12 @@ def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> 
         with torch.no_grad():
             program: ExportedProgram = original(*arguments, **keywords)
     except Exception as error:
+        seen = record.calls[before:]
         del record.calls[before:]  # the exporter tries again in another way
+        if record.exporting and isinstance(error, torch._dynamo.exc.UserError | ValueError):
+            record.refused = fixed_size(seen)
+            if record.refused is not None:
+                raise record.refused from error
         if record.exporting and isinstance(error, ExportError):
             record.refused = error
         raise

@@ -24,7 +24,7 @@ from .capture import shown_functions
 from .own import own_method
 from .record import Record
 
-__all__ = ["is_unused", "refuse_lost", "refuse_traced_through", "spoilt"]
+__all__ = ["fixed_size", "is_unused", "refuse_lost", "refuse_traced_through", "spoilt"]
 
 
 def refuse_lost(calls: Sequence[Call], why: str) -> None:
@@ -32,6 +32,18 @@ def refuse_lost(calls: Sequence[Call], why: str) -> None:
     if calls:
         names = ", ".join(dict.fromkeys(call.name for call in calls))
         raise ExportError(f"{len(calls)} calls of {names} did not become nodes: {why}")
+
+
+def fixed_size(calls: Sequence[Call]) -> ExportError | None:
+    """Return what to say where one of the calls can't be captured since its forward fixes a size."""
+    for call in calls:
+        for (tensor, axis), size in call.fixed.items():
+            return ExportError(
+                f"{call.name}: as torch traces it, forward holds only where dimension {axis} of its tensor "
+                f"{tensor} is {size}, and that is to vary; expected dynamic_shapes without it or, where "
+                "forward takes any size, fakes={...} with a function that gives its results' shapes"
+            )
+    return None
 
 
 def refuse_traced_through(program: ExportedProgram) -> None:
