@@ -27,6 +27,7 @@ from .canonical import initializers_apart, parameter_names
 from .capture import functions_shown
 from .files import read, save, scratch, write
 from .finish import finish
+from .inputs import inputs_apart
 from .lost import fixed_size, is_unused, refuse_lost, refuse_traced_through, spoilt
 from .node import nodes_kept, translations
 from .operator import CALL, calls_in
@@ -191,7 +192,9 @@ def _export_asked(original: Callable[..., Any], *arguments: Any, **keywords: Any
         kept._asked = before
 
 
-def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:
+def _capture(
+    original: Callable[..., Any], mod: Any, args: Any, kwargs: Any = None, **options: Any
+) -> ExportedProgram:
     """Stand in for torch.export.export: see that each call is in the program that it returns."""
     record = _active()[-1]._record
     if record.refused is not None:
@@ -201,7 +204,8 @@ def _capture(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> 
     try:
         # With gradients Dynamo, which traces the branches of torch.cond, wraps a Function in its own way.
         with torch.no_grad():
-            program: ExportedProgram = original(*arguments, **keywords)
+            args, kwargs = inputs_apart(mod, (args, kwargs), options.get("dynamic_shapes"))
+            program: ExportedProgram = original(mod, args, kwargs, **options)
     except Exception as error:
         seen = record.calls[before:]
         del record.calls[before:]  # the exporter tries again in another way
@@ -258,6 +262,7 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
     """Stand in for the TorchScript exporter's way into it."""
     kept = _active()[-1]
     canonical = kept._options.canonical
+    args, options["kwargs"] = inputs_apart(model, (args, options.get("kwargs")))
     with kept._recording(model) as record, scratch(model, f) as target:
         record.writing = Writing(record.calls, record.note, all_types=canonical)
         as_inputs = options.pop("keep_initializers_as_inputs", None)
