@@ -27,6 +27,12 @@ def checked(op: Callable[..., Any]) -> Callable[..., Any]:
         except TypeError as error:
             if not attributes:
                 raise
+            values = [key for key, value in attributes.items() if isinstance(value, torch._C.Value)]
+            if values:
+                raise TypeError(
+                    f"g.op({name!r}): {values[0]} depends on the model's inputs, which an attribute can't; "
+                    "expected a constant (int(size) where a size is), or an input of the node"
+                ) from error
             shown = ", ".join(f"{key}={value!r:.40}" for key, value in attributes.items())
             raise TypeError(f"g.op({name!r}) can't write {shown}; {_SUFFIXES}") from error
 

@@ -28,7 +28,7 @@ from .capture import functions_shown
 from .files import read, save, scratch, write
 from .finish import finish
 from .inputs import inputs_apart
-from .lost import fixed_size, is_unused, refuse_lost, refuse_traced_through, spoilt
+from .lost import fixed_size, is_unused, refuse_lost, refuse_traced_through, refuse_untraceable, spoilt
 from .node import nodes_kept, translations
 from .operator import CALL, calls_in
 from .options import Options
@@ -272,6 +272,7 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
             original(model, args, to, keep_initializers_as_inputs=canonical or as_inputs, **options)
         except Exception as error:
             _raise_reason(record.writing.failed or error)
+            refuse_untraceable(record.calls, error)
             raise
         if record.writing.failed is not None:
             raise record.writing.failed

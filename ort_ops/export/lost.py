@@ -19,12 +19,12 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
-from .calls import Call
+from .calls import Call, Slot
 from .capture import shown_functions
 from .own import own_method
 from .record import Record
 
-__all__ = ["fixed_size", "is_unused", "refuse_lost", "refuse_traced_through", "spoilt"]
+__all__ = ["fixed_size", "is_unused", "refuse_lost", "refuse_traced_through", "refuse_untraceable", "spoilt"]
 
 
 def refuse_lost(calls: Sequence[Call], why: str) -> None:
@@ -61,6 +61,30 @@ def refuse_traced_through(program: ExportedProgram) -> None:
             f"the exported program computes through {', '.join(found)}, and no node can stand for that; "
             "expected a program that was captured in a block of keep_functions, or the module itself"
         )
+
+
+def refuse_untraceable(calls: Sequence[Call], error: Exception) -> None:
+    """Raise ExportError where the TorchScript exporter lost a value, which it says in C++'s words."""
+    if not calls or not str(error).startswith(("unordered_map::at", "Argument passed to at()")):
+        return
+    nested = [call for call in calls if _nests_tensors(call)]
+    if nested:
+        raise ExportError(
+            f"{nested[0].name}: the TorchScript exporter (dynamo=False) takes no tensors in lists, tuples "
+            "or dictionaries; expected each as an argument of its own (*tensors), or dynamo=True"
+        ) from error
+    names = ", ".join(dict.fromkeys(call.name for call in calls))
+    raise ExportError(
+        f"the TorchScript exporter (dynamo=False) lost a value in a call of {names} ({error}), as it does "
+        "where forward adds 0 or multiplies by 1; expected one that returns x.clone() there, or dynamo=True"
+    ) from error
+
+
+def _nests_tensors(call: Call) -> bool:
+    """Tell whether a tensor is inside a list, a tuple or a dictionary that is an argument."""
+    positional, keywords = pytree.tree_unflatten(call.leaves, call.structure)
+    given = (*positional, *keywords.values())
+    return sum(isinstance(leaf, Slot) for leaf in call.leaves) > sum(isinstance(each, Slot) for each in given)
 
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+), in (\S+)')

@@ -427,6 +427,31 @@ def test_lists_and_none_in_the_branches_of_a_condition() -> None:
     np.testing.assert_array_equal(run(program, given), (given * 3 + given * 2 + 1).numpy())
 
 
+class TakesAny(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, others: Any, by: int = 1) -> Tensor:
+        return x * by
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, others: Any, by: int = 1) -> Any:
+        return g.op("my::TakesAny", x, by_i=by)
+
+
+@pytest.mark.parametrize("others", [lambda x: [x * 2], lambda x: (x,), lambda x: {"x": x}, lambda x: x.shape])
+def test_the_torchscript_exporter_takes_no_tensors_in_lists(others: Callable[[Tensor], Any]) -> None:
+    with pytest.raises(ExportError, match=r"TakesAny: the TorchScript exporter .* takes no tensors in lists"):
+        exported(lambda model, x: TakesAny.apply(x, others(x)), dynamo=False)
+    assert custom(exported(lambda model, x: TakesAny.apply(x, others(x)))) == ["my::TakesAny"]
+
+
+def test_a_value_that_the_torchscript_exporter_loses_is_said_with_the_functions_that_it_may_be_of() -> None:
+    with pytest.raises(
+        ExportError, match=r"lost a value in a call of \S+\.Twice, \S+\.TakesAny .*multiplies by 1"
+    ):
+        exported(lambda model, x: TakesAny.apply(Twice.apply(x), 0), dynamo=False)
+    assert custom(exported(lambda model, x: TakesAny.apply(x, 0, 2), dynamo=False)) == ["my::TakesAny"]
+
+
 @BOTH
 def test_a_compiled_module_is_exported_as_what_it_was_made_of(dynamo: bool) -> None:
     compiled = torch.compile(Calls(lambda model, x: Twice.apply(x)).eval(), backend="eager")

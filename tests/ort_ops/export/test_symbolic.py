@@ -90,6 +90,14 @@ def test_none_for_one_of_the_results_that_the_model_uses(dynamo: bool) -> None:
         exported(lambda model, x: OnlyFirst.apply(x)[1], dynamo=dynamo)
 
 
+def test_a_size_that_the_torchscript_exporter_traces_is_no_attribute() -> None:
+    function = planted(lambda g, x, k: g.op("my::Planted", x, k_i=k))
+    with pytest.raises(ExportError, match="k_i depends on the model's inputs, which an attribute can't"):
+        exported(lambda model, x: function.apply(x, x.shape[0]), dynamo=False)
+    program = exported(lambda model, x: function.apply(x, int(x.shape[0])), dynamo=False)
+    assert custom(program) == ["my::Planted"]
+
+
 @BOTH
 def test_tensors_and_lists_are_inputs_and_attributes(dynamo: bool) -> None:
     def symbolic(g: Any, x: Any, k: float) -> Any:
