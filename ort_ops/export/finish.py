@@ -9,7 +9,9 @@ import onnx_ir as ir
 import torch
 from onnx import defs, helper
 
-from ort_ops.errors import ExportError
+from ort_ops.errors import ExportError, RegistrationError
+from ort_ops.model import Model, Node
+from ort_ops.namesakes import refuse_namesakes
 from ort_ops.recorded import FUNCTION, REASON, Input, RecordedCall, UnrecordableError, function_name, record
 
 from .bodies import Fate, give_bodies
@@ -34,8 +36,8 @@ def finish(
 ) -> tuple[tuple[CallReport, ...], tuple[Moved, ...]]:
     """Bring a model that an exporter wrote into its final form, in place.
 
-    Raises ExportError where a result is used that ``symbolic`` gave no value for, and where a node is left of
-    which plain operators were to be made.
+    Raises ExportError where a result is used that ``symbolic`` gave no value for, where a node is left that
+    was to become plain operators, and where ONNX Runtime would take a node for one of its own.
     """
     _drop_unused(model.graph, {call.number: call.name for call in seen.calls})
     moved = () if options.default_domain == "keep" else _move(model, options.default_domain)
@@ -66,6 +68,7 @@ def finish(
         for (call, _, nodes), reason in zip(calls, reasons, strict=True)
     )
     refuse_bare(reports, options.functions)
+    _refuse_namesakes(model)
     return reports, moved
 
 
@@ -214,6 +217,15 @@ def _set_types(node: ir.Node, call: Call) -> None:
         value.dtype = value.dtype or ir.DataType(ELEMENT_TYPES[dtype])
     for value, (_, sizes) in zip(node.outputs, call.types, strict=False):
         value.shape = value.shape or ir.Shape([size if isinstance(size, int) else None for size in sizes])
+
+
+def _refuse_namesakes(model: ir.Model) -> None:
+    """Refuse a custom node over which ONNX Runtime would end the process, as a session of ours does."""
+    nodes = [Node(n.name or "", n.domain, n.op_type, (None,) * len(n.inputs)) for n in nodes_of(model)]
+    try:
+        refuse_namesakes(Model(model.opset_imports, tuple(nodes), frozenset()))
+    except RegistrationError as error:
+        raise ExportError(str(error)) from error
 
 
 def _set_versions(model: ir.Model, custom_opsets: Mapping[str, int]) -> None:

@@ -11,9 +11,11 @@ import onnx
 import onnxruntime
 import pytest
 from torch import Tensor
+from torch.autograd import Function
 
 from ort_ops.errors import ExportError
 from ort_ops.export import Moved, export, keep_functions
+from tests.ort_ops.releases import ORT
 
 from .functions import CASES, Calls, MaybeBias, Split, Twice, x
 from .test_nodes import by_us
@@ -170,6 +172,29 @@ def test_nodes_are_named_after_their_operator() -> None:
 def test_options_that_mean_nothing_are_refused(options: Any, says: str) -> None:
     with pytest.raises(ExportError, match=re.escape(says)):
         export(Calls(lambda model, x: Twice.apply(x)).eval(), (x(3, 4),), **options)
+
+
+@BOTH
+@pytest.mark.skipif(ORT > (1, 32), reason="not known to end the process over it")
+def test_a_node_that_the_runtime_takes_for_its_own_is_refused(dynamo: bool, tmp_path: Path) -> None:
+    def model(inputs: int) -> Any:
+        return Calls(lambda model, x: Gathers.apply(x, inputs)).eval()
+
+    path = tmp_path / "f.onnx"
+    with pytest.raises(ExportError, match=r"my::Gather and has 1 inputs; .*give the operator another name"):
+        export(model(1), (x(3, 4),), path, dynamo=dynamo, verbose=False)
+    assert not path.exists()
+    export(model(2), (x(3, 4),), path, dynamo=dynamo, verbose=False)
+
+
+class Gathers(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, inputs: int) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, inputs: int) -> Any:
+        return g.op("my::Gather", *([x] * inputs))
 
 
 @pytest.mark.parametrize("functions", ["keep", "attach"])
