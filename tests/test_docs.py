@@ -55,7 +55,7 @@ def test_a_program_prints_what_its_page_shows(program, output, tmp_path):
 
 
 def test_every_program_shows_what_it_prints():
-    assert len(PROGRAMS) == sum(text.count("```python\n") for text in TEXTS.values()) == 7
+    assert len(PROGRAMS) == sum(text.count("```python\n") for text in TEXTS.values()) == 8
 
 
 def test_the_operator_in_cpp_is_the_example():
