@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 import ort_ops
@@ -189,6 +190,14 @@ def test_no_exception_escapes(session: Session, how: int, text: str) -> None:
         session(graph).run(None, {"x": np.ones((2, 0), np.float32)})
 
 
+@pytest.mark.parametrize("how", [0, 1, 2])
+def test_the_node_is_named_whether_it_is_made_or_run(session: Session, how: int) -> None:
+    model = parse(f"g (float[n, m] x) => (float[n, m] y) {{ y = n.Fail <how = {how}> (x) }}")
+    model.graph.node[0].name = "my_node"
+    with pytest.raises(Exception, match=r"Fail node.*my_node"):
+        session(model).run(None, {"x": np.ones((2, 0), np.float32)})
+
+
 def test_a_kernel_that_failed_runs_again(session: Session) -> None:
     made = session("g (double[n] x) => (double y) { y = n.SumOfSquares (x) }")
     with pytest.raises(Exception, match="negative"):
@@ -255,7 +264,7 @@ def test_a_session_says_that_the_library_runs_a_node(library: Path) -> None:
 
 def test_a_domain_of_both_goes_to_the_library_unless_python_is_asked_for(library: Path) -> None:
     @ort_ops.onnx_op("test.native::Scale")
-    def scale(x: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def scale(x: NDArray[np.float32], *, factor: float = 1) -> NDArray[np.float32]:
         return x * 100
 
     model = parse("g (float[n] x) => (float[n] y) { y = n.Scale <factor = 2.0> (x) }").SerializeToString()

@@ -175,11 +175,16 @@ struct Callbacks {
   static abi::Status* create(const abi::CustomOp* self, const abi::Api* api, const abi::KernelInfo* info,
                              void** out) noexcept {
     const Registration& registration = Registration::of(self);
-    return guarded(api, [&] {
-      registration.infer_error->raise();
-      const Node node(api, info, registration.minor_release);
-      *out = new Kernel<Op>{api, registration.minor_release, Kernel<Op>::make(node)};
-    });
+    const Node node(api, info, registration.minor_release);
+    // Of a run that fails ONNX Runtime says the node, of a kernel that can't be made it doesn't.
+    const auto where = [&] { return registration.name + " node \"" + node.name() + "\": "; };
+    return guarded(
+        api,
+        [&] {
+          registration.infer_error->raise();
+          *out = new Kernel<Op>{api, registration.minor_release, Kernel<Op>::make(node)};
+        },
+        where);
   }
 
   static abi::Status* compute(void* instance, abi::KernelContext* context) noexcept {

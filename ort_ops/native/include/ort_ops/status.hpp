@@ -81,21 +81,32 @@ std::string read_string(const abi::Api* api, Get get) {
   return text;
 }
 
-// Runs `body`; whatever it throws becomes a status.
-template <typename Body>
-abi::Status* guarded(const abi::Api* api, Body body) noexcept {
+// Runs `body`; whatever it throws becomes a status, whose text begins with what `where` says.
+template <typename Body, typename Where>
+abi::Status* guarded(const abi::Api* api, Body body, Where where) noexcept {
+  const auto status = [&](const char* text, int code = abi::kFail) {
+    try {
+      return abi::CreateStatus(api, code, (where() + text).c_str());
+    } catch (...) {
+      return abi::CreateStatus(api, code, text);
+    }
+  };
   try {
     body();
     return nullptr;
   } catch (const Error& error) {
-    return abi::CreateStatus(api, error.code(), error.what());
+    return status(error.what(), error.code());
   } catch (const std::bad_alloc&) {
-    return abi::CreateStatus(api, abi::kFail, "out of memory");
+    return status("out of memory");
   } catch (const std::exception& error) {
-    return abi::CreateStatus(api, abi::kFail, error.what());
+    return status(error.what());
   } catch (...) {
-    return abi::CreateStatus(api, abi::kFail, "an exception that is no std::exception");
+    return status("an exception that is no std::exception");
   }
+}
+template <typename Body>
+abi::Status* guarded(const abi::Api* api, Body body) noexcept {
+  return guarded(api, body, [] { return std::string(); });
 }
 
 }  // namespace ort_ops
