@@ -63,6 +63,12 @@ def test_the_operator_in_cpp_is_the_example():
     assert (ROOT / path).read_text(encoding="utf-8").partition("\n")[2] == shown
 
 
+def test_the_project_in_cpp_is_the_example():
+    shown = only(r"```cmake\n(.*?)```", TEXTS["cpp.md"])
+    project = ROOT / "examples" / "cpp_operator" / "CMakeLists.txt"
+    assert project.read_text(encoding="utf-8").partition("\n")[2] == shown
+
+
 def test_the_demo_prints_what_the_readme_shows(tmp_path):
     shown = only(r"`make demo` prints:\n\n```text\n(.*?)```", README)
     assert masked(run(["mylinear", "demo"], tmp_path)) == masked(shown)
