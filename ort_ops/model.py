@@ -284,9 +284,11 @@ def _node(
         elif field == 8:
             overload = text(buffer, value)
         elif field == 5 and isinstance(value, slice):
-            attribute = list(fields(buffer, value.start, value.stop))
-            attributes.append(text(buffer, dict(attribute).get(1)))
-            graphs += [v for f, v in attribute if f in (6, 11) and isinstance(v, slice)]
+            for inner, content in fields(buffer, value.start, value.stop):  # there may be many numbers
+                if inner == 1:
+                    attributes.append(text(buffer, content))
+                elif inner in (6, 11) and isinstance(content, slice):
+                    graphs.append(content)
         elif field == 9 and isinstance(value, slice):  # metadata_props
             entry = dict(fields(buffer, value.start, value.stop))
             metadata[text(buffer, entry.get(1))] = text(buffer, entry.get(2))
