@@ -84,24 +84,29 @@ def _why(model: Model, node: Node, plan: Plan, library: Library | None) -> str:
         if library is not None and node.op_type in library.operators:
             return f"{library.path} has it, but not for {given_types(node)} and {node.outputs} outputs"
         if builtin.known_since(node.op) is None:
-            near = _near(node.op, library)
             return (
-                f"no kernel is registered for it{f' (there is {near})' if near else ''}; import the module "
-                "that has its kernel, or give sess_options the library that has it "
-                "(sess_options.register_custom_ops_library)"
+                f"{_unregistered(node.op, library)}; import the module that has its kernel, or give "
+                "sess_options the library that has it (sess_options.register_custom_ops_library)"
             )
     return plan.reasons.get(node.op) or why_no_kernel(model, node, plan)
 
 
-def _near(op: tuple[str, str], library: Library | None) -> str:
-    """Return registered operators for which a name may be meant: of another domain, or spelt otherwise."""
-    domain, name = op
+def _unregistered(op: tuple[str, str], library: Library | None = None) -> str:
+    """Say that an operator has no kernel, and which others have that may be meant."""
     there = {named for each in registered_ops() for named in each.names}
-    there |= {(domain, each) for each in (library.operators if library else ())}
-    by_text = {_shown(each).lower(): each for each in sorted(there)}
-    spelt = [by_text[text] for text in difflib.get_close_matches(_shown(op).lower(), by_text, cutoff=0.75)]
-    elsewhere = [each for each in sorted(there) if each[1].lower() == name.lower()]
-    return ", ".join(map(_shown, dict.fromkeys([*elsewhere, *spelt][:4])))
+    there |= {(op[0], each) for each in (library.operators if library else ())}
+    alike = {each: _alike(op[0], each[0]) * _alike(op[1], each[1]) for each in there}
+    near = [each for each in there if alike[each] >= _ALIKE or each[1].lower() == op[1].lower()]
+    first = sorted(near, key=lambda each: (-alike[each], each))[:4]
+    return f"no kernel is registered for it{f' (there is {_listed(map(_shown, first))})' if near else ''}"
+
+
+_ALIKE = 0.6
+"""Of 1 for the same; Norm and Nrom are 0.75, so that two letters in another order are still alike."""
+
+
+def _alike(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
 
 
 def _shown(op: tuple[str, str]) -> str:
@@ -115,7 +120,7 @@ def why_no_kernel(model: Model, node: Node, plan: Plan) -> str:
     if (since := builtin.known_since(node.op)) is not None:
         imported = f"the model imports {node.domain or 'ai.onnx'} {model.opsets.get(node.domain)}"
         return f"ONNX Runtime has it in opset {since}, {imported}"
-    return "no kernel is registered for it"
+    return _unregistered(node.op)
 
 
 def _why_not_these(node: Node, overloads: Sequence[Overload]) -> str:

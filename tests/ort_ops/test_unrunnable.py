@@ -11,6 +11,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph
 
 import ort_ops
 from ort_ops.errors import NoKernelError
+from ort_ops.inspection import inspect_model
 
 from .models import DOMAIN, builtin, function, model, node, one_node, tensor
 
@@ -24,7 +25,7 @@ def refusal(data: bytes | str, **options: Any) -> NoKernelError:
 
 
 def test_an_operator_without_a_kernel_is_named_with_what_is_near_it(tmp_path: Path) -> None:
-    for name in ("other.domain::Op2", f"{DOMAIN}::Opp2", f"{DOMAIN}::Unlike"):
+    for name in ("other.domain::Op2", f"{DOMAIN}::Opp2", f"{DOMAIN}::Unlike", f"{DOMAIN}::Any"):
         ort_ops.onnx_op(name)(lambda x: x)
     path = tmp_path / "model.onnx"
     path.write_bytes(one_node("Op2"))
@@ -34,9 +35,15 @@ def test_an_operator_without_a_kernel_is_named_with_what_is_near_it(tmp_path: Pa
         assert isinstance(error.__cause__, Fail)
         said, orts = str(error).split("\n", 1)
         assert said.startswith(f"node 'Op2' is of {DOMAIN}::Op2, and nobody can run it: no kernel")
-        assert f"(there is other.domain::Op2, {DOMAIN}::Opp2)" in said
+        assert f"(there is {DOMAIN}::Opp2, other.domain::Op2)" in said
         assert "import the module that has its kernel" in said
         assert "is not a registered function/op" in orts
+
+
+def test_what_would_run_it_says_the_same_of_what_is_near_it() -> None:
+    ort_ops.onnx_op(f"{DOMAIN}::Opp2")(lambda x: x)
+    (nodes,) = inspect_model(one_node("Op2"), CPU).custom
+    assert nodes.reason == f"no kernel is registered for it (there is {DOMAIN}::Opp2)"
 
 
 def test_an_operator_that_resembles_none_is_named_alone() -> None:
