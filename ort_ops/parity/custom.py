@@ -1,5 +1,6 @@
 """Custom nodes in float64: by the forward of the Function that they stand for, or by a registered kernel."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,8 @@ from onnx.reference.op_run import OpRun
 from ort_ops.functions import function_ops
 from ort_ops.model import read_model
 from ort_ops.registry import Op, find_ops
+
+from .fake_quantized import FakeQuantized
 
 __all__ = ["custom_ops"]
 
@@ -43,7 +46,8 @@ def custom_ops(
 def _by_function(domain: str, name: str, op: Op) -> type[OpRun]:
     def _run(self: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
         tensors = [None if array is None else torch.from_numpy(np.array(array)) for array in inputs]
-        with torch.no_grad():
+        wide = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
+        with torch.no_grad(), FakeQuantized() if wide else contextlib.nullcontext():
             result = op.kernel.function(self.onnx_node.name, *tensors)
         results = result if isinstance(result, tuple) else (result,)
         return tuple(tensor.detach().cpu().numpy() for tensor in results)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ort_ops.errors import ParityError
 
+from .fake_quantized import EXACT
 from .folded import Constant, Folded
 from .held import computed_tensors, put_back
 from .tensors import NARROW, to_numpy
@@ -201,7 +202,7 @@ class _Wide(TorchDispatchMode):
         given = pytree.tree_map(self._widened, passed)
         self._numbers.update(leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, float))
         try:
-            result = func(*given[0], **given[1])
+            result = EXACT.get(func, func)(*given[0], **given[1])
         except (NotImplementedError, RuntimeError) as error:
             text = str(error)
             refused = "not implemented for" in text or "Double" in text or "double" in text
@@ -210,7 +211,7 @@ class _Wide(TorchDispatchMode):
             narrow = pytree.tree_map_only(Tensor, _narrow, given)
             result = func(*narrow[0], **narrow[1])
             self._notes.setdefault(str(func), str(error).partition("\n")[0])
-        if "fake_quantize" in str(func):  # its kernels take float64 and compute in float32
+        if "fake_quantize" in str(func) and func not in EXACT:  # it takes float64 and computes in float32
             self._notes.setdefault(str(func), "its kernel computes in float32")
         result = pytree.tree_map_only(Tensor, _wide, result)
         if self._folded is not None:

@@ -10,6 +10,7 @@ __all__ = ["Profile", "profile"]
 
 _POINTS = 400  # that are kept of all elements
 _BINS = 24
+_NARROW = 1e-6  # of a logarithm: no room for bins
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,18 @@ def profile(apart: NDArray[Any], magnitude: NDArray[Any]) -> Profile:
     some = finite & (error > 0)
     exact = int(finite.sum() - some.sum())
     error, size = error[some], size[some]
-    logs = np.log10(error)
-    counts, edges = np.histogram(logs, _BINS) if logs.size else (np.zeros(0, int), np.zeros(0))
+    counts, edges = _histogram(np.log10(error))
     order = np.argsort(-error, kind="stable")
     # The largest, and the rest evenly.
     chosen = np.concatenate([order[: _POINTS // 4], order[:: max(1, order.size // _POINTS)]])[:_POINTS]
     points = tuple((float(size[i]), float(error[i])) for i in dict.fromkeys(chosen.tolist()))
     return Profile(exact, tuple(edges.tolist()), tuple(map(int, counts)), points)
+
+
+def _histogram(logs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    if not logs.size:
+        return np.zeros(0, int), np.zeros(0)
+    low, high = float(logs.min()), float(logs.max())
+    if high - low < _NARROW:  # NumPy makes room for one number only
+        low, high = low - 0.5, high + 0.5
+    return np.histogram(logs, _BINS, (low, high))

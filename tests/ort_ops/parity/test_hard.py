@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ort_ops.errors import ParityError
 from ort_ops.export.quiet import quiet
 from ort_ops.parity import Verdict, check, locate
+from ort_ops.parity.original import ExactModel
 
 from .models import Model, uniform
 
@@ -460,25 +461,42 @@ def test_a_flag_that_the_file_does_not_take_may_be_given(tmp_path: Path) -> None
     assert check(model, path, inputs).verdict is Verdict.EQUAL
 
 
-def test_a_kernel_that_computes_in_float32_is_noted(tmp_path: Path) -> None:
-    model = Model(
-        lambda m, x: torch.fake_quantize_per_tensor_affine(m.l(x), 0.05, 3, -128, 127), l=linear()
-    ).eval()
+def quantised_weight(m: Any, x: Tensor) -> Tensor:
+    weight = torch.fake_quantize_per_channel_affine(m.l.weight, m.scale, m.zero, 0, -128, 127)
+    return F.linear(x, weight, m.l.bias)
+
+
+FAKE_QUANTISED: dict[str, Any] = {
+    "result": lambda m, x: torch.fake_quantize_per_tensor_affine(m.l(x), 0.05, 3, -128, 127),
+    "input, by tensors": lambda m, x: m.l(
+        torch.fake_quantize_per_tensor_affine(x, m.scale[0], m.zero[0], -128, 127)
+    ),
+    "weight": quantised_weight,
+}
+
+
+@pytest.mark.parametrize("name", FAKE_QUANTISED)
+def test_fake_quantisation_is_computed_in_float64(name: str, tmp_path: Path) -> None:
+    # Its kernels take float64 and compute in float32.
+    model = Model(FAKE_QUANTISED[name], l=linear()).eval()
+    model.register_buffer("scale", torch.full((8,), 0.013))
+    model.register_buffer("zero", torch.zeros(8, dtype=torch.int32))
     path = exported(model, (uniform(64, 8),), tmp_path / "model.onnx")
     report = check(model, path, uniform(64, 8))
-    assert report.verdict is not Verdict.EXPORT_WRONG, str(report)
-    assert any("fake_quantize" in note for note in report.notes)
+    assert report.verdict is Verdict.EQUAL, str(report)
+    assert not report.notes
+    assert all(row.tolerance < 1e-12 for row in report.rows if row.question == "export")
+    model.l.bias.data[0] += 1e-2 if name == "result" else 1e-6  # type: ignore[union-attr,operator]
+    assert check(model, path, uniform(64, 8)).verdict is Verdict.EXPORT_WRONG
 
 
-def test_a_kernel_without_float64_is_noted(tmp_path: Path) -> None:
-    def quantised(m: Any, x: Tensor) -> Tensor:
-        weight = torch.fake_quantize_per_channel_affine(m.l.weight, m.scale, m.zero, 0, -128, 127)
-        return F.linear(x, weight)
+def test_a_kernel_that_computes_in_float32_is_noted() -> None:
+    def learnt(m: Any, x: Tensor) -> Tensor:
+        result: Tensor = torch._fake_quantize_learnable_per_tensor_affine(x, m.s, m.z, -128, 127, 1.0)
+        return result
 
-    model = Model(quantised, l=linear()).eval()
-    model.register_buffer("scale", torch.full((8,), 2.0**-7))
-    model.register_buffer("zero", torch.zeros(8, dtype=torch.int32))
-    path = exported(model, (uniform(3, 8),), tmp_path / "model.onnx")
-    report = check(model, path, uniform(3, 8))
-    assert any("fake_quantize" in note for note in report.notes), str(report)
-    assert report.verdict in (Verdict.EQUAL, Verdict.CANNOT_SAY), str(report)
+    model = Model(learnt).eval()
+    model.s, model.z = nn.Parameter(torch.tensor([0.1])), nn.Parameter(torch.tensor([0.0]))
+    exact = ExactModel(model)
+    exact.run(((uniform(3, 4),), {}))
+    assert any("fake_quantize" in name for name in exact.notes)

@@ -172,3 +172,11 @@ def test_what_was_found_is_shown_without_its_histograms_and_nodes(found: tuple[R
     assert max(len(repr(row)) for row in report.rows) < 800
     assert "NodeRow(" not in repr(located)
     assert f"node={located.node!r}" in repr(located)
+
+
+def test_errors_of_nearly_one_size_have_a_profile() -> None:
+    made = profile(0.05 + np.arange(6) * 1e-17, np.ones(6))
+    assert sum(made.counts) == 6
+    nearly = profile(np.array([0.05, np.nextafter(0.05, 1)]), np.ones(2))
+    assert sum(nearly.counts) == 2
+    assert len(nearly.edges) == len(nearly.counts) + 1
