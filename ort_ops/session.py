@@ -57,10 +57,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     may get a kernel, None for all; ``prefer="body"`` to let a function body in the file run where there is
     one; ``functions``, the torch Functions, and ``trust``, the packages with them, that the file may name
     for its custom nodes. Such a node is run by its Function's own forward (see ``ort_ops.export``), unless a
-    kernel is registered for it. A kernel is registered only where it can run (element types, a provider
-    asked for); else the body runs, and ``explain()`` says so. On the CPU that ONNX Runtime puts behind the
-    providers that are asked for, a kernel runs where the file has no body. Without ``sess_options``, a
-    session with Python kernels on the CPU keeps ONNX Runtime's threads from spinning
+    kernel is registered for it. A kernel is registered only where it can run (element types, attributes, a
+    provider asked for); else the body runs, and ``explain()`` says so. On the CPU that ONNX Runtime puts
+    behind the providers that are asked for, a kernel runs where the file has no body. Without
+    ``sess_options``, a session with Python kernels on the CPU keeps ONNX Runtime's threads from spinning
     (``session.intra_op.allow_spinning`` is 0), which would take the cores from the kernels' own threads.
 
     Raises ProviderError where a provider is asked for that isn't there, unless the list itself names the
