@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ort_ops import deploy, parity
-from ort_ops.errors import ParityError
+from ort_ops.errors import NoKernelError, ParityError
 from ort_ops.inspection import inspect_model
 from ort_ops.providers import parse_provider
 from ort_ops.registry import registered_ops
@@ -62,7 +62,7 @@ def replay(
         else:
             report = parity.replay(golden, model, providers, libraries=libraries)
     except Exception as error:
-        if of_runtime(error):
+        if of_runtime(error) or isinstance(error.__cause__, NoKernelError):
             _require_kernels(model, providers, libraries)
         raise
     print_report(report)

@@ -94,7 +94,6 @@ CHECKED = ("model.onnx", "--module", "named_net:build")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "ort-ops --trust named_net"),
         (("--trust", "named_net", "--library", "broken.so"), "broken.so is no library of custom operators"),
         (("--trust", "named_net", "--library", "no.so"), "no.so is no library of custom operators"),
         (("--kernels", "no_such_module"), "no_such_module: ModuleNotFoundError"),
@@ -107,6 +106,12 @@ def test_what_can_not_be_had_is_one_line_and_3(
     code, _, err = cli(command, *CHECKED, *options)
     assert (code, len(err.splitlines())) == (3, 1), err
     assert said in err
+
+
+def test_locate_says_how_the_function_may_run(cli: Cli) -> None:
+    code, _, err = cli("locate", *CHECKED)
+    assert (code, len(err.splitlines())) == (3, 1), err
+    assert "ort-ops --function named_net:Doubled, or --trust named_net" in err
 
 
 def test_replay_without_the_kernel_is_one_line_that_names_the_option(cli: Cli, tmp_path: Path) -> None:
@@ -134,4 +139,4 @@ def test_replay_says_why_a_kernel_can_not_run(cli: Cli, tmp_path: Path) -> None:
     sys.modules.pop("named_typed", None)
     code, _, err = cli("replay", "golden", "model.onnx", "--kernels", "named_typed")
     assert (code, len(err.splitlines())) == (3, 1), err
-    assert "named::Doubled (named_typed.doubled can't take (float32))" in err
+    assert "nobody runs named::Doubled (named_typed.doubled can't take " in err
