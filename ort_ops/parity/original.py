@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ class ExactModel:
             try:
                 # Attention in the steps that an exporter writes, not in one kernel.
                 with (
-                    torch.compiler.set_stance("force_eager"),
+                    _nothing_compiled(),
                     sdpa_kernel(SDPBackend.MATH),
                     _limits_of(self._dtype),
                     _Limits(self._dtype),
@@ -109,6 +110,12 @@ class ExactModel:
             finally:
                 torch.set_default_dtype(default)
             return apart(_leaves(returned))
+
+
+def _nothing_compiled() -> contextlib.AbstractContextManager[object]:
+    """Run what is compiled as it is written; where nothing is, Dynamo isn't loaded: that takes a second."""
+    loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if loaded else contextlib.nullcontext()
 
 
 def check_mode(model: nn.Module) -> None:
@@ -194,6 +201,11 @@ class _Wide(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._notes, self._numbers, self._seen, self._folded = notes, numbers, seen, folded
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Have torch not load Dynamo to keep it out of what is below: nothing is compiled here."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

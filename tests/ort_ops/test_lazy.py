@@ -2,12 +2,35 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import ort_ops
 
+CHECKS = """
+import sys
+
+import torch
+from onnx import helper
+
+from ort_ops import parity
+
+
+class Compiles(torch.nn.Module):
+    def forward(self, x):
+        return torch.compile(torch.relu, backend="eager")(x)
+
+
+ends = [helper.make_tensor_value_info(name, 1, [2, 3]) for name in "xy"]
+graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+with open("model.onnx", "wb") as file:
+    file.write(model.SerializeToString())
+for make in (torch.nn.ReLU, Compiles, lambda: torch.compile(torch.nn.ReLU(), backend="eager")):
+    print(parity.check(make().eval(), "model.onnx", seeds=1).verdict, "torch._dynamo" in sys.modules)
+"""
 HEAVY = ("torch", "onnx", "onnxscript", "typer", "rich", "matplotlib")
 
 
@@ -38,6 +61,14 @@ def test_export_loads_dynamo_only_where_it_is_needed() -> None:
         code = program + (f"import {more}{program}" if more else "")
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.split() == expected
+
+
+def test_check_loads_dynamo_only_for_what_is_compiled(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    (tmp_path / "program.py").write_text(CHECKS)
+    command = [sys.executable, "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["equal False", "equal True", "equal True"]
 
 
 def test_inspect_loads_neither_torch_nor_onnx() -> None:
