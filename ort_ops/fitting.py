@@ -40,19 +40,21 @@ def runnable(
         behind = sorted({overload.provider for overload in here})
         return [], f"its kernels run on {', '.join(behind)}, which wasn't asked for"
     for node in nodes:
-        if name in model.functions and not any(o.accepts(node.input_types) for o in here):
-            return [], f"no kernel takes the element types of node {node.name!r}"
+        if name in model.functions and not _covers(here, node):
+            many = all(node.outputs > len(op.kernel.schema.outputs) for op in candidates)
+            what = f"has the {node.outputs} outputs" if many else "takes the element types"
+            return [], f"no kernel {what} of node {node.name!r}"
     unknown = _unknown_attributes(nodes, here)
     lost = [node for node in nodes if unknown and not _covers(here, node, unknown) and _covers(here, node)]
     reason = next(iter(unknown.values())) if lost else ""
     here = [] if lost and name in model.functions else [o for o in here if o.op not in unknown]
     # The first that fits wins, so overloads of any type come last.
-    fitting = [o for o in here if any(o.accepts(node.input_types) for node in nodes)]
+    fitting = [o for o in here if any(o.accepts(node.input_types, node.outputs) for node in nodes)]
     return sorted(fitting or here, key=lambda o: o.signature.inputs.count(0)), reason
 
 
 def _covers(overloads: Iterable[Overload], node: Node, but: Container[Op] = ()) -> bool:
-    return any(o.accepts(node.input_types) for o in overloads if o.op not in but)
+    return any(o.accepts(node.input_types, node.outputs) for o in overloads if o.op not in but)
 
 
 def _unknown_attributes(nodes: Sequence[Node], overloads: Sequence[Overload]) -> dict[Op, str]:
@@ -62,7 +64,7 @@ def _unknown_attributes(nodes: Sequence[Node], overloads: Sequence[Overload]) ->
     """
     found: dict[Op, str] = {}
     for node in nodes if any(node.attributes for node in nodes) else ():
-        for op in {overload.op: None for overload in overloads if overload.accepts(node.input_types)}:
+        for op in {o.op: None for o in overloads if o.accepts(node.input_types, node.outputs)}:
             schema = op.kernel.schema
             known = [attribute.name for attribute in schema.attributes]
             unknown = [name for name in node.attributes if name not in known]

@@ -216,7 +216,8 @@ def _plan(
         own = {op: others[op]} if op in others else None
         names, asked = session_providers(providers), asked_providers(providers)
         plan = plan_for(alone, names, prefer, others=own, asked=asked)
-        return Plan(plan.overloads, {**refused, **plan.reasons})
+        # Why its Function isn't allowed says nothing of a kernel that is there.
+        return Plan(plan.overloads, {**({} if plan.overloads else refused), **plan.reasons})
     except RegistrationError as error:
         return Plan((), {op: str(error)})
 
@@ -226,12 +227,11 @@ def _fate(model: Model, node: Node, plan: Plan, providers: Sequence[str], librar
     owner = libraries.domains.get(node.domain)
     if owner is not None and node.op_type in owner.operators:
         return _Fate("library", owner.path, reason=plan.reasons.get(node.op, ""))
-    fitting = [overload for _, overload in plan.overloads if overload.accepts(node.input_types)]
+    fitting = [overload for _, overload in plan.overloads if overload.accepts(node.input_types, node.outputs)]
     for provider in providers:  # the first that has a kernel for a node gets it
         if here := [overload for overload in fitting if overload.provider == provider]:
             return _kernel(node, here, provider)
-    reason = "" if plan.overloads else plan.reasons.get(node.op, "")
-    reason = reason or why_no_kernel(model, node, plan)
+    reason = plan.reasons.get(node.op) or why_no_kernel(model, node, plan)
     if _has_body(model, node):
         return _Fate("function body", reason=reason + _which_body(model, node))
     if libraries.silent and not builtin.is_built_in(node.op, model.opsets.get(node.domain)):

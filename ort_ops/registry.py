@@ -163,9 +163,11 @@ class Overload:
     told: int
     bridge: _bridge.Op = field(repr=False)
 
-    def accepts(self, input_types: Sequence[int | None]) -> bool:
-        """Tell whether inputs of these element types fit; None is unknown, 0 absent."""
+    def accepts(self, input_types: Sequence[int | None], outputs: int = 0) -> bool:
+        """Tell whether inputs of these element types, and so many outputs, fit; None is unknown, 0 absent."""
         formals = self.op.kernel.schema.inputs
+        if outputs > len(self.op.kernel.schema.outputs):
+            return False
         for index, formal in enumerate(formals):
             required = not formal.optional and not formal.variadic
             if required and (index >= len(input_types) or input_types[index] == 0):

@@ -58,6 +58,17 @@ def test_a_type_that_no_kernel_takes_leaves_the_body() -> None:
     assert plan.reasons == {OP: "no kernel takes the element types of node 'Op'"}
 
 
+def test_more_outputs_than_a_kernel_has_leave_the_body() -> None:
+    register()
+    body = function("Op", ["a"], ["b", "c"], builtin("Split", ["a"], ["b", "c"], num_outputs=2))
+    made, outputs = node("Op", outputs=["y", "z"]), [tensor("y"), tensor("z")]
+    plan = plan_for(read_model(model([made], outputs=outputs, functions=[body])), [CPU])
+    assert (plan.overloads, plan.reasons) == ((), {OP: "no kernel has the 2 outputs of node 'Op'"})
+    (nodes,) = inspect_model(model([made], outputs=outputs), [CPU]).custom
+    assert nodes.runner == "nobody"
+    assert "it has 2 outputs, " in nodes.reason
+
+
 def register_scale(*kinds: Any) -> None:
     def kernel(x, *, by=1.0): ...
 
