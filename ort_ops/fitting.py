@@ -27,10 +27,11 @@ def runnable(
     """
     nodes = [node for node in model.nodes if node.op == name]
     outputs = min((node.outputs for node in nodes), default=None)
+    left_out = leaves_out(model, name)
     here = [
         overload
         for op in candidates
-        for overload in op.overloads(name, leaves_out(model, name), outputs)
+        for overload in op.overloads(name, left_out, outputs)
         if overload.provider in providers
     ]
     if not here:
@@ -46,11 +47,11 @@ def runnable(
             return [], f"no kernel {what} of node {node.name!r}"
     unknown = _unknown_attributes(nodes, here)
     lost = [node for node in nodes if unknown and not _covers(here, node, unknown) and _covers(here, node)]
-    reason = next(iter(unknown.values())) if lost else ""
+    whys = [unknown[o.op] for o in here if lost and o.accepts(lost[0].input_types, lost[0].outputs)]
     here = [] if lost and name in model.functions else [o for o in here if o.op not in unknown]
     # The first that fits wins, so overloads of any type come last.
     fitting = [o for o in here if any(o.accepts(node.input_types, node.outputs) for node in nodes)]
-    return sorted(fitting or here, key=lambda o: o.signature.inputs.count(0)), reason
+    return sorted(fitting or here, key=lambda o: o.signature.inputs.count(0)), "".join(whys[:1])
 
 
 def _covers(overloads: Iterable[Overload], node: Node, but: Container[Op] = ()) -> bool:
