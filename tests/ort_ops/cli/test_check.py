@@ -277,7 +277,7 @@ def test_a_function_of_the_script_that_exported_the_file_is_known_by_the_model(
     command = ("twice.onnx", "--module", "parity_script:build")
     code, out, _ = cli("check", *command)
     assert code == 2  # there is no kernel
-    assert "is run by __main__:Twice, which a file may not name by itself" in out
+    assert "the file names __main__:Twice for it, which may run with functions=[...]" in out
     assert cli("locate", *command)[0] == 3
     assert cli("record", *command, "-o", "golden.safetensors")[0] == 0
     code, _, err = cli("replay", "golden.safetensors", "twice.onnx")
