@@ -38,7 +38,7 @@ def test_the_same_deployment_is_equal(recorded: tuple[Path, Path]) -> None:
     report = replay(*recorded)
     assert report.verdict is Verdict.EQUAL
     (row,) = report.rows
-    assert row.elements == 4 * (2 + 1 + 7)
+    assert row.elements == 4 * (4 + 1 + 7)
     assert row.ran.endswith("on CPU")
     assert row.smallest_fault is not None
     assert report.versions.keys() >= {"torch", "onnx", "onnxruntime"}
