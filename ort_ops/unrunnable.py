@@ -117,6 +117,8 @@ def why_no_kernel(model: Model, node: Node, plan: Plan) -> str:
     """Say why no kernel of a plan for its operator runs a node, where the plan itself has no reason."""
     if plan.overloads:
         return _why_not_these(node, [overload for _, overload in plan.overloads])
+    if builtin.is_built_in(node.op, model.opsets.get(node.domain)):
+        return f"ONNX Runtime has no kernel for {given_types(node)} on the providers of this session"
     if (since := builtin.known_since(node.op)) is not None:
         imported = f"the model imports {node.domain or 'ai.onnx'} {model.opsets.get(node.domain)}"
         return f"ONNX Runtime has it in opset {since}, {imported}"
