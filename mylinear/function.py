@@ -208,7 +208,11 @@ def _autocast_one(operand: torch.Tensor) -> torch.Tensor:
     if not operand.is_floating_point() or operand.dtype == torch.float64:
         return operand
     # Of a device without autocast ("meta") torch doesn't say that it isn't enabled: it raises.
-    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    # Dynamo of 2.9 can't trace the question.
+    has_autocast = device != "meta" and (
+        torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
+    )
+    enabled = has_autocast and torch.is_autocast_enabled(device)
     return operand.to(torch.get_autocast_dtype(device)) if enabled else operand
 
 

@@ -136,7 +136,7 @@ def _derive_one(stand_in: "StandIn", inputs: int, opset: int, optimize: bool) ->
         if not known:
             raise
         written, fixed = attempt(known)  # what has no form for any sizes may have one for the node's
-    return to_function(written, inputs, opset), not fixed
+    return to_function(written, places, inputs, opset), not fixed
 
 
 def _reason(error: BaseException) -> str:

@@ -14,10 +14,11 @@ class NoBodyError(Exception):
     """A forward has no form in ONNX's standard operators; the text says why."""
 
 
-def to_function(model: ModelProto, inputs: int, opset: int) -> FunctionProto:
+def to_function(model: ModelProto, places: Sequence[int], inputs: int, opset: int) -> FunctionProto:
     """Return a model's graph as a function of so many inputs; raises NoBodyError for what none can hold.
 
-    The inputs are ``in_0`` and so on, the outputs ``out_0`` and so on.
+    The inputs are ``in_0`` and so on, the outputs ``out_0`` and so on. places: which of the function's inputs
+    the model's are, in their order.
     """
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.get("", opset) != opset:
@@ -31,7 +32,8 @@ def to_function(model: ModelProto, inputs: int, opset: int) -> FunctionProto:
     function.input.extend(f"in_{place}" for place in range(inputs))
     function.output.extend(f"out_{place}" for place in range(len(model.graph.output)))
     function.opset_import.extend([onnx.helper.make_opsetid("", opset)])
-    names = {value.name: value.name for value in model.graph.input}
+    # Not by name: an input that is an output, too, torch 2.9 calls otherwise than it was told.
+    names = {value.name: f"in_{place}" for value, place in zip(model.graph.input, places, strict=True)}
     for weights in model.graph.initializer:
         names[weights.name] = f"value_{len(names)}"
         _add_constant(function, weights, names[weights.name])

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from .node import translations
+
 __all__ = ["translations_kept"]
 
 _made: dict[Any, ONNXRegistry] = {}
@@ -27,7 +29,11 @@ def translations_kept() -> Iterator[None]:
         if key not in _made:
             _made[key] = own.__get__(None, cls)(*arguments, **keywords)
         registry = copy.copy(_made[key])
-        registry.functions = {target: list(found) for target, found in registry.functions.items()}
+        # An operator of as_node has that translation alone: torch 2.9 prefers its own where it has one.
+        nodes = {key for operator in translations() for key in (operator, operator.name())}
+        registry.functions = {
+            target: list(found) for target, found in registry.functions.items() if target not in nodes
+        }
         return registry
 
     ONNXRegistry.from_torchlib = classmethod(from_torchlib)  # type: ignore[method-assign,assignment]

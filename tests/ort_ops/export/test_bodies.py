@@ -14,7 +14,7 @@ from torch.autograd import Function
 from ort_ops.errors import ExportError
 from ort_ops.export import Program, export
 from ort_ops.export.quiet import quiet
-from tests.ort_ops.releases import ORT
+from tests.ort_ops.releases import ORT, TORCH
 
 from .functions import CASES, AddThenTwice, Calls, Case, Twice, x
 from .test_nodes import by_us, to_numpy
@@ -197,12 +197,16 @@ DECIDED: dict[str, Any] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The delegation of int:DeprecationWarning")  # in torch 2.9
 @pytest.mark.parametrize("size", [6, 7])
 @pytest.mark.parametrize("name", DECIDED)
 @pytest.mark.parametrize("dynamo", [True, False])
 def test_a_forward_that_decides_by_a_size_gets_a_body_for_this_size_only(
     dynamo: bool, name: str, size: int
 ) -> None:
+    if name == "windows that follow from the size" and TORCH < (2, 13):
+        pytest.skip("torch 2.9 fixes the other sizes, too")
+
     class Decides(Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:

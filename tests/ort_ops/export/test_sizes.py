@@ -93,6 +93,6 @@ def test_fakes_give_shapes_where_torch_takes_a_size_for_a_number() -> None:
 
 def test_a_model_that_fixes_a_size_by_itself_is_not_blamed_on_a_function() -> None:
     function = computing(lambda x: x * 2)
-    with pytest.raises(Exception, match="static") as raised:
+    with pytest.raises(Exception, match=r"static|Constraints violated") as raised:
         exported(lambda model, x: function.apply(x + ROW), x(4, 6), dynamic_shapes=({0: "b", 1: "n"},))
     assert "Sized" not in str(raised.value)

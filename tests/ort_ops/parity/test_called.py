@@ -111,8 +111,8 @@ def test_a_wrong_kernel_keeps_no_answers_from_being_recorded(
 
 def test_a_wrong_file_is_the_files_fault(kernel: Any, tmp_path: Path) -> None:
     kernel(right)
-    path = exported(model_of(lambda x: Swish.apply(x, beta=1.25)), tmp_path / "model.onnx")
-    model = model_of(lambda x: Swish.apply(x, beta=1.5))
+    path = exported(model_of(lambda x: Swish.apply(x, 1.25)), tmp_path / "model.onnx")
+    model = model_of(lambda x: Swish.apply(x, 1.5))
     assert [row.verdict for row in check(model, path).rows] == [Verdict.EXPORT_WRONG, Verdict.EQUAL]
     assert locate(model, path).node == "Swish_0"
 

@@ -17,6 +17,7 @@ from ort_ops.errors import ParityError
 from ort_ops.export.quiet import quiet
 from ort_ops.parity import Verdict, check, locate
 from ort_ops.parity.original import ExactModel
+from tests.ort_ops.releases import TORCH
 
 from .models import Model, uniform
 
@@ -376,6 +377,8 @@ def test_folded_normalisations_are_right_whatever_cancels_in_them(
 
 @pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
 def test_a_weight_over_its_norm_may_be_that_weight(norm: Any, tmp_path: Path) -> None:
+    if norm is nn.utils.weight_norm and TORCH < (2, 13):
+        pytest.skip("torch 2.9 doesn't capture a weight that is assigned")
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
