@@ -7,6 +7,7 @@ where the other way leads to the same.
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ from torch import Tensor
 __all__ = ["decided_dims"]
 
 _SIZES = range(2, 14)  # 0 and 1 are constants to torch
+_LARGEST = 4096  # of the sizes near the numbers in a condition
 _COMBINATIONS = 400  # of sizes that a condition is looked at with, at most
+_ELEMENTS = 2**20  # of a tensor that forward is run with, unless the example has more
 _BREACHES = 3  # of a condition that forward is run with
 _FAR = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the largest element: no rounding
 _FAR_IN_16_BITS = 0.1
@@ -41,11 +44,10 @@ def decided_dims(
     found = set()
     for condition in _conditions(given):
         names = sorted(condition.free_symbols & symbols.keys(), key=str)
-        for sizes in itertools.islice(_breaches(condition, names), _BREACHES):
-            tensors = _tensors(given, examples, {**symbols, **sizes})
-            if tensors is not None and _differs(model, session, tensors):
-                found |= _dims_of(given, names)
-                break
+        made = (_tensors(given, examples, {**symbols, **sizes}) for sizes in _breaches(condition, names))
+        usable = (tensors for tensors in made if tensors is not None)
+        if any(_differs(model, session, tensors) for tensors in itertools.islice(usable, _BREACHES)):
+            found |= _dims_of(given, names)
     return found
 
 
@@ -78,7 +80,7 @@ def _conditions(given: Sequence[Any]) -> Iterator[Any]:
 
 def _breaches(condition: Any, names: Sequence[Any]) -> Iterator[Mapping[Any, int]]:
     """Give sizes for which a condition isn't true."""
-    for sizes in itertools.islice(itertools.product(_SIZES, repeat=len(names)), _COMBINATIONS):
+    for sizes in _combinations(condition, len(names)):
         exact = {name: sympy.Integer(size) for name, size in zip(names, sizes, strict=True)}
         try:
             holds = condition.xreplace(exact) != sympy.false
@@ -88,15 +90,28 @@ def _breaches(condition: Any, names: Sequence[Any]) -> Iterator[Mapping[Any, int
             yield dict(zip(names, sizes, strict=True))
 
 
+def _combinations(condition: Any, count: int) -> Iterator[tuple[int, ...]]:
+    """Give sizes for so many symbols: small ones, and those near the numbers in the condition."""
+    numbers = [abs(int(number)) for number in condition.atoms(sympy.Integer)]
+    near = {size for number in numbers for size in (number - 1, number, number + 1, 2 * number)}
+    sizes = sorted({*_SIZES, *(size for size in near if 2 <= size <= _LARGEST)})
+    if len(sizes) ** count <= _COMBINATIONS:
+        yield from itertools.product(sizes, repeat=count)
+        return
+    generator = np.random.default_rng(0)
+    for _ in range(_COMBINATIONS):
+        yield tuple(generator.choice(sizes, count).tolist())
+
+
 def _tensors(
     given: Sequence[Any], examples: Sequence[Tensor], sizes: Mapping[Any, int]
 ) -> list[Tensor] | None:
-    """Return random tensors of these sizes, None where a size that follows from them is none."""
+    """Return random tensors of these sizes, None where what follows from them is no size, or too large."""
     exact = {name: sympy.Integer(size) for name, size in sizes.items()}
     tensors = []
     for value, example in zip(given, examples, strict=True):
         shape = [int(s.node.expr.xreplace(exact)) if isinstance(s, torch.SymInt) else s for s in value.shape]
-        if min(shape, default=0) < 0:
+        if min(shape, default=0) < 0 or math.prod(shape) > max(_ELEMENTS, example.numel()):
             return None
         kind = torch.rand if example.dtype.is_floating_point else torch.zeros
         tensors.append(kind(shape, device=example.device).to(example.dtype))

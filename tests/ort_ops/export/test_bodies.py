@@ -191,6 +191,7 @@ def test_a_forward_that_asks_for_a_size_gets_no_body_where_the_size_may_vary(
 DECIDED: dict[str, Any] = {
     "even or odd": lambda x: x * 2 if x.shape[-1] % 2 == 0 else x * 3,
     "a multiple of four": lambda x: x * 2 if x.shape[-1] % 4 == 0 else x * 3,
+    "a multiple of a hundred": lambda x: x * 2 if x.shape[-1] % 100 == 0 else x * 3,
     "a share, rounded in Python": lambda x: x[..., : int(x.shape[-1] * 0.5)],
     "windows that follow from the size": lambda x: nn.functional.adaptive_avg_pool1d(x, 2),
     "a longer one": lambda x: x * 2 if x.shape[-1] > 4 else x * 3,
