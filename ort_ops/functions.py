@@ -119,10 +119,10 @@ def _make_op(
     for node in nodes:
         call = RecordedCall.of_node(node)
         if call is None:
-            why = node.metadata.get(REASON) or f"node {node.name!r} records no call"
-            raise ValueError(
-                f"it was written for a call of {node.metadata[FUNCTION]}, which can't run it: {why}"
-            )
+            if not {FUNCTION, REASON} <= node.metadata.keys():
+                raise ValueError(f"node {node.name!r} records no call")
+            named, reason = node.metadata[FUNCTION], node.metadata[REASON]
+            raise ValueError(f"it was written for a call of {named}, which can't run it: {reason}")
         if node.in_function is not None or not node.name or node.name in recorded:
             raise ValueError(f"node {node.name!r} can't be told from others of its operator")
         recorded[node.name] = call

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnx_ir as ir
-import torch
 from torch.autograd import Function
 
 from ort_ops.parameters import given_arguments, with_parameters_of
 from ort_ops.recorded import CALL, FUNCTION, is_named
+
+from .modes import nothing_compiled
 
 __all__ = ["names_without_body", "noting_calls"]
 
@@ -37,7 +38,7 @@ def noting_calls(names: set[str], called: set[type[Function]]) -> Iterator[None]
         for function in _all_functions(Function):
             if any(is_named(function, name) for name in names):
                 _watch(undo, function, called)
-        undo.enter_context(torch.compiler.set_stance("force_eager"))
+        undo.enter_context(nothing_compiled())
         yield
 
 

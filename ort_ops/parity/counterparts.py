@@ -15,6 +15,7 @@ from torch._decomp import decomposition_table
 from torch.utils import _pytree as pytree
 
 from .compare import distance, largest
+from .modes import Mode
 
 __all__ = ["Counterparts"]
 
@@ -93,13 +94,13 @@ class Counterparts:
         return None
 
 
-class _Steps(torch.utils._python_dispatch.TorchDispatchMode):
+class _Steps(Mode):
     """Take in what the steps of an operation give."""
 
     supports_higher_order_operators = True
 
     def __init__(self, counterparts: Counterparts, operation: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._counterparts, self._operation = counterparts, operation
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

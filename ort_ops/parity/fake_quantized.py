@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .modes import Mode
 
 __all__ = ["EXACT", "FakeQuantized"]
 
@@ -43,11 +44,8 @@ EXACT: dict[Any, Callable[..., tuple[Tensor, Tensor]]] = {
 """What computes an operation of torch in the dtype that it is given."""
 
 
-class FakeQuantized(TorchDispatchMode):
+class FakeQuantized(Mode):
     """Compute fake quantisation in the dtype that it is given."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return EXACT.get(func, func)(*args, **(kwargs or {}))

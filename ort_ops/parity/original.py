@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,13 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ort_ops.errors import ParityError
 
 from .fake_quantized import EXACT
 from .folded import Constant, Folded
 from .held import computed_tensors, put_back
+from .modes import Mode, nothing_compiled
 from .tensors import NARROW, to_numpy
 
 __all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "run_model"]
@@ -100,7 +99,7 @@ class ExactModel:
             try:
                 # Attention in the steps that an exporter writes, not in one kernel.
                 with (
-                    _nothing_compiled(),
+                    nothing_compiled(),
                     sdpa_kernel(SDPBackend.MATH),
                     _limits_of(self._dtype),
                     _Limits(self._dtype),
@@ -110,12 +109,6 @@ class ExactModel:
             finally:
                 torch.set_default_dtype(default)
             return apart(_leaves(returned))
-
-
-def _nothing_compiled() -> contextlib.AbstractContextManager[object]:
-    """Run what is compiled as it is written; where nothing is, Dynamo isn't loaded: that takes a second."""
-    loaded = "torch._dynamo" in sys.modules
-    return torch.compiler.set_stance("force_eager") if loaded else contextlib.nullcontext()
 
 
 def check_mode(model: nn.Module) -> None:
@@ -187,7 +180,7 @@ class _Limits(TorchFunctionMode):
         return func(*args, **given)
 
 
-class _Wide(TorchDispatchMode):
+class _Wide(Mode):
     """Compute each operation in float64."""
 
     supports_higher_order_operators = True
@@ -199,13 +192,8 @@ class _Wide(TorchDispatchMode):
         seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None,
         folded: Folded | None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._notes, self._numbers, self._seen, self._folded = notes, numbers, seen, folded
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Have torch not load Dynamo to keep it out of what is below: nothing is compiled here."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -312,3 +312,14 @@ def test_a_scripts_function_may_be_only_one_of_those_given(scripted: bytes, pack
     with pytest.raises(Exception, match="Scale") as caught:
         ort_ops.InferenceSession(scripted, providers=CPU, functions=[package.Scale, twin])
     assert "which scalepkg.ops:Scale and twin:Scale may be: pass only one" in str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_a_node_that_records_nothing_beside_one_that_does_leaves_both_to_a_kernel(first: str) -> None:
+    nodes = [helper.make_node("Op", [a], [b], f"node_{b}", domain="test.beside") for a, b in ("xy", "yz")]
+    nodes[first == "without"].metadata_props.add(key="ort_ops.function", value="somewhere:F")
+    ends = [[helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2])] for name in "xz"]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("test.beside", 1)]
+    proto = helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=opsets, ir_version=10)
+    with pytest.raises(NoKernelError, match=f"node {nodes[0].name!r} records no call"):
+        ort_ops.InferenceSession(proto.SerializeToString(), providers=CPU)
