@@ -23,7 +23,7 @@ from .attributes import float_attributes
 from .constants import Known
 from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
-from .graphs import all_values, last_uses, precisions, read_tensor, reads, without_weights
+from .graphs import all_values, input_names, last_uses, precisions, read_tensor, reads, without_weights
 from .narrow import Narrow, compute_narrow, loses_digits, narrowed
 from .step import Elementwise, Step
 
@@ -65,7 +65,7 @@ class ExactFile:
         self.parameters = set(parameters)
         self._either = sorted(either)
         graph = self.model.graph
-        self.inputs = [value.name or "" for value in graph.inputs if not value.is_initializer()]
+        self.inputs = input_names(graph)
         self.outputs = [value.name or "" for value in graph.outputs]
         self.types = {value.name: value.dtype for value in all_values(graph)}
         self.precisions = precisions(graph)

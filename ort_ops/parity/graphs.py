@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-__all__ = ["all_values", "last_uses", "precisions", "read_tensor", "reads", "without_weights"]
+__all__ = ["all_values", "input_names", "last_uses", "precisions", "read_tensor", "reads", "without_weights"]
 
 _FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
@@ -29,6 +29,11 @@ def all_values(graph: ir.Graph) -> Iterable[ir.Value]:
     yield from graph.initializers.values()
     for node in graph:
         yield from node.outputs
+
+
+def input_names(graph: ir.Graph) -> list[str]:
+    """Return the names of the inputs that a caller gives."""
+    return [value.name or "" for value in graph.inputs if not value.is_initializer()]
 
 
 def precisions(graph: ir.Graph) -> dict[str, ir.DataType]:

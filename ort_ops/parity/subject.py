@@ -21,7 +21,7 @@ from ort_ops.selection import Prefer
 from .called import names_without_body, noting_calls
 from .exact import ExactFile
 from .folded import Constant
-from .graphs import read_tensor
+from .graphs import input_names, read_tensor
 from .inputs import make_inputs
 from .original import ExactModel, as_arrays, check_mode, run_model
 from .sample import Given, Sample, bind, fits, take_sample
@@ -137,7 +137,7 @@ class Subject:
         each = inputs if isinstance(inputs, list) else [inputs]
         if not each:
             raise ParityError("no inputs were given; expected one sample at least")
-        names = [value.name or "" for value in self.content.graph.inputs if not value.is_initializer()]
+        names = input_names(self.content.graph)
         bound = [bind(self.model, names, one) for one in each]
         for one in bound:
             self._check_inputs(one)
