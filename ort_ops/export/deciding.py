@@ -18,6 +18,8 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
+from .running import sample
+
 __all__ = ["decided_dims"]
 
 _SIZES = range(2, 14)  # 0 and 1 are constants to torch
@@ -113,8 +115,7 @@ def _tensors(
         shape = [int(s.node.expr.xreplace(exact)) if isinstance(s, torch.SymInt) else s for s in value.shape]
         if min(shape, default=0) < 0 or math.prod(shape) > max(_ELEMENTS, example.numel()):
             return None
-        kind = torch.rand if example.dtype.is_floating_point else torch.zeros
-        tensors.append(kind(shape, device=example.device).to(example.dtype))
+        tensors.append(sample(shape, example.dtype, example.device))
     return tensors
 
 

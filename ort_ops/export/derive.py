@@ -20,6 +20,7 @@ from .deciding import decided_dims
 from .function_proto import NoBodyError, to_function
 from .own import running_own
 from .quiet import quiet
+from .running import sample
 
 if TYPE_CHECKING:
     from .bodies import StandIn
@@ -166,10 +167,7 @@ def _examples(call: Call, tensors: Sequence[Any], types: Sequence[TensorType | N
                 if dim not in symbols:
                     symbols[dim] = _free_size(size, symbols.values())
                 sizes.append(symbols[dim])
-        data = (
-            torch.rand(sizes, device=device) if dtype.is_floating_point else torch.zeros(sizes, device=device)
-        )
-        examples[place] = data.to(dtype)
+        examples[place] = sample(sizes, dtype, device)
     return tuple(examples.values())
 
 

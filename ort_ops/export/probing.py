@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ort_ops.errors import ExportError
 
+from .running import sample
+
 __all__ = ["probe"]
 
 _UNKNOWN = 6  # the size that is tried first where nothing says which
@@ -92,10 +94,7 @@ def _value(size: Any, trial: Mapping[Any, int]) -> int:
 
 def _sample(fake: Tensor, trial: Mapping[Any, int]) -> Tensor:
     shape = [_value(size, trial) for size in fake.shape]
-    if fake.dtype.is_floating_point or fake.dtype.is_complex:
-        dtype = fake.dtype if fake.dtype.itemsize > 1 else torch.float16  # float8 has no generator
-        return torch.rand(shape, dtype=dtype, device=fake.device).to(fake.dtype)
-    return torch.zeros(shape, dtype=fake.dtype, device=fake.device)
+    return sample(shape, fake.dtype, fake.device)
 
 
 def _fit_shape(

@@ -12,6 +12,7 @@ __all__ = [
     "apart",
     "autocast_state",
     "fresh_symbols_dropped_on_failure",
+    "sample",
     "under_autocast",
     "untraced",
     "versions",
@@ -96,3 +97,11 @@ def apart(results: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
         separate.append(result.clone() if storage in seen else result)
         seen.add(storage)
     return separate
+
+
+def sample(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return random fractions, or zeros of a type that has none."""
+    if dtype.is_floating_point or dtype.is_complex:
+        made = dtype if dtype.itemsize > 1 else torch.float16  # float8 has no generator
+        return torch.rand(shape, dtype=made, device=device).to(dtype)
+    return torch.zeros(shape, dtype=dtype, device=device)

@@ -1,6 +1,7 @@
 """A file with function bodies runs in a stock ONNX Runtime, and a kernel still takes over."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,19 @@ def test_a_forward_that_asks_for_a_size_gets_no_body_where_the_size_may_vary(
     check_in_stock_runtime(export_calls(call, x(6, 4)), call, x(6, 4))
 
 
+def function_of(way: Callable[[Tensor], Tensor]) -> Any:
+    class Made(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return way(x)
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("my::Made", x)
+
+    return Made
+
+
 DECIDED: dict[str, Any] = {
     "even or odd": lambda x: x * 2 if x.shape[-1] % 2 == 0 else x * 3,
     "a multiple of four": lambda x: x * 2 if x.shape[-1] % 4 == 0 else x * 3,
@@ -208,18 +222,10 @@ def test_a_forward_that_decides_by_a_size_gets_a_body_for_this_size_only(
     if name == "windows that follow from the size" and TORCH < (2, 13):
         pytest.skip("torch 2.9 fixes the other sizes, too")
 
-    class Decides(Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            result: Tensor = DECIDED[name](x)
-            return result
-
-        @staticmethod
-        def symbolic(g: Any, x: Any) -> Any:
-            return g.op("my::Decides", x)
+    decides = function_of(DECIDED[name])
 
     def call(model: nn.Module, x: Tensor) -> Any:
-        return (Decides.apply(x),)
+        return (decides.apply(x),)
 
     options: dict[str, Any] = {"input_names": ["x"], "dynamo": dynamo}
     key, axes = (
@@ -243,18 +249,10 @@ def test_a_forward_that_decides_by_a_size_gets_a_body_for_this_size_only(
     ],
 )
 def test_a_size_that_decides_between_equal_ways_or_errors_leaves_the_body(way: Any) -> None:
-    class Either(Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            result: Tensor = way(x)
-            return result
-
-        @staticmethod
-        def symbolic(g: Any, x: Any) -> Any:
-            return g.op("my::Either", x)
+    either = function_of(way)
 
     def call(model: nn.Module, x: Tensor) -> Any:
-        return (Either.apply(x),)
+        return (either.apply(x),)
 
     program = export_calls(call, x(2, 5, 6), dynamic_shapes=({0: "batch", 2: "n"},))
     assert kinds(program) == ["function"], program.calls
