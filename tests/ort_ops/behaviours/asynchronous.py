@@ -128,15 +128,18 @@ def the_program_ends_while_a_run_is_in_flight() -> None:
 
 @behaviour("child ended with 0", "data 1 None None")
 def the_process_forks_while_a_run_is_in_flight() -> None:
-    release = threading.Event()
+    started, release = threading.Event(), threading.Event()
 
     def compute(x: Any) -> Any:
+        started.set()
         release.wait(60)
         return x
 
     register(compute)
     session = session_of(threads=2)
     session.run_async(["y0"], {"x": BAD}, say, "data")
+    # CPython 3.11 forks into a deadlock where another thread is just making itself known to it.
+    assert started.wait(60)
     child = os.fork()
     if child == 0:
         atexit._run_exitfuncs()  # don't wait: the run is the parent's
