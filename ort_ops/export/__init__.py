@@ -6,12 +6,13 @@ calls that by itself; ``as_node`` keeps operators of torch.library.
 
 from ort_ops.errors import ExportError
 
-from .bodies import BodyMaker, StandIn
+from .bodies import BodyMaker
 from .exporter import export, keep_functions
 from .keeping import Kept
 from .node import as_node
 from .program import Program
 from .report import CallReport, Moved
+from .stand_in import StandIn
 
 __all__ = [
     "BodyMaker",

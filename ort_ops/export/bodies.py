@@ -6,7 +6,7 @@ Nodes that need another one become plain operators, or overloads where the calle
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import onnx_ir as ir
@@ -24,29 +24,15 @@ from .derive import Group, derive
 from .function_proto import NoBodyError
 from .merge import merge
 from .nodes import nodes_of
+from .stand_in import StandIn
 from .symbolic import Whole
 
-__all__ = ["Body", "BodyMaker", "Fate", "StandIn", "give_bodies"]
+__all__ = ["Body", "BodyMaker", "Fate", "give_bodies"]
 
-BodyMaker: TypeAlias = Callable[[Sequence["StandIn"], str, int], FunctionProto]
+BodyMaker: TypeAlias = Callable[[Sequence[StandIn], str, int], FunctionProto]
 """Makes the one body for some nodes of an operator, in a domain, at a version of the default domain."""
 
 Body = Literal["function", "overload", "inlined", ""]
-
-
-@dataclass(frozen=True)
-class StandIn:
-    """A node that stands for a whole call, as the choice of its body sees it.
-
-    ``inputs`` are the types and shapes of the node's inputs, None for one that is absent: dimensions are
-    sizes, symbols, or None. ``attributes`` are the node's.
-    """
-
-    node: ir.Node = field(repr=False)
-    call: Call = field(repr=False)
-    whole: Whole = field(repr=False)
-    inputs: tuple[TensorType | None, ...]
-    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

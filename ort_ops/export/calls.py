@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.utils import _pytree as pytree
 
-from ort_ops.dtypes import DTYPES
+from ort_ops.dtypes import DTYPES, from_onnx
 from ort_ops.errors import ExportError
 
 from .own import Context, own_method, running_own, takes_context
@@ -37,6 +38,7 @@ __all__ = [
     "find_call",
     "make_call",
     "next_number",
+    "to_array",
 ]
 
 
@@ -44,6 +46,14 @@ ELEMENT_TYPES = {getattr(torch, d.torch): d.onnx for d in DTYPES if d.torch and 
 """ONNX's number of each of torch's dtypes."""
 
 _count = itertools.count()
+
+
+def to_array(tensor: Tensor) -> Any:
+    """Return a tensor of one of these dtypes as a NumPy array, of ml_dtypes' types where NumPy has none."""
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return np.frombuffer(raw.numpy().tobytes(), from_onnx(ELEMENT_TYPES[tensor.dtype]).numpy).reshape(
+        tensor.shape
+    )
 
 
 def next_number() -> int:

@@ -8,7 +8,7 @@ where the other way leads to the same.
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ import onnxruntime
 import sympy
 import torch
 from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from .running import sample
+from .agreeing import agree
+from .calls import to_array
+from .running import run_on_samples, sample
 
 __all__ = ["decided_dims"]
 
@@ -27,8 +30,8 @@ _LARGEST = 4096  # of the sizes near the numbers in a condition
 _COMBINATIONS = 400  # of sizes that a condition is looked at with, at most
 _ELEMENTS = 2**20  # of a tensor that forward is run with, unless the example has more
 _BREACHES = 3  # of a condition that forward is run with
-_FAR = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the largest element: no rounding
-_FAR_IN_16_BITS = 0.1
+_ROUNDINGS = 1024  # by which PyTorch and ONNX Runtime may differ over a whole forward
+_ROUNDINGS_OF_16_BITS = 16
 
 
 def decided_dims(
@@ -40,15 +43,13 @@ def decided_dims(
     captured, with symbols for sizes, and ``examples`` those that it was captured with.
     """
     symbols = _symbols(given, examples)
-    session = functools.cache(
-        lambda: onnxruntime.InferenceSession(written.SerializeToString(), providers=["CPUExecutionProvider"])
-    )
+    runs = functools.cache(functools.partial(_runs, written))
     found = set()
     for condition in _conditions(given):
         names = sorted(condition.free_symbols & symbols.keys(), key=str)
         made = (_tensors(given, examples, {**symbols, **sizes}) for sizes in _breaches(condition, names))
         usable = (tensors for tensors in made if tensors is not None)
-        if any(_differs(model, session, tensors) for tensors in itertools.islice(usable, _BREACHES)):
+        if any(_differs(model, runs, tensors) for tensors in itertools.islice(usable, _BREACHES)):
             found |= _dims_of(given, names)
     return found
 
@@ -119,26 +120,38 @@ def _tensors(
     return tensors
 
 
-def _differs(model: torch.nn.Module, session: Any, tensors: Sequence[Tensor]) -> bool:
+Runs = Callable[[Sequence[Tensor]], Sequence[Any]]
+
+
+def _runs(written: ModelProto) -> Runs:
+    """Return what runs a file: ONNX Runtime, or onnx where that has no kernels for a type (bfloat16)."""
+    names = [value.name for value in written.graph.input]
+    ours: Any
+    try:
+        ours = onnxruntime.InferenceSession(written.SerializeToString(), providers=["CPUExecutionProvider"])
+    except Exception:
+        ours = ReferenceEvaluator(written)
+
+    def run(tensors: Sequence[Tensor]) -> Sequence[Any]:
+        results: Sequence[Any] = ours.run(None, dict(zip(names, map(to_array, tensors), strict=True)))
+        return results
+
+    return run
+
+
+def _differs(model: torch.nn.Module, runs: Callable[[], Runs], tensors: Sequence[Tensor]) -> bool:
     """Tell whether what was written gives something else than forward, if that gives anything."""
     try:
         with torch.no_grad():
-            expected = model(*tensors)
+            expected, used = run_on_samples(lambda given: model(*given), tensors)
     except Exception:  # no sizes for forward either
         return False
     try:
-        names = [value.name for value in session().get_inputs()]
-        feed = {name: each.cpu().numpy() for name, each in zip(names, tensors, strict=True)}
-        got = session().run(None, feed)
+        got = runs()(used)
     except Exception:
         return True
-    return not all(itertools.starmap(_is_near, zip(got, expected, strict=True)))
+    return not all(_is_near(one, to_array(two)) for one, two in zip(got, expected, strict=True))
 
 
-def _is_near(got: Any, expected: Tensor) -> bool:
-    if got.shape != tuple(expected.shape):
-        return False
-    far = _FAR.get(expected.dtype, _FAR_IN_16_BITS) if expected.dtype.is_floating_point else 0.0
-    a, b = got.astype(np.float64), expected.cpu().double().numpy()
-    limit = far * float(np.abs(b[np.isfinite(b)]).max(initial=0.0))
-    return bool(np.allclose(a, b, rtol=0.0, atol=limit, equal_nan=True))
+def _is_near(got: Any, expected: Any) -> bool:
+    return agree(got, expected, _ROUNDINGS if expected.dtype.itemsize > 2 else _ROUNDINGS_OF_16_BITS)

@@ -5,7 +5,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import torch
@@ -21,9 +21,7 @@ from .function_proto import NoBodyError, to_function
 from .own import running_own
 from .quiet import quiet
 from .running import sample
-
-if TYPE_CHECKING:
-    from .bodies import StandIn
+from .stand_in import StandIn
 
 __all__ = ["derive"]
 
@@ -31,11 +29,11 @@ _DYNAMIC = 6  # a size for a dimension that may have any: torch takes 0 and 1 fo
 _LOWEST_DYNAMO = 18  # the opset from which the newer exporter writes
 
 
-Group = tuple[FunctionProto, list["StandIn"]]
+Group = tuple[FunctionProto, list[StandIn]]
 Dims = frozenset[tuple[int, int]]  # inputs and axes
 
 
-def derive(stand_ins: Sequence["StandIn"], opset: int, *, optimize: bool = True) -> list[Group]:
+def derive(stand_ins: Sequence[StandIn], opset: int, *, optimize: bool = True) -> list[Group]:
     """Return the bodies of some nodes of one operator, equal ones once, each with the nodes that it is for.
 
     Without ``optimize`` a body keeps what a constant of one node makes superfluous, and another's doesn't (a
@@ -58,29 +56,20 @@ def derive(stand_ins: Sequence["StandIn"], opset: int, *, optimize: bool = True)
     return list(bodies.values())
 
 
-def _signature(stand_in: "StandIn", *, exact: bool) -> Any:
+def _signature(stand_in: StandIn, *, exact: bool) -> Any:
     """Return what a body depends on: with the sizes, or with ranks and sizes of 1 only."""
-    call = stand_in.call
-    constants = repr([_describe(leaf) for leaf in call.leaves])
-    known = [_describe(place) for place in stand_in.whole.tensors]
     types = []
     for kind in stand_in.inputs:
         shape = None if kind is None or kind.shape is None else kind.shape
         sizes = None if shape is None else tuple(d if exact or d in (0, 1) else -1 for d in shape)
         types.append((None if kind is None else kind.dtype, sizes))
-    return call.function, constants, repr(known), repr(call.structure), tuple(types), call.autocast
-
-
-def _describe(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return (str(value.dtype), tuple(value.shape), value.tolist())
-    return value
+    return stand_in.constants(), tuple(types)
 
 
 class _Body(torch.nn.Module):
     """A call's forward as a model of the node's inputs."""
 
-    def __init__(self, stand_in: "StandIn") -> None:
+    def __init__(self, stand_in: StandIn) -> None:
         super().__init__()
         self.call, self.whole = stand_in.call, stand_in.whole
         # torch 2.9 can't decompose a program whose free sizes are those of *inputs.
@@ -101,7 +90,7 @@ def _places(tensors: Sequence[Any]) -> list[int]:
     return list(dict.fromkeys(place for place in tensors if isinstance(place, int)))
 
 
-def _derive_one(stand_in: "StandIn", inputs: int, opset: int, optimize: bool) -> tuple[FunctionProto, bool]:
+def _derive_one(stand_in: StandIn, inputs: int, opset: int, optimize: bool) -> tuple[FunctionProto, bool]:
     """Return a node's body, and whether it holds for other sizes than the node's, too."""
     if stand_in.whole.sizes:
         raise NoBodyError("an argument is an integer that depends on the sizes of the inputs")

@@ -21,6 +21,7 @@ from .nodes import nodes_of
 from .options import Options
 from .record import Record
 from .report import CallReport, Moved, refuse_bare
+from .shapes import infer_types
 from .symbolic import MARK, MISSING, Whole
 
 __all__ = ["finish"]
@@ -56,6 +57,10 @@ def finish(
     if options.functions != "keep":
         inline = options.functions == "inline"
         makers = options.bodies or {}
+        if any(
+            value is not None and value.shape is None for *_, ns in wholes for n in ns for value in n.inputs
+        ):
+            infer_types(model, wholes)  # the older exporter writes none
         fates = give_bodies(model, wholes, makers, inline=inline, overloads=options.overloads)
         _name_nodes(model.graph)  # those that came in the place of others
         for call, whole, _ in calls:

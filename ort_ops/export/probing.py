@@ -1,5 +1,6 @@
 """The shapes that a forward gives, found by running it at several sizes: for C++ and NumPy code."""
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ort_ops.errors import ExportError
 
-from .running import sample
+from .running import run_on_samples, sample
 
 __all__ = ["probe"]
 
@@ -40,7 +41,9 @@ def probe(
     try:
         with _disable_current_modes(), torch.random.fork_rng(devices=[]):
             for trial in trials:
-                results = call.run([_sample(t, trial) for t in tensors], [_value(s, trial) for s in sizes])
+                known = [_value(s, trial) for s in sizes]
+                samples = [_sample(t, trial) for t in tensors]
+                results, _ = run_on_samples(functools.partial(_run, call, known), samples)
                 seen.append([tuple(r.shape) for r in results])
     except Exception as error:
         raise ExportError(
@@ -55,6 +58,10 @@ def probe(
         make(_fit_shape([shapes[i] for shapes in seen], trials, symbols), dtype=r.dtype, device=r.device)
         for i, r in enumerate(results)
     ]
+
+
+def _run(call: Runs, sizes: Sequence[int], tensors: Sequence[Tensor]) -> list[Tensor]:
+    return call.run(tensors, sizes)
 
 
 def _symbols(sizes: Sequence[Any]) -> dict[Any, Any]:

@@ -1,8 +1,8 @@
 """What of torch's state matters to a forward that is run by itself: versions, autocast, tracing, memory."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ __all__ = [
     "apart",
     "autocast_state",
     "fresh_symbols_dropped_on_failure",
+    "run_on_samples",
     "sample",
     "under_autocast",
     "untraced",
@@ -19,6 +20,8 @@ __all__ = [
     "writes_counted",
     "written_since",
 ]
+
+Result = TypeVar("Result")
 
 
 def versions(tensors: Sequence[Tensor]) -> list[int]:
@@ -100,8 +103,25 @@ def apart(results: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def sample(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return random fractions, or zeros of a type that has none."""
+    """Return random fractions, or zeros and ones of a type that has none."""
     if dtype.is_floating_point or dtype.is_complex:
         made = dtype if dtype.itemsize > 1 else torch.float16  # float8 has no generator
         return torch.rand(shape, dtype=made, device=device).to(dtype)
-    return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.randint(0, 2, tuple(shape), device=device).to(dtype)
+
+
+def run_on_samples(
+    run: Callable[[list[Tensor]], Result], tensors: Sequence[Tensor]
+) -> tuple[Result, list[Tensor]]:
+    """Run what takes tensors of ``sample``: with integers that are all 0 where these are no indices in it.
+
+    Returns the result and what it is of.
+    """
+    given = list(tensors)
+    try:
+        return run(given), given
+    except Exception:
+        zeros = [t if t.is_floating_point() or t.is_complex() else torch.zeros_like(t) for t in tensors]
+        if all(zero is tensor for zero, tensor in zip(zeros, tensors, strict=True)):
+            raise
+        return run(zeros), zeros

@@ -118,7 +118,8 @@ def _same_leaf(mine: Any, other: Any) -> bool:
     if mine is other:
         return True
     try:
-        return bool((type(mine) is type(other) and mine == other) or mine != mine)  # a NaN
+        same = mine == other or (mine != mine and other != other)  # NaN
+        return bool(type(mine) is type(other) and same)
     except (TypeError, ValueError):  # a NumPy array: what the exporter hands on is the array itself
         return False
 
