@@ -66,16 +66,12 @@ def session_providers(providers: Sequence[str | tuple[str, dict[str, Any]]] | No
     available = onnxruntime.get_available_providers()
     names = asked_providers(providers)
     missing = [name for name in names if name not in available]
-    meant = [each for name in missing if (each := _meant(name)) is not None]
-    if meant and cpu not in names:
-        raise ProviderError(
-            f"{', '.join(missing)} is not in this onnxruntime, which has {', '.join(available)}; "
-            f"expected {', '.join(meant)}?"
-        )
     if missing and cpu not in names:
+        meant = [each for name in missing if (each := _meant(name)) is not None]
+        install = "install the build that has it (pip install 'ort-ops[gpu]' for CUDA)"
         raise ProviderError(
             f"{', '.join(missing)} is not in this onnxruntime, which has {', '.join(available)}; "
-            "install the build that has it (pip install 'ort-ops[gpu]' for CUDA)"
+            + (f"expected {', '.join(meant)}?" if meant else install)
         )
     # ONNX Runtime itself puts the CPU behind the providers that are asked for.
     return [name for name in names if name in available] + ([] if cpu in names else [cpu])
