@@ -8,6 +8,7 @@ may name.
 import contextlib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from .recorded import CALL, FUNCTION, MAIN, REASON, Input, RecordedCall, functio
 from .registry import CPU, CUDA, Op
 from .schema import Formal, OpSchema
 
-__all__ = ["find_function", "function_ops"]
+__all__ = ["function_ops"]
 
 
 def function_ops(
@@ -86,11 +87,15 @@ def _import(name: str) -> type:
     try:
         found: Any = importlib.import_module(module)
         for part in qualified.split("."):
+            if isinstance(found, ModuleType) and found.__name__ != module:
+                break  # what another module holds isn't looked at: its __getattr__ may run code
             found = getattr(found, part)
     except Exception as error:  # whatever a module raises
         raise ValueError(f"the file names {name} for it, which can't be imported: {error!r}") from error
     if not (isinstance(found, type) and issubclass(found, torch.autograd.Function)):
         raise ValueError(f"the file names {name} for it, which is no torch.autograd.Function")
+    if function_name(found) != name:
+        raise ValueError(f"the file names {name} for it, which is {function_name(found)}: another's")
     return found
 
 
@@ -137,7 +142,8 @@ _made: dict[Any, Op] = {}
 
 
 def _op_of(name: tuple[str, str], recorded: Mapping[str, RecordedCall], functions: Mapping[str, type]) -> Op:
-    if len({tuple(call.outputs) for call in recorded.values()}) > 1:
+    outputs = max((call.outputs for call in recorded.values()), key=len)
+    if any(list(call.outputs) != list(outputs[: len(call.outputs)]) for call in recorded.values()):
         raise ValueError(
             "its nodes give results of different types, which one kernel can't; write a kernel for it "
             "(@ort_ops.onnx_op)"
@@ -145,11 +151,14 @@ def _op_of(name: tuple[str, str], recorded: Mapping[str, RecordedCall], function
     calls = {node: _call_of(node, functions[node], call) for node, call in recorded.items()}
 
     def compute(node: str, *inputs: Any) -> Any:
-        return calls[node](inputs)
+        results = calls[node](inputs)
+        if len(outputs) == len(results) == 1:
+            return results[0]
+        return (*results, *(None,) * (len(outputs) - len(results)))  # a node may have fewer than another
 
     first = next(iter(calls.values())).function
     compute.__module__, compute.__qualname__ = first.__module__, f"{first.__qualname__}.forward"
-    schema = _schema(list(recorded.values()))
+    schema = _schema(list(recorded.values()), outputs)
     # A node's attributes are what its symbolic wrote; the call is in its metadata.
     kernel = Kernel(compute, schema, (CPU, CUDA), "torch", by_node=True, any_attributes=True)
     return Op(kernel, (name,), 1)
@@ -162,15 +171,15 @@ def _call_of(node: str, function: type, recorded: RecordedCall) -> "_Call":
         raise ValueError(f"what node {node!r} records of its call can't be read: {error!r}") from error
 
 
-def _schema(calls: Sequence[RecordedCall]) -> OpSchema:
-    """Return a schema that all the nodes of an operator fit: inputs of any type, outputs of theirs."""
+def _schema(calls: Sequence[RecordedCall], outputs: Sequence[int]) -> OpSchema:
+    """Return a schema that all the nodes of an operator fit: inputs of any type, outputs of these."""
     count = max(len(call.inputs) for call in calls)
     inputs = []
     for index in range(count):
         types = {call.inputs[index] if index < len(call.inputs) else 0 for call in calls}
         inputs.append(Formal(f"input_{index}", optional=0 in types))
-    outputs = [Formal(f"output_{i}", (element_type,)) for i, element_type in enumerate(calls[0].outputs)]
-    return OpSchema(tuple(inputs), tuple(outputs), ())
+    given = [Formal(f"output_{i}", (element_type,)) for i, element_type in enumerate(outputs)]
+    return OpSchema(tuple(inputs), tuple(given), ())
 
 
 class _Call:
@@ -183,12 +192,12 @@ class _Call:
         self.function = function
         self._args = [restore(value) for value in recorded.args]
         self._kwargs = {key: restore(value) for key, value in recorded.kwargs.items()}
-        self._autocast = recorded.autocast
+        self._autocast = dict(recorded.autocast)
         self._writes = recorded.writes
         self._count = len(recorded.outputs)
         self._there: dict[Any, tuple[Any, Any]] = {}  # the arguments, by device
 
-    def __call__(self, inputs: Sequence[Any]) -> Any:
+    def __call__(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Return the tensors among what the Function returns, as many as the node has outputs."""
         torch = importlib.import_module("torch")
         if self._writes:
@@ -200,14 +209,13 @@ class _Call:
         if not self._autocast:
             returned = self.function.apply(*args, **kwargs)
         else:
-            ((_, dtype),) = self._autocast
+            dtype = self._autocast.get(device.type) or next(iter(self._autocast.values()))
             with torch.autocast(device.type, getattr(torch, dtype)):
                 returned = self.function.apply(*args, **kwargs)
         if isinstance(returned, torch.Tensor):
-            return returned
+            return (returned,)
         leaves = torch.utils._pytree.tree_leaves(returned)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)][: self._count]
-        return tensors[0] if len(tensors) == 1 else tuple(tensors)
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)][: self._count]
 
 
 def _placed(value: Any, device: Any) -> Any:

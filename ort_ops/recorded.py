@@ -38,6 +38,8 @@ CALL = "ort_ops.call"
 MAIN = "__main__"
 """The module that a Function of a script is recorded with, since Python calls every script so."""
 
+_MANY = 1 << 16  # element types: more than ONNX will have
+
 
 @dataclass(frozen=True)
 class Input:
@@ -74,8 +76,8 @@ class RecordedCall:
         lists = (self.args, self.inputs, self.outputs, self.autocast)
         if not all(isinstance(each, list) for each in lists) or not isinstance(self.kwargs, dict):
             raise TypeError("expected lists and a dictionary")
-        if not all(type(number) is int for number in (*self.inputs, *self.outputs)):
-            raise TypeError("expected element types as numbers")
+        if not all(type(n) is int and 0 <= n < _MANY for n in (*self.inputs, *self.outputs)):
+            raise TypeError("expected element types by ONNX's numbers")
 
     @classmethod
     def of_node(cls, node: Node) -> "RecordedCall | None":
@@ -109,7 +111,7 @@ def record(value: Any) -> Any:
     """Return an argument in JSON's terms; raises UnrecordableError for what these don't hold."""
     if type(value) in (type(None), bool, int, str):
         return value
-    if isinstance(value, float):
+    if isinstance(value, float) and not isinstance(value, np.generic):
         return value if math.isfinite(value) else {"float": repr(value)}
     if isinstance(value, Input):
         return {"number" if value.number else "input": value.index}
@@ -160,13 +162,19 @@ def restore(value: Any) -> Any:
         array = np.frombuffer(bytearray(base64.b64decode(data)), np.dtype(dtype)).reshape(shape)
         return array if kind == "array" else array[()]
     makers: dict[str, Callable[[Any], Any]] = {
-        "input": Input,
-        "number": lambda index: Input(index, True),
+        "input": lambda index: Input(_index(index)),
+        "number": lambda index: Input(_index(index), True),
         "float": float,
         "bytes": base64.b64decode,
         "complex": lambda parts: complex(*parts),
     }
     return makers[kind](content)
+
+
+def _index(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no number of an input")
+    return value
 
 
 def _restore_torch(kind: str, content: Any) -> Any:

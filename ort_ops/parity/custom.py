@@ -50,7 +50,7 @@ def _by_function(domain: str, name: str, op: Op) -> type[OpRun]:
         with torch.no_grad(), FakeQuantized() if wide else contextlib.nullcontext():
             result = op.kernel.function(self.onnx_node.name, *tensors)
         results = result if isinstance(result, tuple) else (result,)
-        return tuple(tensor.detach().cpu().numpy() for tensor in results)
+        return tuple(tensor.detach().cpu().numpy() for tensor in results if tensor is not None)
 
     return type(name, (OpRun,), {"op_domain": domain, "_run": _run, "by_forward": True})
 

@@ -1,5 +1,6 @@
 """A file's custom nodes run by the Functions that the caller lets it name, and by no others."""
 
+import importlib
 import math
 import sys
 import textwrap
@@ -157,7 +158,45 @@ def test_what_is_no_function_is_refused(model: bytes, name: str) -> None:
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"args": 1}', "null"])
+OTHERS = """
+import torch
+
+import scalepkg.ops
+
+
+class Elsewhere(torch.autograd.Function):
+    pass
+
+
+def __getattr__(name):
+    raise RuntimeError("code of another package ran")
+"""
+
+
+@pytest.mark.parametrize("name", ["ops:others.Elsewhere", "ops:others.more.Elsewhere", "ops:Elsewhere"])
+def test_a_trusted_package_gives_no_other_packages_functions(
+    model: bytes, package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "others.py").write_text(OTHERS)
+    others = importlib.import_module("others")
+    monkeypatch.delitem(sys.modules, "others")
+    monkeypatch.setattr(package, "others", others, raising=False)
+    monkeypatch.setattr(package, "Elsewhere", others.Elsewhere, raising=False)
+    proto = onnx.load_from_string(model)
+    for node in proto.graph.node:
+        for entry in node.metadata_props:
+            if entry.key == "ort_ops.function":
+                entry.value = f"scalepkg.{name}"
+    with pytest.raises(NoKernelError, match=f"scalepkg.{name} for it, which is") as caught:
+        ort_ops.InferenceSession(proto.SerializeToString(), providers=CPU, trust=["scalepkg"])
+    assert "code of another package" not in str(caught.value)
+
+
+INDEX = '{"args":[{"input":-1},2.0],"kwargs":{},"inputs":[1],"outputs":[1]}'
+TYPE = '{"args":[{"input":0},2.0],"kwargs":{},"inputs":[1],"outputs":[2147483648]}'
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"args": 1}', "null", INDEX, TYPE])
 def test_a_record_that_cannot_be_read_is_refused(model: bytes, package: Any, text: str) -> None:
     proto = onnx.load_from_string(model)
     for entry in proto.graph.node[0].metadata_props:
@@ -191,9 +230,52 @@ def test_a_call_that_was_recorded_elsewhere_runs_on_the_inputs_device(device: st
         outputs=[1],
         autocast=[("cpu" if device == "cuda" else "cuda", "bfloat16")],
     )
-    y = _Call(OnADevice, recorded)((torch.ones(2, 3, device=device),))
+    (y,) = _Call(OnADevice, recorded)((torch.ones(2, 3, device=device),))
     assert (y.device.type, y.dtype) == (device, torch.float32)  # of the sum, by the type of the zeros
     assert y.tolist() == [[3, 3]] * 2  # what bfloat16 makes of it
+
+
+@pytest.mark.parametrize("autocast", [["cpu", "cuda"], ["cuda", "cpu"], ["cuda"]])
+def test_a_call_under_several_autocasts_runs_under_its_devices(autocast: list[str]) -> None:
+    dtypes = {"cpu": "bfloat16", "cuda": "float16"}
+    pairs = [(device, dtypes[device]) for device in autocast]
+    recorded = RecordedCall("m:Twice", [record(Input(0))], {}, [1], [1], autocast=pairs)
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x @ x
+
+    (y,) = _Call(Twice, recorded)((torch.ones(2, 2),))
+    assert y.dtype == (torch.bfloat16 if "cpu" in autocast else torch.float16)
+
+
+class Both(torch.autograd.Function):
+    """The sum, and what it was made of where that is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any, both: bool) -> Any:
+        return (x + y, y.clone()) if both else x + y
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, y: Any, both: bool) -> Any:
+        return g.op("pkg::Both", x, y, outputs=2 if both else 1)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_calls_with_fewer_results_than_others_run_beside_them(dynamo: bool) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            y, kept = Both.apply(x, x, True)
+            return Both.apply(y, kept, False)
+
+    program = ort_ops.export.export(
+        Net().eval(), (torch.ones(2, 3),), input_names=["x"], verbose=False, dynamo=dynamo
+    )
+    session = program.session(providers=CPU)
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], X * 3)
+    report = ort_ops.parity.check(Net().eval(), program, (torch.ones(2, 3),), functions=[Both])
+    assert report.verdict == "equal", str(report)
 
 
 def test_a_registered_kernel_comes_first(model: bytes, package: Any) -> None:
@@ -221,6 +303,7 @@ def test_a_registered_kernel_comes_first(model: bytes, package: Any) -> None:
         2 + 3j,
         [1, (2.5, None)],
         {"a": [1], "b": ()},
+        np.float64(0.1),
         torch.float16,
         torch.device("cpu"),
         torch.channels_last,
