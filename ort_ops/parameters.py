@@ -30,8 +30,11 @@ def with_parameters_of(own: Callable[..., Any], function: Callable[..., Any]) ->
     stars = f"**{rest.pop(0)}" if code.co_flags & inspect.CO_VARKEYWORDS else ""
     declared = [*positional, star or ("*" if keyword else ""), *keyword, stars]
     passed = [*positional, star, *(f"{name}={name}" for name in keyword), stars]
-    source = f"lambda {_listed(declared)}: function({_listed(passed)})"
-    replacement = eval(source, {"function": function})  # made of the names of parameters alone
+    target = "function"
+    while target in names:
+        target += "_"
+    source = f"lambda {_listed(declared)}: {target}({_listed(passed)})"
+    replacement = eval(source, {target: function})  # made of the names of parameters alone
     replacement.__defaults__ = (_LEFT_OUT,) * len(own.__defaults__ or ())
     replacement.__kwdefaults__ = dict.fromkeys(own.__kwdefaults__ or (), _LEFT_OUT)
     return functools.wraps(own)(replacement)

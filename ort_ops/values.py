@@ -28,18 +28,26 @@ def native(feed: Mapping[str, Any]) -> Mapping[str, Any]:
     and NumPy's strings to the first NUL; all without a word. Raises UnicodeDecodeError for bytes that aren't
     UTF-8.
     """
-    for array in feed.values():
-        if isinstance(array, np.ndarray) and (not array.dtype.isnative or array.dtype.kind in "SU"):
-            return {name: _rightly_read(array) for name, array in feed.items()}
+    for value in feed.values():
+        if _is_misread(value):
+            return {name: _rightly_read(value) for name, value in feed.items()}
     return feed
 
 
-def _rightly_read(array: Any) -> Any:
-    if not isinstance(array, np.ndarray):
-        return array
-    if array.dtype.kind == "S":
-        return np.char.decode(array, "utf-8").reshape(array.shape).astype(object)
-    return array.astype(object if array.dtype.kind == "U" else array.dtype.newbyteorder("="), copy=False)
+def _is_misread(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return not value.dtype.isnative or value.dtype.kind in "SU"
+    return isinstance(value, list) and any(map(_is_misread, value))  # a sequence
+
+
+def _rightly_read(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_rightly_read, value))
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind == "S":
+        return np.char.decode(value, "utf-8").reshape(value.shape).astype(object)
+    return value.astype(object if value.dtype.kind == "U" else value.dtype.newbyteorder("="), copy=False)
 
 
 def to_value(name: str, array: Any, declared: str) -> onnxruntime.OrtValue:

@@ -418,6 +418,28 @@ def test_inputs_of_any_byte_order_are_the_same_numbers(dtype: str) -> None:
     np.testing.assert_array_equal(answers[0], X + 1)
 
 
+@pytest.mark.parametrize(("kind", "dtype"), [("float", ">f4"), ("string", "S3"), ("string", "U3")])
+def test_arrays_in_a_sequence_are_read_like_others(kind: str, dtype: str) -> None:
+    register_plus_one()
+    element = getattr(onnx.TensorProto, kind.upper())
+    sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(element, None))
+    nodes = [
+        node("Op", outputs=["z"]),
+        helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=0),
+    ]
+    ends = [
+        [helper.make_tensor_value_info("x", 1, [3]), helper.make_value_info("s", sequence)],
+        [helper.make_tensor_value_info("z", 1, [3]), helper.make_tensor_value_info("y", element, ["n"])],
+    ]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
+    proto = helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=opsets, ir_version=8)
+    session = ort_ops.InferenceSession(proto.SerializeToString())
+    parts = [np.array(["1", "22"]), np.array(["333"])]
+    given = [part.astype(np.float32 if kind == "float" else object).astype(dtype) for part in parts]
+    got = session.run(["y"], {"x": np.zeros(3, np.float32), "s": given})[0]
+    assert got.tolist() == ([1, 22, 333] if kind == "float" else ["1", "22", "333"])
+
+
 # --- other ways in ---------------------------------------------------------------------------------
 
 

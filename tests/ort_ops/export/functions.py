@@ -130,6 +130,21 @@ def _(model: Calls, x: Tensor) -> Tensor:
     return Attributes.apply(x, 0.1, -1, "näher", True)
 
 
+class Named(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: str, function_: float = 2.0) -> Tensor:
+        return x * len(function) * function_
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, function: str, function_: float = 2.0) -> Any:
+        return g.op("my::Named", x, function_s=function)
+
+
+@case("a parameter called function")
+def _(model: Calls, x: Tensor) -> Tensor:
+    return Named.apply(x, "cube")
+
+
 class Lists(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, floats: list[float], ints: tuple[int, ...], texts: list[str]) -> Tensor:
