@@ -72,7 +72,9 @@ def finish(
         _report(call, nodes, reason, fates.get(call.number, Fate()))
         for (call, _, nodes), reason in zip(calls, reasons, strict=True)
     )
-    refuse_bare(reports, options.functions)
+    numbers = {call.number for call in seen.calls}
+    nodes = [node for number, nodes in marked.items() if number not in numbers for node in nodes]
+    refuse_bare(reports, {f"{n.domain}::{n.op_type}": n.name or "" for n in nodes}, options.functions)
     _refuse_namesakes(model)
     return reports, moved
 

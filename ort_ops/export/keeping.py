@@ -27,9 +27,10 @@ from .canonical import initializers_apart, parameter_names
 from .capture import functions_shown
 from .files import read, save, scratch, write
 from .finish import finish
+from .frozen import refuse_frozen
 from .inputs import inputs_apart
 from .lost import fixed_size, is_unused, refuse_lost, refuse_traced_through, refuse_untraceable, spoilt
-from .node import nodes_kept, translations
+from .node import kept_operators, nodes_kept, translations
 from .operator import CALL, calls_in
 from .options import Options
 from .own import is_running_own
@@ -263,6 +264,8 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
     kept = _active()[-1]
     canonical = kept._options.canonical
     args, options["kwargs"] = inputs_apart(model, (args, options.get("kwargs")))
+    sizes = options.get("input_names"), options.get("dynamic_axes")
+    refuse_frozen(kept_operators(), model, args, options["kwargs"] or {}, *sizes)
     with kept._recording(model) as record, scratch(model, f) as target:
         record.writing = Writing(record.calls, record.note, all_types=canonical)
         as_inputs = options.pop("keep_initializers_as_inputs", None)

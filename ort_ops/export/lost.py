@@ -76,7 +76,8 @@ def refuse_untraceable(calls: Sequence[Call], error: Exception) -> None:
     names = ", ".join(dict.fromkeys(call.name for call in calls))
     raise ExportError(
         f"the TorchScript exporter (dynamo=False) lost a value in a call of {names} ({error}), as it does "
-        "where forward adds 0 or multiplies by 1; expected one that returns x.clone() there, or dynamo=True"
+        "where forward adds 0 or multiplies by 1 (expected x.clone() there), divides 1 by x "
+        "(x.reciprocal()), or is given a size of an input; expected one that doesn't, or dynamo=True"
     ) from error
 
 

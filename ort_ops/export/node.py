@@ -17,7 +17,7 @@ from ort_ops.registry import split_name
 from .calls import next_number
 from .symbolic import MARK
 
-__all__ = ["as_node", "nodes_kept", "translations"]
+__all__ = ["as_node", "kept_operators", "nodes_kept", "translations"]
 
 _torch_onnx: Any = torch.onnx  # not all of it is declared
 _nodes: dict[str, tuple[str, str]] = {}
@@ -112,6 +112,11 @@ def _to_onnx(value: Any, kind: str) -> Any:
         number: Any = _type_utils.JitScalarType(value).onnx_type()
         return int(number)
     return value
+
+
+def kept_operators() -> set[Any]:
+    """Return these operators as torch calls them."""
+    return {_overload(operator) for operator in _nodes}
 
 
 def translations() -> dict[Any, Callable[..., Any]]:

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ort_ops.errors import ExportError
@@ -11,6 +11,9 @@ from .bodies import Body
 from .options import Functions
 
 __all__ = ["CallReport", "Moved", "refuse_bare"]
+
+
+_OPERATOR = "no body is derived from an operator of torch.library (as_node)"
 
 
 @dataclass(frozen=True)
@@ -39,29 +42,39 @@ class Moved:
     domain: str
 
 
-def refuse_bare(calls: Sequence[CallReport], functions: Functions) -> None:
+def refuse_bare(calls: Sequence[CallReport], operators: Mapping[str, str], functions: Functions) -> None:
     """Say of each Function that has nodes without a body why that is, in the words of its first such call.
+
+    And of each operator of ``as_node``, of which ``operators`` has the name of a node.
 
     Raises ExportError under ``"inline"``, which promises plain operators; warns under ``"attach"``, whose
     file is right all the same, but needs something to run it.
     """
-    bare: dict[str, CallReport] = {}
-    for call in calls if functions != "keep" else ():
+    if functions == "keep":
+        return
+    bare = {name: CallReport(name, (node,), _OPERATOR, no_body=_OPERATOR) for name, node in operators.items()}
+    for call in calls:
         if call.nodes and not call.body:
             bare.setdefault(call.function, call)
     for call in bare.values():
         node = f"{call.function}: node {call.nodes[0]!r}"
         if functions == "inline":
             raise ExportError(
-                f"{node} does not become plain operators: {call.no_body}; expected a forward in standard "
-                'operators, a body by hand (bodies={...}), or functions="keep"'
+                f"{node} does not become plain operators: {call.no_body}; expected {_remedy(call)}, or "
+                'functions="keep"'
             )
         runs = "a kernel" if call.reason else "a kernel or the Function itself (program.session())"
         warnings.warn(
-            f"{node} has no function body: {call.no_body}; without a body by hand (bodies={{...}}) it is run "
-            f"by {runs}, and by no stock ONNX Runtime",
+            f"{node} has no function body: {call.no_body}; without {_remedy(call)} it is run by {runs}, "
+            "and by no stock ONNX Runtime",
             stacklevel=_depth(),
         )
+
+
+def _remedy(call: CallReport) -> str:
+    if call.reason is _OPERATOR:
+        return "a Function with a forward in standard operators instead"
+    return "a forward in standard operators or a body by hand (bodies={...})"
 
 
 def _depth() -> int:

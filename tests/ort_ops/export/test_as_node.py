@@ -171,3 +171,39 @@ def test_an_attribute_that_depends_on_the_inputs_is_refused() -> None:
 
     with pytest.raises(ExportError, match="at depends on the inputs"):
         export(Calls(call).eval(), (x(4, 4),), dynamic_shapes=({0: "n"},), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("size", "fixed"), [(lambda x: x.shape[0] // 2, False), (lambda x: x.shape[1], True)]
+)
+def test_the_older_exporter_freezes_no_size_that_is_to_vary(size: Any, fixed: bool) -> None:
+    as_node("ort_ops_test::halves", "my::Halves")
+
+    def call(model: Any, x: Tensor) -> Any:
+        return torch.ops.ort_ops_test.halves(x, size(x))
+
+    options: dict[str, Any] = {"dynamo": False, "input_names": ["x"], "verbose": False}
+    model = Calls(call).eval()
+    if not fixed:
+        with pytest.raises(ExportError, match="halves: at depends on the inputs"):
+            export(model, (x(4, 2),), dynamic_axes={"x": {0: "n"}}, **options)
+        axes = None
+    else:
+        axes = {"x": {0: "n"}}
+    (node,) = export(model, (x(4, 2),), dynamic_axes=axes, **options).model_proto.graph.node
+    assert attributes(node) == (("at", onnx.AttributeProto.INT, 2),)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_a_node_of_an_operator_that_has_no_body_is_said(dynamo: bool) -> None:
+    as_node("ort_ops_test::halves", "my::Halves")
+    model = Calls(lambda model, x: torch.ops.ort_ops_test.halves(x, 1)).eval()
+    options: dict[str, Any] = {"dynamo": dynamo, "verbose": False}
+    with pytest.warns(
+        UserWarning, match=r"my::Halves: node '.+' has no function body: .*as_node.* by a kernel"
+    ):
+        export(model, (x(4, 2),), functions="attach", **options)
+    with pytest.raises(
+        ExportError, match=r"my::Halves: node '.+' does not become plain operators: .*as_node"
+    ):
+        export(model, (x(4, 2),), functions="inline", **options)
