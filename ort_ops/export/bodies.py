@@ -138,14 +138,11 @@ def _give(
 
 def _derive(stand_ins: Sequence[StandIn], opset: int) -> list[Group]:
     """Return bodies for the nodes, as few as can be found."""
-    groups = merge(derive(stand_ins, opset))
+    derived, plain = derive(stand_ins, opset)
+    groups = merge(derived)
     if len(groups) == 1:
         return groups
-    try:
-        plain = merge(derive(stand_ins, opset, optimize=False))
-    except NoBodyError:
-        return groups
-    return plain if len(plain) < len(groups) else groups
+    return min(groups, merge(plain), key=len)
 
 
 def _inline(model: ir.Model, identifier: tuple[str, str, str]) -> None:

@@ -1,10 +1,10 @@
 """A function body derived from a Function's forward, which is exported alone, through ordinary operators."""
 
-import functools
 import io
 import itertools
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -31,26 +31,42 @@ _LOWEST_DYNAMO = 18  # the opset from which the newer exporter writes
 
 Group = tuple[FunctionProto, list[StandIn]]
 Dims = frozenset[tuple[int, int]]  # inputs and axes
+Written = tuple[ModelProto, ModelProto]  # without what is superfluous, and with it
 
 
-def derive(stand_ins: Sequence[StandIn], opset: int, *, optimize: bool = True) -> list[Group]:
+@dataclass(frozen=True)
+class _Derived:
+    """A node's body; ``plain`` keeps what the node's constants make superfluous, such as a product with 1.
+
+    ``any_size`` says that it holds for other sizes than the node's, too.
+    """
+
+    body: FunctionProto
+    plain: FunctionProto
+    any_size: bool
+
+
+def derive(stand_ins: Sequence[StandIn], opset: int) -> tuple[list[Group], list[Group]]:
     """Return the bodies of some nodes of one operator, equal ones once, each with the nodes that it is for.
 
-    Without ``optimize`` a body keeps what a constant of one node makes superfluous, and another's doesn't (a
-    product with 1). The inputs of a body are ``in_0`` and so on, as many as the node with the most has, its
-    outputs ``out_0`` and so on.
+    Then the same with what one node's constant makes superfluous, and another's doesn't: those may be fewer.
+    The inputs of a body are ``in_0`` and so on, as many as the node with the most has, its outputs ``out_0``
+    and so on.
     """
     inputs = max(len(stand_in.inputs) for stand_in in stand_ins)
-    bodies: dict[bytes, Group] = {}
-    made: dict[Any, tuple[FunctionProto, bool]] = {}
+    made: dict[Any, _Derived] = {}
+    found = []
     for stand_in in stand_ins:
         rough, exact = _signature(stand_in, exact=False), _signature(stand_in, exact=True)
-        body, any_size = made.get(rough, (None, True))
-        if body is None or not any_size:
-            body, any_size = made.get(exact) or _derive_one(stand_in, inputs, opset, optimize)
-            made[exact] = body, any_size
-            if any_size:
-                made[rough] = body, True
+        derived = made.get(rough) or made.get(exact) or _derive_one(stand_in, inputs, opset)
+        made[rough if derived.any_size else exact] = derived
+        found.append((derived, stand_in))
+    return _grouped((d.body, s) for d, s in found), _grouped((d.plain, s) for d, s in found)
+
+
+def _grouped(found: Iterable[tuple[FunctionProto, StandIn]]) -> list[Group]:
+    bodies: dict[bytes, Group] = {}
+    for body, stand_in in found:
         text = body.SerializeToString(deterministic=True)
         bodies.setdefault(text, (body, []))[1].append(stand_in)
     return list(bodies.values())
@@ -90,14 +106,14 @@ def _places(tensors: Sequence[Any]) -> list[int]:
     return list(dict.fromkeys(place for place in tensors if isinstance(place, int)))
 
 
-def _derive_one(stand_in: StandIn, inputs: int, opset: int, optimize: bool) -> tuple[FunctionProto, bool]:
-    """Return a node's body, and whether it holds for other sizes than the node's, too."""
+def _derive_one(stand_in: StandIn, inputs: int, opset: int) -> _Derived:
+    """Return a node's body."""
     if stand_in.whole.sizes:
         raise NoBodyError("an argument is an integer that depends on the sizes of the inputs")
     places = _places(stand_in.whole.tensors)
     types = [stand_in.inputs[place] for place in places]
     examples = _examples(stand_in.call, stand_in.whole.tensors, types)
-    write = functools.partial(_by_dynamo, optimize) if opset >= _LOWEST_DYNAMO else _by_torchscript
+    write = _by_dynamo if opset >= _LOWEST_DYNAMO else _by_torchscript
     names = [f"in_{place}" for place in places]
     known = frozenset(
         (i, axis)
@@ -106,7 +122,7 @@ def _derive_one(stand_in: StandIn, inputs: int, opset: int, optimize: bool) -> t
         if isinstance(size, int)
     )
 
-    def attempt(static: Dims) -> tuple[ModelProto, Dims]:
+    def attempt(static: Dims) -> tuple[Written, Dims]:
         try:
             with quiet(), warnings.catch_warnings(), running_own():
                 warnings.simplefilter("ignore")
@@ -126,7 +142,8 @@ def _derive_one(stand_in: StandIn, inputs: int, opset: int, optimize: bool) -> t
         if not known:
             raise
         written, fixed = attempt(known)  # what has no form for any sizes may have one for the node's
-    return to_function(written, places, inputs, opset), not fixed
+    body, plain = (to_function(each, places, inputs, opset) for each in written)
+    return _Derived(body, plain, not fixed)
 
 
 def _reason(error: BaseException) -> str:
@@ -171,13 +188,12 @@ def _free_size(size: Any, taken: Collection[int]) -> int:
 
 
 def _by_dynamo(
-    optimize: bool,
     model: torch.nn.Module,
     examples: tuple[Tensor, ...],
     names: list[str],
     opset: int,
     static: Dims,
-) -> tuple[ModelProto, Dims]:
+) -> tuple[Written, Dims]:
     """Export with all other dimensions free; also returns those of which it holds for some sizes only."""
     auto = torch.export.Dim.AUTO
     free = [
@@ -191,9 +207,12 @@ def _by_dynamo(
         dynamic_shapes=tuple(free) if free else None,
         input_names=names,
         opset_version=opset,
-        optimize=optimize,
+        optimize=False,
         verbose=False,
     )
+    plain = program.model_proto
+    program.optimize()
+    written = program.model_proto
     captured = program.exported_program
     given = [
         node.meta["val"]
@@ -206,7 +225,7 @@ def _by_dynamo(
         for axis, size in enumerate(value.shape)
         if axis in free[i] and not _is_free(size, captured.range_constraints)
     }
-    return program.model_proto, frozenset(fixed | decided_dims(model, program.model_proto, given, examples))
+    return (written, plain), frozenset(fixed | decided_dims(model, written, given, examples))
 
 
 def _is_free(size: Any, ranges: Mapping[Any, Any]) -> bool:
@@ -219,7 +238,7 @@ def _is_free(size: Any, ranges: Mapping[Any, Any]) -> bool:
 
 def _by_torchscript(
     model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int, static: Dims
-) -> tuple[ModelProto, Dims]:
+) -> tuple[Written, Dims]:
     """Export with all other dimensions free; also returns those whose size is in what was written.
 
     The exporter doesn't say which sizes it took for constants. Its warnings tell where Python code looked at
@@ -235,7 +254,7 @@ def _by_torchscript(
         for i, t in enumerate(examples)
     ]
     same = not looked and _is_same(written, model, doubled, names, free)
-    return written, frozenset() if same else frozenset(free)
+    return (written, written), frozenset() if same else frozenset(free)
 
 
 def _is_same(
