@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import mmap
 import os
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from .schema import Dim
 from .wire import Buffer, fields, number, text
 
 __all__ = ["UNREAD", "UNREADABLE", "Model", "Node", "Value", "read_model", "weight_files"]
+
+_SMALL = 1 << 26  # bytes of a file that is read as a whole
 
 # The fields of TypeProto that say what a value is.
 _KINDS = {1: "tensor", 4: "sequence", 5: "map", 8: "sparse_tensor", 9: "optional"}
@@ -106,8 +109,8 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Model:
             f"the model is a {type(source).__name__}; expected a path, or bytes "
             "(of a ModelProto: model.SerializeToString())"
         )
-    with _mapped(source) as mapped:
-        return _read(mapped, os.fspath(source))
+    with _content(source) as content:
+        return _read(content, os.fspath(source))
 
 
 def weight_files(path: str | os.PathLike[str]) -> frozenset[str]:
@@ -115,21 +118,28 @@ def weight_files(path: str | os.PathLike[str]) -> frozenset[str]:
 
     Raises ModelError where it is no ONNX model, or one in ORT's own format.
     """
-    with _mapped(path) as mapped:
-        if _is_in_orts_format(mapped):
+    with _content(path) as content:
+        if _is_in_orts_format(content):
             raise ModelError(f"{os.fspath(path)} {UNREADABLE}")
         try:
-            return frozenset(_locations(mapped, slice(0, len(mapped)), "model"))
+            return frozenset(_locations(content, slice(0, len(content)), "model"))
         except (IndexError, ValueError, RecursionError) as error:
             raise ModelError(f"{os.fspath(path)}: not an ONNX model ({error})") from error
 
 
 @contextlib.contextmanager
-def _mapped(path: str | os.PathLike[str]) -> Iterator[mmap.mmap]:
-    """Give a file's content; raises ModelError where it is empty."""
+def _content(path: str | os.PathLike[str]) -> Iterator[Buffer]:
+    """Give a file's content; raises ModelError where it is empty.
+
+    A large one is mapped into memory: to cut it short while it is read would end the process.
+    """
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
             raise ModelError(f"{os.fspath(path)} is empty; expected an ONNX model")
+        if size <= _SMALL:
+            yield file.read()
+            return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             yield mapped
 
@@ -202,6 +212,10 @@ def _model(buffer: Buffer) -> Model:
     return Model(opsets, tuple(nodes), frozenset(bodies), inputs, outputs, element_types, ir_version)
 
 
+# Element types by the names of values: those of a graph inside another are seen through to the outer ones.
+_Types = dict[str, int] | ChainMap[str, int]
+
+
 @dataclass(frozen=True)
 class _Scope:
     """A graph as it lies in memory: where its nodes are, and the values that it says something of."""
@@ -250,19 +264,20 @@ def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str, str], list[N
 
 
 def _nodes(
-    buffer: Buffer, graph: _Scope, outer: Mapping[str, int], in_function: tuple[str, str] | None
+    buffer: Buffer, graph: _Scope, outer: _Types, in_function: tuple[str, str] | None
 ) -> Iterator[Node]:
-    types = dict(outer)
+    own: dict[str, int] = {}
     for values in graph.values.values():
-        types |= {value.name: value.element_type for value in values if value.element_type}
-    types |= dict(graph.weights)
+        own |= {value.name: value.element_type for value in values if value.element_type}
+    own |= dict(graph.weights)
+    types: _Types = own
+    if outer:
+        types = outer.new_child(own) if isinstance(outer, ChainMap) else ChainMap(own, outer)
     for node in graph.nodes:
         yield from _node(buffer, node, types, in_function)
 
 
-def _node(
-    buffer: Buffer, span: slice, types: Mapping[str, int], in_function: tuple[str, str] | None
-) -> Iterator[Node]:
+def _node(buffer: Buffer, span: slice, types: _Types, in_function: tuple[str, str] | None) -> Iterator[Node]:
     name = op_type = domain = overload = ""
     inputs: list[int | None] = []
     outputs = 0

@@ -1,5 +1,6 @@
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -152,7 +153,25 @@ def test_a_file_is_read_as_its_bytes_are(tmp_path: Path) -> None:
     assert read_model(path) == read_model(str(path)) == read_model(everything())
 
 
-def test_weights_are_stepped_over_in_the_file_and_outside_it(tmp_path: Path) -> None:
+def test_a_file_may_be_cut_short_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(everything())
+    model = read_model(path)
+
+    def cut_short(buffer: Any) -> bool:
+        path.write_bytes(b"")
+        return False
+
+    monkeypatch.setattr("ort_ops.model._is_in_orts_format", cut_short)  # what is looked at first
+    assert read_model(path) == model
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_weights_are_stepped_over_in_the_file_and_outside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    if not whole:  # mapped, as a large file is
+        monkeypatch.setattr("ort_ops.model._SMALL", 0)
     weight = numpy_helper.from_array(np.zeros((1024, 1024), np.float32), "w")
     data = model([node("Op", ["x", "w"])], initializers=[weight])
     inside, outside = tmp_path / "inside.onnx", tmp_path / "outside.onnx"
