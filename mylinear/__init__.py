@@ -4,7 +4,9 @@
 the CPU, so that a deployment needs neither torch nor onnx.
 """
 
+import functools
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,17 +22,16 @@ _HOME = {
     "get_library_path": "library",
     "replace_linear": "module",
 }
-_SUBMODULES = frozenset(
-    {
-        *("checkpoint", "cli", "data", "errors", "export", "function", "kernels", "library"),
-        *("modelfile", "module", "plot", "training", "verify"),
-    }
-)
+
+
+@functools.cache
+def _submodules() -> frozenset[str]:
+    return frozenset(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def __getattr__(name: str) -> Any:
     """Load a submodule, or the one that holds a public name, when it is first asked for (PEP 562)."""
-    if name in _SUBMODULES:
+    if name in _submodules():
         return importlib.import_module(f"{__name__}.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
@@ -38,4 +39,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_SUBMODULES})
+    return sorted({*globals(), *__all__, *_submodules()})

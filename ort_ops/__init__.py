@@ -5,7 +5,9 @@ models with it. Importing this package loads NumPy and onnxruntime, never torch 
 are loaded when they are first asked for.
 """
 
+import functools
 import importlib
+import pkgutil
 from typing import Any
 
 from .runtime import require_gil, require_one_runtime
@@ -31,49 +33,18 @@ __all__ = [
     "register",
 ]
 
-_SUBMODULES = frozenset(
-    {
-        *(
-            "arrays",
-            "asynchronous",
-            "binding",
-            "builtin",
-            "callables",
-            "cli",
-            "compat",
-            "deploy",
-            "dtypes",
-            "errors",
-            "explaining",
-            "export",
-        ),
-        *("failures", "fitting", "functions", "inference", "inspection", "kernel", "libraries", "model"),
-        *(
-            "packing",
-            "namesakes",
-            "parity",
-            "providers",
-            "recorded",
-            "registry",
-            "runtime",
-            "schema",
-            "selection",
-            "session",
-            "tuning",
-            "unrunnable",
-            "values",
-            "wire",
-        ),
-    }
-)
+
+@functools.cache
+def _submodules() -> frozenset[str]:
+    return frozenset(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def __getattr__(name: str) -> Any:
     """Load a submodule when it is first asked for (PEP 562)."""
-    if name in _SUBMODULES:
+    if name in _submodules():
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBMODULES})
+    return sorted({*globals(), *_submodules()})

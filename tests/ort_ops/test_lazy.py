@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+import mylinear
 import ort_ops
 
 CHECKS = """
@@ -111,10 +112,15 @@ def test_all_is_what_is_public() -> None:
     assert found - {"Any", "require_gil", "require_one_runtime"} == set(
         ort_ops.__all__
     )  # what __init__ itself uses
-    assert set(dir(ort_ops)) >= ort_ops._SUBMODULES
 
 
-def test_a_submodule_is_there_when_it_is_asked_for() -> None:
-    assert ort_ops.model.read_model.__module__ == "ort_ops.model"
+@pytest.mark.parametrize("package", [ort_ops, mylinear])
+def test_a_submodule_is_there_when_it_is_asked_for(package: ModuleType) -> None:
+    files = Path(package.__file__ or "").parent.glob("[!_]*.py")
+    names = {file.stem for file in files}
+    assert len(names) > 10
+    assert set(dir(package)) >= names
+    for name in ("kernels",) if package is mylinear else ("model", "parameters"):
+        assert getattr(package, name).__name__ == f"{package.__name__}.{name}"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = ort_ops.nothing
+        _ = package.nothing
