@@ -111,7 +111,8 @@ class _NodeJudge:
         apart = _distance(got, exact)
         if exact.dtype != np.float64 or not apart.any():
             return apart, np.zeros(())
-        once = np.abs(exact) * arithmetic.storage
+        # NaN and infinities are no rounding's doing: they are the same or not.
+        once = np.where(np.isfinite(exact), np.abs(exact) * arithmetic.storage, 0.0)
         if not bool((apart > once).any()):  # rounded once: no bound is smaller
             return apart, once
         error = local_errors(step, arithmetic)[place]

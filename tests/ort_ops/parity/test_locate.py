@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import ort_ops
@@ -72,6 +73,26 @@ def test_a_kernel_that_is_wrong_is_found_in_the_run(tmp_path: Path, memory: int)
     wrong = [row.node for row in found.rows if row.verdict is Verdict.RUNTIME_WRONG]
     assert wrong == ["MYLINEAR_2"]  # what comes after it computes rightly on what it is given
     assert locate(stack(), path, uniform(3, 16), functions=[LinearF], memory=memory).node is None
+
+
+def finite_alone(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.isfinite(x), x + x, np.float32(0))
+
+
+@pytest.mark.parametrize("x", [-1.0, 0.0], ids=["NaN", "infinity"])
+def test_a_kernel_that_loses_what_is_not_finite_is_blamed(x: float) -> None:
+    file = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 18, "test.locate": 1]>
+        g (float[n] x) => (float[n] y) { l = Log(x) y = test.locate.Twice(l) }
+        <domain: "test.locate", opset_import: ["": 18]> Twice (a) => (b) { b = Add(a, a) }
+    """)
+    op = ort_ops.onnx_op("test.locate::Twice")(finite_alone)
+    try:
+        found = locate(Model(lambda m, x: x.log() * 2).eval(), file, torch.tensor([1.0, x, 3.0]))
+    finally:
+        ort_ops.registry._ops.remove(op)
+    assert found.question == "runtime"
+    assert {row.op for row in found.rows if row.node == found.node} == {"test.locate::Twice"}
 
 
 class Quantize(torch.autograd.Function):
