@@ -71,9 +71,9 @@ class Counterparts:
             steps(*arguments[0], **arguments[1])
 
     def _add(self, operation: str, tensor: Tensor) -> None:
-        if tensor.is_complex() or tensor.is_sparse:
+        if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
             return
-        values = tensor.detach().cpu().numpy()
+        values = _as_array(tensor.detach().cpu())
         keep = tensor.is_cpu and tensor.untyped_storage().data_ptr() in self._weights
         if not keep and values.nbytes <= self._left:
             values, keep = values.copy(), True
@@ -82,6 +82,8 @@ class Counterparts:
 
     def find(self, values: Array, tolerance: float) -> str | None:
         """Return the operation that gave these values, to a share of the largest of them, or None."""
+        if values.dtype.kind == "V":  # of ml_dtypes
+            values = values.astype(np.float64)
         if values.dtype.kind not in "fiub":
             return None
         moments = _moments(values)
@@ -109,6 +111,14 @@ class _Steps(Mode):
             if isinstance(leaf, Tensor):
                 self._counterparts._add(f"{self._operation}, {func}", leaf)
         return result
+
+
+def _as_array(tensor: Tensor) -> Array:
+    """Return a tensor as an array; of the dtypes that NumPy doesn't have (float8, bfloat16) in float64."""
+    try:
+        return tensor.numpy()
+    except TypeError:
+        return tensor.double().numpy()
 
 
 def _moments(values: Array) -> NDArray[np.float64]:

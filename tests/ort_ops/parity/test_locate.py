@@ -228,6 +228,18 @@ def test_views_of_weights_take_none_of_the_memory() -> None:
     assert counterparts.find(other, 1e-9) is None
 
 
+@pytest.mark.parametrize(("last", "guilty"), [("Neg", None), ("Abs", "Abs#2")])
+def test_tensors_of_a_type_that_numpy_has_not_are_matched(last: str, guilty: str | None) -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 19]> g (float[n] x) => (float[n] y) '
+        f"{{ a = Cast<to = 17>(x) b = Cast<to = 1>(a) y = {last}(b) }}"
+    )
+    found = locate(Model(lambda m, x: -x.to(torch.float8_e4m3fn).float()).eval(), file, uniform(5))
+    assert found.node == guilty
+    casts = [row.counterpart for row in found.rows if row.question == "export" and row.op == "ai.onnx::Cast"]
+    assert casts == ["aten._to_copy.default"] * 2
+
+
 def test_what_was_found_is_json() -> None:
     case = ARCHITECTURES["LSTM"]
     found = locate(case.model(), onnx.load_from_string(exported("LSTM")), case.inputs)
