@@ -1,10 +1,12 @@
 """The tensors that a model computes on its way, found again among those of its file by what is in them.
 
-Names match nothing in a TorchScript file. Two tensors are the same if they hold the same numbers, in whatever
-shape or order of the axes.
+Names match nothing in a TorchScript file. Two tensors are counterparts if they hold the same numbers, in
+whatever shape or order of the axes.
 """
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch.utils import _pytree as pytree
 from .compare import distance, largest
 from .modes import Mode
 
-__all__ = ["Counterparts"]
+__all__ = ["Counterpart", "Counterparts", "same"]
 
 Array = NDArray[Any]
 
@@ -29,11 +31,25 @@ _COMPOSED = (
 )
 
 
+_AXES = 5  # of more, which have too many orders, the numbers alone are compared
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """What in the model has the numbers of a tensor.
+
+    operation: of the model. exact: the number of its result, where that has shape and order of the tensor.
+    """
+
+    operation: str
+    exact: int | None
+
+
 class _Seen:
     """A result of an operation: its values, or no more than their moments."""
 
-    def __init__(self, operation: str, values: Array, *, keep: bool) -> None:
-        self.operation = operation
+    def __init__(self, number: int, operation: str, values: Array, *, keep: bool) -> None:
+        self.number, self.operation = number, operation
         self.values = values if keep else None
         self._moments = None if keep else _moments(values)
 
@@ -56,6 +72,7 @@ class Counterparts:
         self._left = memory
         self._weights = {weight.untyped_storage().data_ptr() for weight in weights}
         self._by_size: dict[int, list[_Seen]] = {}
+        self._numbers = itertools.count()
 
     def see(self, operation: Any, arguments: tuple[Any, ...], results: Sequence[Tensor]) -> None:
         """Take in what an operation gave, and the steps of it where an exporter writes these."""
@@ -78,22 +95,44 @@ class Counterparts:
         if not keep and values.nbytes <= self._left:
             values, keep = values.copy(), True
             self._left -= values.nbytes
-        self._by_size.setdefault(values.size, []).append(_Seen(operation, values, keep=keep))
+        self._by_size.setdefault(values.size, []).append(
+            _Seen(next(self._numbers), operation, values, keep=keep)
+        )
 
-    def find(self, values: Array, tolerance: float) -> str | None:
-        """Return the operation that gave these values, to a share of the largest of them, or None."""
+    def find(self, values: Array, tolerance: float) -> Counterpart | None:
+        """Return what has these values, to a share of the largest of them, or None.
+
+        What has them in their shape and order comes first.
+        """
+        alike = self._alike(values, tolerance)
+        for seen in alike:
+            if seen.values is not None and same(values, seen.values, tolerance):
+                return Counterpart(seen.operation, seen.number)
+        for seen in alike:
+            if seen.values is None or _transposed(values, seen.values, tolerance):
+                return Counterpart(seen.operation, None)
+        return None
+
+    def reordered(self, values: Array, tolerance: float) -> Iterator[Array]:
+        """Give what has the numbers of these values in another shape or order, as far as it is kept."""
+        for seen in self._alike(values, tolerance):
+            kept = seen.values
+            if kept is None or same(values, kept, tolerance):
+                continue
+            if _near(np.sort(values, axis=None), np.sort(kept, axis=None), tolerance):
+                yield kept
+
+    def _alike(self, values: Array, tolerance: float) -> list[_Seen]:
+        """Return what may have the numbers of these values: as many, of the same sums."""
         if values.dtype.kind == "V":  # of ml_dtypes
             values = values.astype(np.float64)
         if values.dtype.kind not in "fiub":
-            return None
+            return []
         moments = _moments(values)
         # Sums of many numbers differ by more than these do; what is kept is compared number by number.
         scale = max(tolerance, 1e-12) * (moments[1] + np.finfo(np.float64).tiny)
-        for seen in self._by_size.get(values.size, ()):
-            near = np.abs(seen.moments[:2] - moments[:2]) <= scale
-            if bool(near.all()) and (seen.values is None or _same(values, seen.values, tolerance)):
-                return seen.operation
-        return None
+        there = self._by_size.get(values.size, ())
+        return [seen for seen in there if bool((np.abs(seen.moments - moments) <= scale).all())]
 
 
 class _Steps(Mode):
@@ -128,10 +167,24 @@ def _moments(values: Array) -> NDArray[np.float64]:
     return np.array([flat.sum(), np.abs(flat).sum()])
 
 
-def _same(a: Array, b: Array, tolerance: float) -> bool:
-    if a.shape != b.shape or not _near(a, b, tolerance):
+def same(a: Array, b: Array, tolerance: float) -> bool:
+    """Tell whether two arrays have one shape and the same numbers, to a share of the largest of them."""
+    return a.shape == b.shape and _near(a, b, tolerance)
+
+
+def _transposed(a: Array, b: Array, tolerance: float) -> bool:
+    """Tell whether one of two arrays has the other's numbers in their order once its axes are in another."""
+    if max(a.squeeze().ndim, b.squeeze().ndim) > _AXES:
         return _near(np.sort(a, axis=None), np.sort(b, axis=None), tolerance)
-    return True
+    return any(
+        _near(flat, other.reshape(-1), tolerance) for one, other in ((a, b), (b, a)) for flat in _orders(one)
+    )
+
+
+def _orders(array: Array) -> Iterator[Array]:
+    """Give an array's numbers in a row, for each order of its axes."""
+    bare = array.squeeze()
+    return (bare.transpose(axes).reshape(-1) for axes in itertools.permutations(range(bare.ndim)))
 
 
 def _near(a: Array, b: Array, tolerance: float) -> bool:

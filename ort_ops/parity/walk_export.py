@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from .counterparts import Counterparts
+from .counterparts import Counterpart, Counterparts
 from .exact import ExactFile
 from .export_side import ExportSide
 from .graphs import reads
@@ -15,6 +17,7 @@ from .sample import Sample
 from .step import Step
 from .subject import Subject
 from .verdict import Verdict
+from .walk_layout import Trials
 from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
 
 __all__ = ["walk_export"]
@@ -28,34 +31,41 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     outputs = ExportSide(file, subject.changed, subject.notes, plant=False).judge(sample, 0)
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
     counterparts = Counterparts(memory, subject.exact_model.parameters())
+    inputs = [leaf for leaf in pytree.tree_leaves(sample.given.arguments) if isinstance(leaf, Tensor)]
+    counterparts.see("input", (), inputs)
     subject.exact_model.run(sample.given.arguments, seen=counterparts.see)
-    found, fractions = _matched(file, sample, counterparts, _share(outputs))
-    matched = {name for name, counterpart in found.items() if counterpart and name not in wrong}
+    tolerance = _share(outputs)
+    found, fractions = _matched(file, sample, counterparts, tolerance)
+    matched = {name: counterpart for name, counterpart in found.items() if name not in wrong}
     rows = []
     for node in file.nodes:
-        names = [name for name in node.output if name in matched]
-        verdict = Verdict.EQUAL if names else Verdict.CANNOT_SAY
-        rows.append(node_row("export", node, verdict, counterpart=found[names[0]] or "" if names else ""))
+        there = [matched[name].operation for name in node.output if name in matched]
+        verdict = Verdict.EQUAL if there else Verdict.CANNOT_SAY
+        rows.append(node_row("export", node, verdict, counterpart=next(iter(there), "")))
     share = judged_share(file, {row.node for row in rows if row.verdict is Verdict.EQUAL})
-    suspects = _suspects(file, matched, wrong, fractions)
+    suspects = _suspects(file, set(matched), wrong, fractions)
     if not suspects:
         return Walk(None, rows, share, outputs=outputs)
+    trials = Trials(file, sample, counterparts, tolerance)
+    suspects = [*trials.misordered(suspects[0], matched), *suspects]
     first = suspects[0]
-    rows[first] = replace(rows[first], verdict=Verdict.EXPORT_WRONG)
+    rows[first] = replace(rows[first], verdict=Verdict.EXPORT_WRONG, counterpart="")
     return Walk(file.nodes[first].name, rows, share, _region(file, suspects), outputs)
 
 
 def _matched(
     file: ExactFile, sample: Sample, counterparts: Counterparts, tolerance: float
-) -> tuple[dict[str, str | None], set[str]]:
-    """Return for each result of the file the operation that gave the same, and which hold fractions."""
-    found: dict[str, str | None] = {}
+) -> tuple[dict[str, Counterpart], set[str]]:
+    """Return the counterparts of the file's results, in its order, and which results hold fractions."""
+    found: dict[str, Counterpart] = {}
     fractions = set()
 
     def match(step: Step) -> None:
         for name, value in zip(step.node.output, step.outputs, strict=False):
             if name and isinstance(value, np.ndarray):
-                found[name] = counterparts.find(value, tolerance)
+                counterpart = counterparts.find(value, tolerance)
+                if counterpart is not None:
+                    found[name] = counterpart
                 if value.dtype.kind == "f":
                     fractions.add(name)
 

@@ -16,7 +16,7 @@ import ort_ops
 from mylinear import LinearF, MyLinear
 from mylinear.export import export as export_mylinear
 from ort_ops.parity import ExitCode, Verdict, locate
-from ort_ops.parity.counterparts import Counterparts
+from ort_ops.parity.counterparts import Counterpart, Counterparts
 
 from .faults import ARCHITECTURES
 from .models import Model, uniform
@@ -193,6 +193,46 @@ def test_a_quantised_softmax_is_blamed_only_where_it_computes_something_else(sca
         assert found.exit_code == ExitCode.EQUAL
 
 
+MISORDERED = {
+    "not transposed": (lambda x: x.relu().T.cumsum(1), "r = Relu(x) t = Identity(r) y = CumSum(t, one)"),
+    "transposed before a node that doesn't mind": (
+        lambda x: x.relu().cumsum(1),
+        "t = Transpose(x) r = Relu(t) y = CumSum(r, one)",
+    ),
+    "put together the wrong way": (
+        lambda x: x.relu().roll(1, 1).cumsum(1),
+        "r = Relu(x) a, b = Split<axis = 1>(r, sizes) t = Concat<axis = 1>(a, b) y = CumSum(t, one)",
+    ),
+    "not reshaped": (
+        lambda x: x.relu().reshape(2, 8).cumsum(1),
+        "r = Relu(x) t = Identity(r) y = CumSum(t, one)",
+    ),
+    "not transposed, and nothing after it but a shape": (
+        lambda x: x.relu().T.reshape(2, 8),
+        "r = Relu(x) t = Identity(r) y = Reshape(t, shape)",
+    ),
+    "in order, but added up wrongly": (
+        lambda x: x.relu().T.cumsum(0),
+        "r = Relu(x) u = Transpose(r) t = CumSum(u, one) y = Neg(t)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISORDERED)
+def test_who_misorders_elements_is_blamed_and_not_who_reads_them(name: str) -> None:
+    function, nodes = MISORDERED[name]
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[4, 4] x) => (float[n, m] y) '
+        f"<int64 one = {{1}}, int64[2] sizes = {{3, 1}}, int64[2] shape = {{2, 8}}> {{ {nodes} }}"
+    )
+    (guilty,) = (node for node in file.graph.node if node.output[0] == "t")
+    guilty.name = "guilty"
+    found = locate(Model(lambda m, x: function(x)).eval(), file, uniform(4, 4), questions=["export"])
+    assert (found.node, found.region[0]) == ("guilty", "guilty")
+    verdicts = [row.verdict for row in found.rows if row.node == "guilty"]
+    assert verdicts == [Verdict.EXPORT_WRONG]
+
+
 NOTHING_SAID = {
     "ties": ("int64[3]", "{ r = Relu(x) v, y = TopK(r, k) }", lambda m, x: torch.topk(torch.relu(x), 3)[1]),
     "chance": ("float[4]", "{ r = RandomNormalLike(x) y = Add(x, r) }", lambda m, x: x + torch.randn_like(x)),
@@ -221,8 +261,8 @@ def test_views_of_weights_take_none_of_the_memory() -> None:
     counterparts = Counterparts(result.nbytes, [weight])
     counterparts.see("t", (), [weight.t()])
     counterparts.see("mul", (), [result])
-    assert counterparts.find(weight.numpy(), 1e-9) == "t"
-    assert counterparts.find(result.numpy(), 1e-9) == "mul"
+    assert counterparts.find(weight.numpy(), 1e-9) == Counterpart("t", None)
+    assert counterparts.find(result.numpy(), 1e-9) == Counterpart("mul", 1)
     other = result.numpy().copy()
     other[0, 0], other[0, 1] = other[0, 0] + other[0, 1] / 2, other[0, 1] / 2  # sums as before
     assert counterparts.find(other, 1e-9) is None
