@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from torch import nn
@@ -11,8 +11,11 @@ from torch import nn
 from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
+from .original import as_arrays, run_model
 from .report import GOOD, Row, finite
-from .runs import Setting
+from .runs import Setting, make_run
+from .runtime_side import RuntimeSide
+from .sample import Given, Sample
 from .subject import File, Subject
 from .survivors import Tapped
 from .verdict import ExitCode
@@ -33,7 +36,8 @@ class Located:
     matched: for each question the share of the file's nodes that could be judged: that have a counterpart in
     the model, or whose results the runtime hands out; nodes of constants and sizes alone don't count.
     region: the guilty node and those that come of it, none of which has a counterpart: where the model takes
-    one step for several of the file it may be one of these. outputs: the file's outputs beside the model's.
+    one step for several of the file it may be one of these. outputs: the file's outputs beside the model's,
+    and where no node of a run is guilty, the run's beside the file's.
     """
 
     node: str | None
@@ -54,7 +58,7 @@ class Located:
 
     @property
     def unsettled(self) -> tuple[Row, ...]:
-        """Return the outputs of the file that are not the model's, or of which nothing can be said."""
+        """Return the outputs that are not what they should be, or of which nothing can be said."""
         return tuple(row for row in self.outputs if row.verdict not in GOOD)
 
     def to_json(self) -> str:
@@ -85,7 +89,8 @@ def locate(
     The node to blame has no counterpart, nor has anything that comes of it, though what it is given has one.
     *Runtime*: the file is run with every tensor as an output that is there after optimisation, and each node
     evaluated in float64 on the runtime's own inputs, so that errors of earlier nodes are not held against it.
-    Fused kernels stay fused; what is inside of one is judged at its end.
+    Fused kernels stay fused; what is inside of one is judged at its end. Where no node is guilty, a run is
+    judged as ``check`` does.
 
     questions: those that are asked; the second alone needs no copy of the model in float64.
     memory: bytes of results that are held at a time.
@@ -95,8 +100,10 @@ def locate(
     subject = Subject(model, file, functions, trust, prefer)
     given = subject.given(inputs, 1, ranges, dims)[0]
     walks: list[tuple[Question, Walk]] = []
+    sample: Sample | None = None
     if "export" in questions:
-        walks.append(("export", walk_export(subject, subject.sample(given), memory)))
+        sample = subject.sample(given)
+        walks.append(("export", walk_export(subject, sample, memory)))
         subject.release()
     for provider in providers if "runtime" in questions else ():
         try:
@@ -106,9 +113,14 @@ def locate(
                 break  # the file is wrong, whether it can be run or not
             raise
         try:
-            walks.append(("runtime", walk_runtime(subject.exact_file, tapped, given.feed, memory)))
+            walk = walk_runtime(subject.exact_file, tapped, given.feed, memory)
         finally:
             tapped.close()
+        if walk.node is None and all(other.node is None for _, other in walks):
+            sample = sample or _sample(subject, given)
+            run = make_run(subject.source, Setting(provider), libraries, subject.options)
+            walk = replace(walk, outputs=RuntimeSide(subject.exact_file, run).judge(sample, 0))
+        walks.append(("runtime", walk))
     guilty = next(((question, walk) for question, walk in walks if walk.node is not None), None)
     return Located(
         node=guilty[1].node if guilty else None,
@@ -118,3 +130,9 @@ def locate(
         region=guilty[1].region if guilty else (),
         outputs=tuple(row for _, walk in walks for row in walk.outputs),
     )
+
+
+def _sample(subject: Subject, given: Given) -> Sample:
+    """Return a sample without the model in float64."""
+    file, own = subject.exact_file, as_arrays(run_model(subject.model, given.arguments))
+    return Sample(given, own, (), file.run(given.feed), file.chance(given.feed))

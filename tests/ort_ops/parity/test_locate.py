@@ -15,7 +15,7 @@ from torch import nn
 import ort_ops
 from mylinear import LinearF, MyLinear
 from mylinear.export import export as export_mylinear
-from ort_ops.parity import ExitCode, Verdict, locate
+from ort_ops.parity import ExitCode, Verdict, check, locate
 from ort_ops.parity.counterparts import Counterpart, Counterparts
 
 from .faults import ARCHITECTURES
@@ -245,7 +245,24 @@ def test_nobody_is_cleared_where_nothing_can_be_said(name: str) -> None:
     head = f'<ir_version: 8, opset_import: ["": 18]> g (float[4] x) => ({kind} y) <int64[1] k = {{3}}> '
     found = locate(Model(function).eval(), onnx.parser.parse_model(head + nodes), -uniform(4).abs())
     assert (found.node, found.exit_code) == (None, ExitCode.CANNOT_SAY)
-    assert [row.verdict for row in found.unsettled] == [Verdict.CANNOT_SAY]
+    assert {row.verdict for row in found.unsettled} == {Verdict.CANNOT_SAY}
+
+
+@pytest.mark.parametrize("questions", [["export", "runtime"], ["runtime"]], ids=len)
+def test_nobody_is_cleared_where_the_run_is_wrong(questions: list[Any]) -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) { e = Exp(x) y = Log(e) }'
+    )
+    model = Model(lambda m, x: x + 0).eval()
+    for size, code in (
+        (100.0, ExitCode.CANNOT_SAY),
+        (1.0, ExitCode.EQUAL),
+    ):  # of 100 Exp is infinite in float32
+        x = torch.tensor([size, 2.0])
+        found = locate(model, file, x, questions=questions)
+        assert (found.node, found.exit_code) == (None, code)
+        assert [row.question for row in found.unsettled] == ["runtime"] * (size > 1)
+        assert check(model, file, x).exit_code is (ExitCode.WRONG if size > 1 else ExitCode.EQUAL)
 
 
 def test_nobody_is_cleared_of_nothing() -> None:
