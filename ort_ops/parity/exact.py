@@ -44,7 +44,7 @@ class Paused:
 class ExactFile:
     """A model file that can be evaluated in float64.
 
-    model: the path, or a model in memory.
+    model: the path, or a model in memory, whose nodes are then put in order.
     functions, trust: whose forward may compute custom nodes, as for ``ort_ops.InferenceSession``.
     parameters: names of initializers that are weights of the model bit by bit. Other small constants are
         taken for what was meant by them (see ``constants``); weights are what they are.
@@ -61,6 +61,7 @@ class ExactFile:
         either: Iterable[str] = (),
     ) -> None:
         self.model = ir.load(model) if isinstance(model, str | os.PathLike) else model
+        _put_in_order(self.model.graph)
         self.notes: dict[str, Narrow] = {}
         self.parameters = set(parameters)
         self._either = sorted(either)
@@ -300,3 +301,11 @@ class ExactFile:
         self.notes.setdefault(
             node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
         )
+
+
+def _put_in_order(graph: ir.Graph) -> None:
+    """Have each node after those that it reads from, as ONNX has it; ONNX Runtime takes them in any order."""
+    try:
+        graph.sort()
+    except ValueError as error:
+        raise ParityError(f"the nodes of the file depend on each other: {error}") from error

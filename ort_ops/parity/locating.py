@@ -99,6 +99,7 @@ def locate(
     """
     subject = Subject(model, file, functions, trust, prefer)
     given = subject.given(inputs, 1, ranges, dims)[0]
+    exact_file = subject.exact_file  # which puts the nodes in the order that the runtime is asked for them in
     walks: list[tuple[Question, Walk]] = []
     sample: Sample | None = None
     if "export" in questions:
@@ -113,13 +114,13 @@ def locate(
                 break  # the file is wrong, whether it can be run or not
             raise
         try:
-            walk = walk_runtime(subject.exact_file, tapped, given.feed, memory)
+            walk = walk_runtime(exact_file, tapped, given.feed, memory)
         finally:
             tapped.close()
         if walk.node is None and all(other.node is None for _, other in walks):
             sample = sample or _sample(subject, given)
             run = make_run(subject.source, Setting(provider), libraries, subject.options)
-            walk = replace(walk, outputs=RuntimeSide(subject.exact_file, run).judge(sample, 0))
+            walk = replace(walk, outputs=RuntimeSide(exact_file, run).judge(sample, 0))
         walks.append(("runtime", walk))
     guilty = next(((question, walk) for question, walk in walks if walk.node is not None), None)
     return Located(

@@ -15,6 +15,7 @@ from torch import nn
 import ort_ops
 from mylinear import LinearF, MyLinear
 from mylinear.export import export as export_mylinear
+from ort_ops.errors import ParityError
 from ort_ops.parity import ExitCode, Verdict, check, locate
 from ort_ops.parity.counterparts import Counterpart, Counterparts
 
@@ -271,6 +272,28 @@ def test_nobody_is_cleared_of_nothing() -> None:
     )
     for count, code in ((0, ExitCode.CANNOT_SAY), (1, ExitCode.EQUAL)):
         assert locate(Model(lambda m, x: -x).eval(), file, uniform(count)).exit_code is code
+
+
+@pytest.mark.parametrize("memory", [2**30, 8])
+@pytest.mark.parametrize("questions", [["export", "runtime"], ["runtime"]], ids=len)
+def test_nodes_may_be_in_any_order(questions: list[Any], memory: int) -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) '
+        "{ y = Neg(b) b = Exp(a) a = Relu(x) }"
+    )
+    model = Model(lambda m, x: -x.relu().exp()).eval()
+    assert check(model, file, uniform(5)).exit_code is ExitCode.EQUAL
+    found = locate(model, file, uniform(5), questions=questions, memory=memory)
+    assert found.exit_code is ExitCode.EQUAL
+    assert [row.op for row in found.rows[:3]] == ["ai.onnx::Relu", "ai.onnx::Exp", "ai.onnx::Neg"]
+
+
+def test_nodes_that_depend_on_each_other_are_refused() -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) { y = Add(x, a) a = Neg(y) }'
+    )
+    with pytest.raises(ParityError, match="depend on each other"):
+        locate(Model(lambda m, x: x).eval(), file, uniform(5))
 
 
 def test_views_of_weights_take_none_of_the_memory() -> None:
