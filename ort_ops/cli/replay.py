@@ -9,6 +9,7 @@ import typer
 from ort_ops import deploy, parity
 from ort_ops.errors import NoKernelError, ParityError
 from ort_ops.inspection import inspect_model
+from ort_ops.parity.runs import of_runtime
 from ort_ops.providers import parse_provider
 from ort_ops.registry import registered_ops
 
@@ -16,7 +17,6 @@ from .arguments import import_modules, library_paths
 from .console import say
 from .options import AllowReducedPrecision, Json, Kernels, Libraries, Providers
 from .report import print_report
-from .running import of_runtime
 
 __all__ = ["replay"]
 
@@ -62,7 +62,7 @@ def replay(
         else:
             report = parity.replay(golden, model, providers, libraries=libraries)
     except Exception as error:
-        if of_runtime(error) or isinstance(error.__cause__, NoKernelError):
+        if any(of_runtime(each) or isinstance(each, NoKernelError) for each in (error, error.__cause__)):
             _require_kernels(model, providers, libraries)
         raise
     print_report(report)

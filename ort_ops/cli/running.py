@@ -9,17 +9,16 @@ from typing import Any
 import typer
 
 from ort_ops.parity import ExitCode
+from ort_ops.parity.runs import of_runtime
 
 from .console import complain
 
-__all__ = ["make_app", "of_runtime", "run"]
+__all__ = ["make_app", "run"]
 
 # typer.BadParameter's base, whichever copy of click this release of typer stands on.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
-# Where ONNX Runtime's exceptions are, which have no base of their own.
-_RUNTIME = "onnxruntime.capi.onnxruntime_pybind11_state"
 # What the extra ``torch`` brings.
 _BY_TORCH = ("torch", "onnx", "onnx_ir", "onnxscript")
 
@@ -76,11 +75,6 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
         # A bug, or the user's own code's: no verdict, whatever it exits with.
         traceback.print_exc()
         return ExitCode.CRASHED
-
-
-def of_runtime(error: BaseException) -> bool:
-    """Tell whether an exception is ONNX Runtime's own, as where a session can't be made."""
-    return type(error).__module__ == _RUNTIME
 
 
 def _cut_off() -> int:

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,10 +16,12 @@ from ort_ops.errors import ParityError
 from ort_ops.providers import parse_provider, session_providers
 from ort_ops.selection import Prefer
 
+from .exact import ExactFile
 from .export_side import ExportSide
-from .report import Report, worst_rows
+from .report import Report, Row, worst_rows
 from .runs import Setting, make_run
 from .runtime_side import RuntimeSide, refused
+from .sample import Sample
 from .subject import File, Subject
 
 __all__ = ["Rule", "check"]
@@ -68,8 +71,8 @@ def check(
     float64's own rounding, and by what the rounding of constants in the file explains that are no weights of
     the model. *Runtime*: a run may be off the file in float64 by four times what PyTorch's own run is off,
     and where the bound of the arithmetic explains it by four roundings of the largest element; what is
-    further off is less precise within that bound, and wrong beyond it. Of a session that has no kernel for
-    one of the nodes nothing can be said.
+    further off is less precise within that bound, and wrong beyond it. Of a session that can't be made, and
+    of a sample over which ONNX Runtime fails, nothing can be said.
     Integers, booleans and strings are the same or not; NaN and infinities are compared by place.
 
     Raises ParityError where nothing can be compared: a model in training mode, no inputs, inputs that it
@@ -100,8 +103,20 @@ def check(
             rows += refused(subject.exact_file, setting, error)
             continue
         runtime = RuntimeSide(subject.exact_file, run, rule)
-        rows += worst_rows([runtime.judge(sample, number) for number, sample in enumerate(samples)])
+        rows += worst_rows(
+            [_judge(runtime, subject.exact_file, setting, *each) for each in enumerate(samples)]
+        )
     return Report(tuple(rows), tuple(_notes(subject)), _versions())
+
+
+def _judge(runtime: RuntimeSide, file: ExactFile, setting: Setting, number: int, sample: Sample) -> list[Row]:
+    """Return a row for each output of a run; where it fails over the sample, the others are still judged."""
+    try:
+        return runtime.judge(sample, number)
+    except ParityError as error:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in sample.feed.items())
+        said = ParityError(f"sample {number}, {shapes}: {error}")
+        return [replace(row, sample=number) for row in refused(file, setting, said)]
 
 
 class _Steps:

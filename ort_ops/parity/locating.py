@@ -1,5 +1,6 @@
 """Which node is to blame: the first of a file that is wrong, under either question."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from ort_ops.selection import Prefer
 
 from .original import as_arrays, run_model
 from .report import GOOD, Row, finite
-from .runs import Setting, make_run
+from .runs import Setting, make_run, refusals
 from .runtime_side import RuntimeSide
 from .sample import Given, Sample
 from .subject import File, Subject
@@ -95,7 +96,7 @@ def locate(
     questions: those that are asked; the second alone needs no copy of the model in float64.
     memory: bytes of results that are held at a time.
 
-    Raises what ``check`` raises, and ParityError for a session that has no kernel for one of the nodes.
+    Raises what ``check`` raises, and ParityError for a session that can't be made, or fails.
     """
     subject = Subject(model, file, functions, trust, prefer)
     given = subject.given(inputs, 1, ranges, dims)[0]
@@ -109,14 +110,12 @@ def locate(
     for provider in providers if "runtime" in questions else ():
         try:
             tapped = Tapped(subject.content, Setting(provider), libraries, subject.options)
+            with contextlib.closing(tapped), refusals("the run fails"):
+                walk = walk_runtime(exact_file, tapped, given.feed, memory)
         except ParityError:
             if any(walk.node is not None for _, walk in walks):
                 break  # the file is wrong, whether it can be run or not
             raise
-        try:
-            walk = walk_runtime(exact_file, tapped, given.feed, memory)
-        finally:
-            tapped.close()
         if walk.node is None and all(other.node is None for _, other in walks):
             sample = sample or _sample(subject, given)
             run = make_run(subject.source, Setting(provider), libraries, subject.options)

@@ -1,21 +1,24 @@
 """A session on one provider, and who ran its nodes."""
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
 from ort_ops.errors import NoKernelError, ParityError
 from ort_ops.providers import parse_provider
 from ort_ops.session import InferenceSession
 from ort_ops.tuning import Tuning
 
-__all__ = ["LEVELS", "Run", "Setting", "make_run", "make_session"]
+__all__ = ["LEVELS", "Run", "Setting", "make_run", "make_session", "of_runtime", "refusals"]
+
+# Where ONNX Runtime's exceptions are, which have no base of their own.
+_RUNTIME = "onnxruntime.capi.onnxruntime_pybind11_state"
 
 _LEVELS = {
     "disable": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -54,9 +57,10 @@ class Run:
     session: InferenceSession
 
     def outputs(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run the file; returns its outputs by name."""
+        """Run the file; returns its outputs by name. Raises ParityError where ONNX Runtime refuses to."""
         names = [output.name for output in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, dict(feed)), strict=True))
+        with refusals("the run fails"):
+            return dict(zip(names, self.session.run(names, dict(feed)), strict=True))
 
     @property
     def on_cpu(self) -> bool:
@@ -92,9 +96,23 @@ def make_run(
 def make_session(
     source: str | bytes, setting: Setting, tuning: Tuning, options: Mapping[str, Any]
 ) -> InferenceSession:
-    """Make a session; raises ParityError where there are no kernels, ProviderError where no provider is."""
-    try:
+    """Make a session; raises ParityError where ONNX Runtime refuses to, ProviderError without a provider."""
+    with refusals("no session could be made"):
         return InferenceSession(source, tuning, [parse_provider(setting.provider)], **options)
-    except (NoKernelError, InvalidGraph, NotImplemented) as error:
+
+
+@contextlib.contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Raise ParityError, in one line that begins with ``what``, for an exception of ONNX Runtime's own."""
+    try:
+        yield
+    except Exception as error:
+        if not of_runtime(error) and not isinstance(error, NoKernelError):
+            raise
         lines = [str(error).strip().partition("\n")[0], *getattr(error, "__notes__", ())]
-        raise ParityError(f"no session could be made: {'; '.join(lines)}") from error
+        raise ParityError(f"{what}: {'; '.join(lines)}") from error
+
+
+def of_runtime(error: BaseException | None) -> bool:
+    """Tell whether an exception is ONNX Runtime's own, as where a session can't be made."""
+    return type(error).__module__ == _RUNTIME

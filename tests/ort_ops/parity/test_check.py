@@ -89,11 +89,38 @@ def test_a_kernel_that_turns_out_not_to_fit_leaves_the_body_at_every_level(level
     assert locate(model_of(torch.neg), file, x).node is None
 
 
+def test_of_a_session_that_the_runtime_refuses_nothing_can_be_said() -> None:
+    file = text("y = LRN<size = 2>(x)", inputs="float[n, 4, 3, 3] x", outputs="float[n, 4, 3, 3] y")
+    report = check(
+        model_of(lambda x: torch.nn.functional.local_response_norm(x, 2)), file, uniform(1, 4, 3, 3)
+    )
+    row = only(report, "runtime")
+    assert row.verdict is Verdict.CANNOT_SAY
+    assert row.reason.startswith("no session could be made: ")
+    assert "\n" not in row.reason
+
+
 def test_no_elements_are_no_equality() -> None:
     report = check(model_of(torch.relu), text("y = Relu(x)"), torch.zeros(0, 4))
     assert report.verdict is Verdict.CANNOT_SAY
     assert report.exit_code is ExitCode.CANNOT_SAY
     assert check(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4)).exit_code is ExitCode.EQUAL
+
+
+def test_a_sample_that_the_runtime_refuses_leaves_the_others_judged() -> None:
+    # ONNX Runtime fuses these into a Reshape to (0, 2, -1), which it doesn't take where there is nothing.
+    file = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n, 4] x) => (float[n, 2, 2] y) '
+        "<int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64[1] axis = {0}, int64[1] rows = {2}> "
+        "{ size = Shape(x) a = Gather(size, zero) n = Unsqueeze(a, axis) b = Gather(size, one) "
+        "h = Div(b, two) m = Unsqueeze(h, axis) s = Concat<axis = 0>(n, rows, m) y = Reshape(x, s) }"
+    )
+    samples = [uniform(3, 4), uniform(0, 4), uniform(2, 4)]
+    report = check(model_of(lambda x: x.reshape(-1, 2, 2)), file, samples)
+    assert only(report, "export").verdict is Verdict.EQUAL
+    row = only(report, "runtime")
+    assert (row.verdict, row.sample, row.elements) == (Verdict.CANNOT_SAY, 1, 3 * 4 + 2 * 4)
+    assert row.reason.startswith("sample 1, x (0, 4): the run fails: ")
 
 
 @pytest.mark.parametrize(
