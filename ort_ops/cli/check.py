@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ort_ops import parity
+from ort_ops.errors import ParityError
 
 from .arguments import check_provider
 from .configured import Checked, read_config
@@ -136,7 +137,11 @@ def _check(checked: Checked, options: dict[str, Any], *, sweep: bool, html: Path
             **arguments,
         )
     if html is not None:
-        located = parity.locate(model, checked.file, inputs, providers=providers[:1], **arguments)
+        located = None
+        try:
+            located = parity.locate(model, checked.file, inputs, providers=providers[:1], **arguments)
+        except ParityError as error:  # there is a report where no session can be made, too
+            print(f"no nodes are looked at: {error}", file=sys.stderr)
         html.write_text(report.to_html(checked.file.name, located), encoding="utf-8")
         print(f"wrote {html}", file=sys.stderr)
     return report

@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("typer")
 
+import onnx.parser
 import torch
 
 from .conftest import Cli
@@ -42,6 +43,10 @@ def crashes():
 
 def other():
     return torch.nn.Linear(5, 2).eval()
+
+
+def relu():
+    return nn.ReLU().eval()
 
 
 def inputs():
@@ -108,6 +113,17 @@ def test_a_crash_a_missing_file_and_a_wrong_argument_are_different_things(cli: C
     ):
         assert cli("check", "model.onnx", "--module", "parity_models:build", *wrong)[0] == 4, wrong
     assert cli("check", "model.onnx")[0] == 4
+
+
+def test_a_report_is_written_where_no_session_can_be_made(cli: Cli, tmp_path: Path) -> None:
+    head = '<ir_version: 8, opset_import: ["": 18]> g (bfloat16[4] x) => (bfloat16[4] y) '
+    onnx.save(onnx.parser.parse_model(f"{head} {{ y = Relu(x) }}"), "relu.onnx")  # no kernel on the CPU
+    files = ("--html", "page.html", "--json", "report.json")
+    code, out, err = cli("check", "relu.onnx", "--module", "parity_models:relu", *files)
+    assert (code, out.splitlines()[-1]) == (2, "verdict: cannot say")
+    assert "no nodes are looked at: no session could be made" in err
+    assert "cannot say" in (tmp_path / "page.html").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "cannot_say"
 
 
 def test_inputs_come_from_a_file_or_a_function(cli: Cli, tmp_path: Path) -> None:
