@@ -98,12 +98,13 @@ def check(
         report = _check(checked, options, sweep=sweep, html=html)
         print_report(report)
         reports[name] = report
-        for line in parity.annotate(name, report):
+        for line in parity.annotate(name, report, allow_reduced_precision=allow_reduced_precision):
             print(line)
     if json_file is not None:
         json_file.write_text(next(iter(reports.values())).to_json() + "\n")
     if junit is not None:
-        junit.write_text(parity.to_junit(reports) + "\n")
+        text = parity.to_junit(reports, allow_reduced_precision=allow_reduced_precision)
+        junit.write_text(text + "\n")
     codes = [
         report.exit_code_for(allow_reduced_precision=allow_reduced_precision) for report in reports.values()
     ]

@@ -7,7 +7,7 @@ from rich.console import JustifyMethod
 from rich.text import Text
 
 from ort_ops.parity import Report, Row, Verdict
-from ort_ops.parity.report import GOOD
+from ort_ops.parity.verdict import GOOD
 
 from .console import cell, console, say, table
 

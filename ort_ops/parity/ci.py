@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .report import GOOD, Report, Row
-from .verdict import Verdict
+from .report import Report, Row
+from .verdict import Verdict, good_for
 
 __all__ = ["annotate", "to_junit", "to_markdown"]
 
 
-def to_junit(reports: Mapping[str, Report]) -> str:
+def to_junit(reports: Mapping[str, Report], *, allow_reduced_precision: bool = False) -> str:
     """Return reports as JUnit XML: a suite for each, by its name, and in it a case for each row."""
+    good = good_for(allow_reduced_precision=allow_reduced_precision)
     root = ElementTree.Element("testsuites")
     for name, report in reports.items():
-        failures = [row for row in report.rows if row.verdict not in (*GOOD, Verdict.CANNOT_SAY)]
+        failures = [row for row in report.rows if row.verdict not in good | {Verdict.CANNOT_SAY}]
         errors = [row for row in report.rows if row.verdict is Verdict.CANNOT_SAY]
         counts = {"tests": len(report.rows), "failures": len(failures), "errors": len(errors)}
         suite = ElementTree.SubElement(
@@ -23,7 +24,7 @@ def to_junit(reports: Mapping[str, Report]) -> str:
         )
         for row in report.rows:
             case = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": _title(row)})
-            if row.verdict not in GOOD:
+            if row.verdict not in good:
                 kind = "error" if row.verdict is Verdict.CANNOT_SAY else "failure"
                 ElementTree.SubElement(case, kind, {"message": f"{row.verdict}: {_said(row)}"})
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
@@ -47,7 +48,7 @@ def to_markdown(name: str, report: Report) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in report.notes), ""])
 
 
-def annotate(name: str, report: Report) -> Sequence[str]:
+def annotate(name: str, report: Report, *, allow_reduced_precision: bool = False) -> Sequence[str]:
     """Return GitHub's workflow commands for what is not good; the step summary is written where there is one.
 
     Nothing where GITHUB_ACTIONS isn't set.
@@ -62,7 +63,7 @@ def annotate(name: str, report: Report) -> Sequence[str]:
         f"::{'warning' if row.verdict is Verdict.CANNOT_SAY else 'error'} file={_escaped(name, True)},"
         f"title={_escaped(f'{_title(row)}: {row.verdict}', True)}::{_escaped(_said(row))}"
         for row in report.rows
-        if row.verdict not in GOOD
+        if row.verdict not in good_for(allow_reduced_precision=allow_reduced_precision)
     ]
 
 

@@ -13,13 +13,13 @@ from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
 from .original import as_arrays, run_model
-from .report import GOOD, Row, finite
+from .report import Row, finite
 from .runs import Setting, make_run, refusals
 from .runtime_side import RuntimeSide
 from .sample import Given, Sample
 from .subject import File, Subject
 from .survivors import Tapped
-from .verdict import ExitCode
+from .verdict import GOOD, ExitCode
 from .walk_export import walk_export
 from .walk_runtime import walk_runtime
 from .walks import NodeRow, Walk

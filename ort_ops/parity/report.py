@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .html import to_html
 from .profile import Profile
-from .verdict import ExitCode, Verdict, exit_code
+from .verdict import GOOD, ExitCode, Verdict, exit_code, good_for
 
 if TYPE_CHECKING:
     from .locating import Located
 
-__all__ = ["GOOD", "Envelope", "Report", "Row", "finite", "worst_rows"]
+__all__ = ["Envelope", "Report", "Row", "finite", "worst_rows"]
 
-GOOD = (Verdict.EQUAL, Verdict.LESS_PRECISE)
-"""The verdicts of what need not be looked at again."""
 # From what matters most to what matters least.
 _ORDER = (
     Verdict.EXPORT_WRONG,
@@ -112,8 +110,7 @@ class Report:
 
     def exit_code_for(self, *, allow_reduced_precision: bool) -> ExitCode:
         """Return what a command exits with that may be told that a narrower arithmetic will do."""
-        allowed = {Verdict.REDUCED_PRECISION} if allow_reduced_precision else set()
-        return exit_code(self._verdicts() - allowed or {Verdict.EQUAL})
+        return exit_code(self._verdicts(), good_for(allow_reduced_precision=allow_reduced_precision))
 
     def _verdicts(self) -> set[Verdict]:
         compared = any(row.elements for row in self.rows)

@@ -1,9 +1,9 @@
 """What a comparison can say, and the exit code that says it."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
-__all__ = ["ExitCode", "Verdict", "exit_code"]
+__all__ = ["GOOD", "ExitCode", "Verdict", "exit_code", "good_for"]
 
 
 class Verdict(enum.StrEnum):
@@ -34,14 +34,20 @@ class ExitCode(enum.IntEnum):
     CRASHED = 70
 
 
-_GOOD = frozenset({Verdict.EQUAL, Verdict.LESS_PRECISE})
+GOOD = frozenset({Verdict.EQUAL, Verdict.LESS_PRECISE})
+"""The verdicts of what need not be looked at again."""
 
 
-def exit_code(verdicts: Iterable[Verdict]) -> ExitCode:
+def good_for(*, allow_reduced_precision: bool) -> frozenset[Verdict]:
+    """Return the verdicts that are good for who may say that a narrower arithmetic will do."""
+    return GOOD | {Verdict.REDUCED_PRECISION} if allow_reduced_precision else GOOD
+
+
+def exit_code(verdicts: Iterable[Verdict], good: Set[Verdict] = GOOD) -> ExitCode:
     """Return the exit code of several verdicts: wrong before cannot say; nothing compared is cannot say."""
     found = set(verdicts)
     if not found:
         return ExitCode.CANNOT_SAY
-    if found <= _GOOD:
+    if found <= good:
         return ExitCode.EQUAL
-    return ExitCode.CANNOT_SAY if found - _GOOD == {Verdict.CANNOT_SAY} else ExitCode.WRONG
+    return ExitCode.CANNOT_SAY if found - good == {Verdict.CANNOT_SAY} else ExitCode.WRONG

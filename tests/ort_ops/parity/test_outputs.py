@@ -154,6 +154,19 @@ def test_github_is_told_of_what_is_not_good(
     assert to_markdown("m", found[0]).count("\n| ") == 4
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_where_a_narrower_arithmetic_will_do_nothing_is_said_of_it(
+    allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    report = Report((Row("runtime", "y", "cuda", "", "float32", (2,), 2, Verdict.REDUCED_PRECISION, "TF32"),))
+    suite = ElementTree.fromstring(to_junit({"m": report}, allow_reduced_precision=allowed))[0]
+    lines = annotate("m", report, allow_reduced_precision=allowed)
+    code = report.exit_code_for(allow_reduced_precision=allowed)
+    assert (suite.get("failures"), len(lines), int(code)) == (("0", 0, 0) if allowed else ("1", 1, 1))
+
+
 def test_a_report_as_text_has_a_line_for_each_row_and_note(found: tuple[Report, Located]) -> None:
     report, _ = found
     lines = str(report).splitlines()
