@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from ort_ops.errors import ParityError
 
+from .compare import distance
+
 try:
     from safetensors import SafetensorError, safe_open
 except ModuleNotFoundError as error:
@@ -81,8 +83,8 @@ class Recorded:
             elif (before.dtype, before.shape) != (after.dtype, after.shape):
                 found.append(f"{name} was {before.dtype} {before.shape}, is {after.dtype} {after.shape}")
             elif before.tobytes() != after.tobytes():
-                apart = np.abs(before.astype(np.float64) - after.astype(np.float64))
-                found.append(f"{name} differs by up to {np.nanmax(apart, initial=0.0):.3g}")
+                apart = distance(before.astype(np.float64), after.astype(np.float64))
+                found.append(f"{name} differs by up to {apart.max(initial=0.0):.3g}")
         return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ort_ops.errors import ParityError
-from ort_ops.parity import read_recorded
+from ort_ops.parity import Recorded, read_recorded
 
 TENSORS = {
     "0/input/x": np.arange(3, dtype=np.float32),
@@ -53,6 +53,24 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
 def test_what_is_not_whole_is_refused(changed: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=said):
         read_recorded(write(tmp_path / "g", **changed))
+
+
+@pytest.mark.parametrize(
+    ("after", "changes"),
+    [
+        ([1.0, np.inf], []),
+        ([1.5, np.inf], ["0/exact/y differs by up to 0.5"]),
+        ([np.nan, np.inf], ["0/exact/y differs by up to inf"]),
+        ([1.0, 2.0], ["0/exact/y differs by up to inf"]),
+    ],
+    ids=str,
+)
+def test_numbers_that_become_none_are_a_change(
+    after: list[float], changes: list[str], tmp_path: Path
+) -> None:
+    manifest = read_recorded(write(tmp_path / "g")).manifest
+    old, new = (Recorded(manifest, {"0/exact/y": np.array(each)}) for each in ([1.0, np.inf], after))
+    assert old.changes(new) == changes
 
 
 def test_a_bound_of_another_shape_is_refused(tmp_path: Path) -> None:
