@@ -24,6 +24,7 @@ import pytest
 
 from ort_ops import parity as comparison
 from ort_ops.errors import ProviderError
+from ort_ops.parity.verdict import GOOD
 from ort_ops.providers import parse_provider, session_providers
 
 __all__ = ["Accepted", "Parity"]
@@ -148,7 +149,7 @@ class Parity:
             key = f"parity {row.question} {row.output}"
             text = f"{row.verdict}; {row.max_abs:.3g} of {row.tolerance:.3g} allowed; {row.reason}"
             self._record_property(key, text)
-            if row.verdict in ("equal", "less_precise"):
+            if row.verdict in GOOD:
                 continue
             accepted = accept.get(row.output)
             if accepted is None or accepted.verdict != row.verdict:

@@ -17,12 +17,7 @@ _COLUMNS = ("question", "output", "verdict", "difference", "tolerance", "x PyTor
 _WORDS = [max(map(len, name.split())) for name in _COLUMNS]
 _GAP = 2  # between columns
 
-_COLOURS = {
-    Verdict.EQUAL: "green",
-    Verdict.LESS_PRECISE: "yellow",
-    Verdict.REDUCED_PRECISION: "yellow",
-    Verdict.CANNOT_SAY: "yellow",
-}
+_COLOURS = {"good": "green", "warn": "yellow", "bad": "red"}
 
 
 def print_report(report: Report) -> None:
@@ -41,7 +36,7 @@ def print_report(report: Report) -> None:
         say(f"ran: {ran}")
     for note in report.notes:
         say(f"note: {note}")
-    say(f"verdict: {report.verdict.value.replace('_', ' ')}", _COLOURS.get(report.verdict, "red"))
+    say(f"verdict: {report.verdict.value.replace('_', ' ')}", _COLOURS[report.verdict.grade])
 
 
 def _print_rows(rows: Sequence[list[Text]]) -> None:
@@ -73,7 +68,7 @@ def _print_table(widths: Sequence[int], rows: Sequence[list[Text]], *, header: b
 
 
 def _cells(row: Row) -> list[Text]:
-    verdict = cell(row.verdict.value.replace("_", " "), _COLOURS.get(row.verdict, "red"))
+    verdict = cell(row.verdict.value.replace("_", " "), _COLOURS[row.verdict.grade])
     question = f"{row.question} {row.provider}".rstrip()
     return [cell(question), cell(row.output), verdict, *map(cell, _numbers(row))]
 

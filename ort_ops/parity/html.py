@@ -14,13 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["to_html"]
 
-_GOOD, _WARN, _BAD = "good", "warn", "bad"
-_CLASS = {
-    Verdict.EQUAL: _GOOD,
-    Verdict.LESS_PRECISE: _WARN,
-    Verdict.REDUCED_PRECISION: _WARN,
-    Verdict.CANNOT_SAY: _WARN,
-}
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 190, 46, 34
 
 _STYLE = """
@@ -79,7 +72,7 @@ def to_html(report: "Report", *, title: str = "Parity", located: "Located | None
 
 
 def _badge(verdict: Verdict) -> str:
-    return f'<span class="badge {_CLASS.get(verdict, _BAD)}">{verdict.replace("_", " ")}</span>'
+    return f'<span class="badge {verdict.grade}">{verdict.replace("_", " ")}</span>'
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[int]) -> str:

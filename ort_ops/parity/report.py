@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .html import to_html
 from .profile import Profile
-from .verdict import GOOD, ExitCode, Verdict, exit_code, good_for
+from .verdict import BY_GRAVITY, GOOD, ExitCode, Verdict, exit_code, good_for
 
 if TYPE_CHECKING:
     from .locating import Located
 
 __all__ = ["Envelope", "Report", "Row", "finite", "worst_rows"]
-
-# From what matters most to what matters least.
-_ORDER = (
-    Verdict.EXPORT_WRONG,
-    Verdict.RUNTIME_WRONG,
-    Verdict.REDUCED_PRECISION,
-    Verdict.CANNOT_SAY,
-    Verdict.LESS_PRECISE,
-    Verdict.EQUAL,
-)
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ class Report:
     def verdict(self) -> Verdict:
         """Return the gravest verdict of all rows; without any element compared it is "cannot say"."""
         found = self._verdicts()
-        return next(verdict for verdict in _ORDER if verdict in found)
+        return next(verdict for verdict in BY_GRAVITY if verdict in found)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -149,7 +139,7 @@ def worst_rows(judged: Sequence[Sequence[Row]]) -> list[Row]:
     """Return for each output the row of the sample at which it is worst, with the elements of all."""
     kept = []
     for rows in zip(*judged, strict=True):
-        gravest = min((row.verdict for row in rows), key=_ORDER.index)
+        gravest = min((row.verdict for row in rows), key=BY_GRAVITY.index)
         worst = max((row for row in rows if row.verdict is gravest), key=_severity)
         faults = [row.smallest_fault for row in rows if row.smallest_fault is not None]
         elements = sum(row.elements for row in rows)

@@ -2,8 +2,9 @@
 
 import enum
 from collections.abc import Iterable, Set
+from typing import Literal
 
-__all__ = ["GOOD", "ExitCode", "Verdict", "exit_code", "good_for"]
+__all__ = ["BY_GRAVITY", "GOOD", "ExitCode", "Verdict", "exit_code", "good_for"]
 
 
 class Verdict(enum.StrEnum):
@@ -22,6 +23,13 @@ class Verdict(enum.StrEnum):
     RUNTIME_WRONG = "runtime_wrong"
     CANNOT_SAY = "cannot_say"
 
+    @property
+    def grade(self) -> Literal["good", "warn", "bad"]:
+        """Return how it is shown: as what is as it should be, is worth a look, or is wrong."""
+        if self is Verdict.EQUAL:
+            return "good"
+        return "bad" if self in (Verdict.EXPORT_WRONG, Verdict.RUNTIME_WRONG) else "warn"
+
 
 class ExitCode(enum.IntEnum):
     """What a command that compares exits with; CRASHED is EX_SOFTWARE of sysexits.h."""
@@ -33,6 +41,16 @@ class ExitCode(enum.IntEnum):
     WRONG_USAGE = 4
     CRASHED = 70
 
+
+BY_GRAVITY = (
+    Verdict.EXPORT_WRONG,
+    Verdict.RUNTIME_WRONG,
+    Verdict.REDUCED_PRECISION,
+    Verdict.CANNOT_SAY,
+    Verdict.LESS_PRECISE,
+    Verdict.EQUAL,
+)
+"""From what matters most to what matters least."""
 
 GOOD = frozenset({Verdict.EQUAL, Verdict.LESS_PRECISE})
 """The verdicts of what need not be looked at again."""

@@ -1,6 +1,7 @@
 import pytest
 
 from ort_ops.parity import ExitCode, Verdict, exit_code
+from ort_ops.parity.verdict import BY_GRAVITY, GOOD
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,10 @@ def test_verdicts_are_their_words():
         *("equal", "less_precise", "reduced_precision"),
         *("export_wrong", "runtime_wrong", "cannot_say"),
     ]
+
+
+def test_what_is_graver_is_shown_no_better_and_makes_no_better_exit_code():
+    assert sorted(BY_GRAVITY) == sorted(Verdict)
+    shown = [("bad", "warn", "good").index(verdict.grade) for verdict in BY_GRAVITY]
+    assert shown == sorted(shown)
+    assert set(BY_GRAVITY[-len(GOOD) :]) == GOOD
