@@ -17,7 +17,7 @@ from .registry import Op, Overload
 from .selection import Plan, Prefer, plan_for
 from .unrunnable import taken_types, why_no_kernel
 
-__all__ = ["Fate", "Runner", "fates"]
+__all__ = ["Fate", "Runner", "fates", "has_body"]
 
 Runner = Literal["kernel", "function body", "library", "nobody", "not needed"]
 
@@ -78,7 +78,7 @@ def _fate(model: Model, node: Node, plan: Plan, providers: Sequence[str], librar
         if here := [overload for overload in fitting if overload.provider == provider]:
             return _kernel(node, here, provider)
     reason = plan.reasons.get(node.op) or why_no_kernel(model, node, plan)
-    if _has_body(model, node):
+    if has_body(model, node):
         return Fate("function body", reason=reason + _which_body(model, node))
     if libraries.silent and not builtin.is_built_in(node.op, model.opsets.get(node.domain)):
         return Fate("library", " or ".join(libraries.silent), reason="if it is in there, which isn't said")
@@ -102,7 +102,7 @@ def _takes_whatever(overload: Overload, node: Node) -> bool:
     return all(declared[min(index, len(declared) - 1)] == ANY for index in unknown)
 
 
-def _has_body(model: Model, node: Node) -> bool:
+def has_body(model: Model, node: Node) -> bool:
     """Tell whether ONNX Runtime takes a body in the file for a node.
 
     It takes none in its own default domain, and wants the domain imported by the model itself, also where

@@ -68,7 +68,7 @@ def bundle(
         files[_GOLDEN] = Path(golden)
     inside = {name for name in files if name.startswith("libraries/")}
     registered = {name: files[name] for name in sorted(inside)}
-    needs = list(find_needs(content, registered))
+    needs = find_needs(content, registered)
     kernels = {each.op: _kernels_of(each, content) for each in needs if each.by == PYTHON}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as made:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import helper
 
 from ort_ops import deploy, registry
+from ort_ops.deploy.needs import PYTHON, find_needs
 from ort_ops.deploy.readme import readme
 from ort_ops.errors import BundleError
+from ort_ops.inspection import inspect_model
+from ort_ops.model import read_model
 
 from .test_bundle import LIBRARY, write_model
 
@@ -65,6 +69,23 @@ def test_a_kernel_of_a_newer_version_than_the_model_asks_for_runs_nothing(tmp_pa
     (tmp_path / "newer.py").write_text(KERNELS.replace('MYLINEAR"', 'MYLINEAR", version=2'))
     with pytest.raises(BundleError, match="nobody runs mylinear::MYLINEAR"):
         deploy.bundle(write_model(tmp_path / "model.onnx"), tmp_path / "bundle", modules=["newer"])
+
+
+@pytest.mark.parametrize(("domain", "overload"), [("q", ""), ("q", "other"), ("", "")])
+def test_a_body_is_what_a_model_needs_where_onnx_runtime_takes_it(domain: str, overload: str) -> None:
+    imports = [helper.make_opsetid(each, 17) for each in dict.fromkeys(("", domain))]
+    body = helper.make_function(domain, "Op", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], imports)
+    node = helper.make_node("Op", ["x"], ["y"], "n", domain=domain, overload=overload)
+    ends = [helper.make_tensor_value_info(name, 1, [2]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(
+        graph, opset_imports=imports, functions=[body], ir_version=10
+    ).SerializeToString()
+    (needed,) = find_needs(read_model(model), {})
+    (nodes,) = inspect_model(model).custom
+    assert needed.by == {"nobody": PYTHON}.get(nodes.runner, nodes.runner)
+    if not domain:
+        assert nodes.runner == "nobody"
 
 
 def test_the_readme_says_what_is_missing_and_its_lines_work(tmp_path: Path) -> None:
