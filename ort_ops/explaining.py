@@ -3,15 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from .builtin import is_built_in
 from .libraries import Library
 from .model import Model, Node
 from .selection import Plan
 
 __all__ = ["NodeRun", "Runners"]
-
-# Domains whose operators every ONNX Runtime has kernels for.
-_BUILT_IN = frozenset({"", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc"})
-
 
 _RENAMED = "or nothing needs its results: ONNX Runtime renames nodes where it resolves a condition"
 
@@ -71,7 +68,8 @@ class Runners:
         if node.in_function is not None:  # the nodes of a body are what that body runs
             return False
         named = (*self.kernels, *((*op, "") for op in self.plan.reasons))
-        return node.domain not in _BUILT_IN or any(node.op == (d, op) for d, op, _ in named)
+        built_in = is_built_in(node.op, self.model.opsets.get(node.domain))
+        return not built_in or any(node.op == (d, op) for d, op, _ in named)
 
     def _explain(self, node: Node) -> NodeRun:
         op = f"{node.domain}::{node.op_type}"

@@ -114,6 +114,10 @@ CASES: dict[str, tuple[Callable[[], bytes], dict[str, str]]] = {
         lambda: model([node("Newer")], functions=[body("Newer")]),
         {"Newer": "function body"},
     ),
+    "body in a domain of ONNX Runtime's": (
+        lambda: foreign("com.microsoft", "Op", functions=[body_in("com.microsoft", "Op")]),
+        {"Op": "function body"},
+    ),
     "kernel in a body": (
         lambda: model([node("Op")], functions=[body("Op", inner("Any"))]),
         {"Op": "function body", f"Any in {DOMAIN}::Op": "kernel"},
