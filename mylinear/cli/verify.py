@@ -1,12 +1,12 @@
 """``mylinear verify``: PyTorch and ONNX Runtime beside each other on the same inputs."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 import mylinear
-from ort_ops.cli.arguments import check_provider
+from ort_ops.cli.options import Json, Prefer, Providers
 from ort_ops.cli.report import print_report
 
 __all__ = ["verify"]
@@ -17,18 +17,13 @@ def verify(
     model: Annotated[Path, typer.Option(help="The model that it was exported from.")] = Path(
         "runs/model.safetensors"
     ),
-    provider: Annotated[
-        list[str] | None,
-        typer.Option(help="cpu, cuda, cuda:use_tf32=0; may be given again.", parser=check_provider),
-    ] = None,
+    provider: Providers = None,
     batch: Annotated[
         list[int] | None, typer.Option(min=0, help="A batch size; may be given again. 0, 1, 2, 7, 64 if not.")
     ] = None,
-    prefer: Annotated[
-        Literal["kernel", "body"], typer.Option(help="Who is to run MYLINEAR where both can.")
-    ] = "kernel",
+    prefer: Prefer = "kernel",
     seed: Annotated[int, typer.Option(min=0, help="Of the inputs.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows there, too.")] = None,
+    json_file: Json = None,
 ) -> int:
     """Compare a file with the model it was exported from, and ONNX Runtime with PyTorch."""
     report = mylinear.verify.verify(

@@ -20,6 +20,7 @@ from .options import (
     Json,
     Kernels,
     Libraries,
+    Prefer,
     Providers,
     Ranges,
     Seeds,
@@ -52,6 +53,7 @@ def check(
     kernels: Kernels = None,
     function: Functions = None,
     trust: Trust = None,
+    prefer: Prefer = "kernel",
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Run at every optimisation level, by one and more threads.")
     ] = False,
@@ -75,6 +77,7 @@ def check(
         "kernels": kernels,
         "function": function,
         "trust": trust,
+        "prefer": prefer,
         "atol": atol,
         "rtol": rtol,
     }
@@ -120,6 +123,7 @@ def _check(checked: Checked, options: dict[str, Any], *, sweep: bool, html: Path
         options["library"],
         options["range"],
         options["dim"],
+        options["prefer"],
     )
     providers = [check_provider(text) for text in options["provider"] or ["cpu"]]
     model, inputs = load_model(checked.module), load_inputs(options["inputs"])

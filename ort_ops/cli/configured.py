@@ -4,15 +4,17 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
+
+from ort_ops.selection import Prefer
 
 __all__ = ["Checked", "read_config"]
 
 _LISTS = {"provider", "library", "kernels", "function", "trust"}
 _TABLES = {"range", "dim"}
-_KNOWN = {"file", "module", "inputs", "seeds", "atol", "rtol", *_LISTS, *_TABLES}
+_KNOWN = {"file", "module", "inputs", "seeds", "prefer", "atol", "rtol", *_LISTS, *_TABLES}
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def read_config(path: Path) -> Iterator[Checked]:
         for key, value in table.items():
             if not isinstance(value, _expected(key)):
                 raise typer.BadParameter(f"{path}, model {number}: {key} is a {type(value).__name__}")
+        if table.get("prefer", "kernel") not in get_args(Prefer):
+            raise typer.BadParameter(f"{path}, model {number}: prefer is {table['prefer']!r}")
         options = {key: _value(key, value) for key, value in table.items() if key not in ("file", "module")}
         yield Checked(path.parent / table["file"], table["module"], options)
 

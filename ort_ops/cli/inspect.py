@@ -1,7 +1,7 @@
 """``ort-ops inspect``: what is in a model file, and who would run its custom nodes here."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from ort_ops.providers import parse_provider
 
 from .arguments import check_provider, import_modules, library_paths, look_here, resolve
 from .console import cell, console, say, table
-from .options import Functions, Kernels, Libraries, Trust
+from .options import Functions, Kernels, Libraries, Prefer, Trust
 
 __all__ = ["inspect"]
 
@@ -28,9 +28,7 @@ def inspect(
             help="cpu, cuda, ...; may be given again. All there are, if not.", parser=check_provider
         ),
     ] = None,
-    prefer: Annotated[
-        Literal["kernel", "body"], typer.Option(help="Who is to run an operator where both can.")
-    ] = "kernel",
+    prefer: Prefer = "kernel",
     library: Libraries = None,
     function: Functions = None,
     trust: Trust = None,

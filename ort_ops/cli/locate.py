@@ -12,6 +12,7 @@ from .options import (
     Kernels,
     Libraries,
     Module,
+    Prefer,
     Providers,
     Ranges,
     Trust,
@@ -34,10 +35,11 @@ def locate(
     kernels: Kernels = None,
     function: Functions = None,
     trust: Trust = None,
+    prefer: Prefer = "kernel",
     json_file: Json = None,
 ) -> int:
     """Find the first node that is wrong: in the file beside its model, or as ONNX Runtime computes it."""
-    arguments = session_arguments(kernels, function, trust, library, range_, dim)
+    arguments = session_arguments(kernels, function, trust, library, range_, dim, prefer)
     found = parity.locate(
         load_model(module), file, load_inputs(inputs), providers=provider or ["cpu"], **arguments
     )

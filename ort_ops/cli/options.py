@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -24,6 +24,7 @@ __all__ = [
     "Kernels",
     "Libraries",
     "Module",
+    "Prefer",
     "Providers",
     "Ranges",
     "Seeds",
@@ -64,6 +65,7 @@ Trust = Annotated[
     list[str] | None,
     typer.Option(help="A package that the file may name Functions of; may be given again."),
 ]
+Prefer = Annotated[Literal["kernel", "body"], typer.Option(help="Who is to run an operator where both can.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How many inputs are made up, if none are given.")]
 AllowReducedPrecision = Annotated[
     bool,
@@ -107,6 +109,7 @@ def session_arguments(
     libraries: Sequence[Path] | None,
     ranges: Sequence[str] | None,
     dims: Sequence[str] | None,
+    prefer: str,
 ) -> dict[str, Any]:
     """Return what ``check``, ``locate`` and ``record`` are given of these options.
 
@@ -118,6 +121,7 @@ def session_arguments(
         "functions": [resolve(name, "--function") for name in functions] if functions else None,
         "trust": trust or (),
         "libraries": paths,
+        "prefer": prefer,
         "ranges": {name: _range(text) for name, text in named_pairs(ranges or (), "--range")},
         "dims": {name: _size(text) for name, text in named_pairs(dims or (), "--dim")},
     }

@@ -16,6 +16,7 @@ from .options import (
     Kernels,
     Libraries,
     Module,
+    Prefer,
     Ranges,
     Seeds,
     Trust,
@@ -39,9 +40,10 @@ def record(
     kernels: Kernels = None,
     function: Functions = None,
     trust: Trust = None,
+    prefer: Prefer = "kernel",
 ) -> None:
     """Write down what a right run of a file gives, for ort-ops replay, which needs no torch."""
-    arguments = session_arguments(kernels, function, trust, library, range_, dim)
+    arguments = session_arguments(kernels, function, trust, library, range_, dim, prefer)
     report = parity.record(load_model(module), file, out, load_inputs(inputs), seeds=seeds, **arguments)
     elements = sum(row.elements for row in report.rows)
     say(f"wrote {out}: {len(report.rows)} outputs, {elements} elements, {out.stat().st_size} bytes")

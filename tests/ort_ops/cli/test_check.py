@@ -17,6 +17,8 @@ pytest.importorskip("typer")
 import onnx.parser
 import torch
 
+import ort_ops
+
 from .conftest import Cli
 
 MODULE = """
@@ -226,6 +228,7 @@ def test_a_module_that_ends_the_process_is_a_crash_and_no_pass(cli: Cli, tmp_pat
         ("[[model]]\nfile = 1\nmodule = 'a:b'", "file is a int"),
         ("[[model]]\nfile = 'a'\nmodule = 'a:b'\nseeds = '3'", "seeds is a str"),
         ("[[model]]\nfile = 'a'\nmodule = 'a:b'\ndim = ['batch=4']", "dim is a list"),
+        ("[[model]]\nfile = 'a'\nmodule = 'a:b'\nprefer = 'all'", "prefer is 'all'"),
     ],
 )
 def test_a_table_of_another_form_is_wrong_usage(cli: Cli, tmp_path: Path, text: str, said: str) -> None:
@@ -233,6 +236,38 @@ def test_a_table_of_another_form_is_wrong_usage(cli: Cli, tmp_path: Path, text: 
     code, _, err = cli("check", "--config", "parity.toml")
     assert code == 4
     assert said in " ".join(err.split())
+
+
+KERNEL = """
+import numpy as np
+import ort_ops
+
+
+@ort_ops.onnx_op("tests.cli::Relu")
+def zeros(x: np.float32) -> np.float32:
+    return 0 * x
+"""
+
+
+def test_who_is_preferred_is_what_is_run(cli: Cli, tmp_path: Path) -> None:
+    onnx.save(
+        onnx.parser.parse_model("""
+            <ir_version: 8, opset_import: ["": 18, "tests.cli": 1]>
+            g (float[4] x) => (float[4] y) { y = tests.cli.Relu(x) }
+            <domain: "tests.cli", opset_import: ["": 18]> Relu (a) => (b) { b = Relu(a) }
+        """),
+        "relu.onnx",
+    )
+    (tmp_path / "parity_kernel.py").write_text(KERNEL)
+    options = ("relu.onnx", "--module", "parity_models:relu", "--kernels", "parity_kernel")
+    try:
+        for command in ("check", "locate"):
+            assert [cli(command, *options, "--prefer", each)[0] for each in ("kernel", "body")] == [1, 0]
+        assert cli("record", *options, "--prefer", "body")[0] == 0
+    finally:
+        ort_ops.registry._ops[:] = [
+            op for op in ort_ops.registry._ops if op.kernel.where != "parity_kernel.zeros"
+        ]
 
 
 def test_options_that_would_be_ignored_are_wrong_usage(cli: Cli) -> None:
