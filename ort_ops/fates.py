@@ -30,6 +30,7 @@ class Fate:
     kernel: str = ""
     provider: str = ""
     reason: str = ""
+    libraries: tuple[str, ...] = ()
 
 
 _Functions = tuple[Mapping[tuple[str, str], Op], Mapping[tuple[str, str], str]]
@@ -72,7 +73,7 @@ def _fate(model: Model, node: Node, plan: Plan, providers: Sequence[str], librar
     """Say who runs a node if it is run at all."""
     owner = libraries.domains.get(node.domain)
     if owner is not None and node.op_type in owner.operators:
-        return Fate("library", owner.path, reason=plan.reasons.get(node.op, ""))
+        return Fate("library", owner.path, reason=plan.reasons.get(node.op, ""), libraries=(owner.path,))
     fitting = [overload for _, overload in plan.overloads if overload.accepts(node.input_types, node.outputs)]
     for provider in providers:  # the first that has a kernel for a node gets it
         if here := [overload for overload in fitting if overload.provider == provider]:
@@ -81,7 +82,10 @@ def _fate(model: Model, node: Node, plan: Plan, providers: Sequence[str], librar
     if has_body(model, node):
         return Fate("function body", reason=reason + _which_body(model, node))
     if libraries.silent and not builtin.is_built_in(node.op, model.opsets.get(node.domain)):
-        return Fate("library", " or ".join(libraries.silent), reason="if it is in there, which isn't said")
+        where = " or ".join(libraries.silent)
+        return Fate(
+            "library", where, reason="if it is in there, which isn't said", libraries=libraries.silent
+        )
     return Fate("nobody", reason=reason + _why_no_body(model, node))
 
 

@@ -32,9 +32,10 @@ class CustomNodes:
     ``"domain::NAME"``, in whose function body they stand, "" for the graph.
 
     ``runner`` is ``"kernel"``: the Python function ``kernel`` on the execution provider ``provider``;
-    ``"function body"``: the one in the file; ``"library"``: the one whose path is ``kernel``; ``"nobody"``: a
-    session can't be made; or ``"not needed"``: they stand in a function body that isn't run. ``reason`` says
-    why no kernel runs them, or on what condition one does.
+    ``"function body"``: the one in the file; ``"library"``: the one whose path is ``kernel``, or one of
+    ``libraries`` where none of them says what is in it; ``"nobody"``: a session can't be made; or
+    ``"not needed"``: they stand in a function body that isn't run. ``reason`` says why no kernel runs them,
+    or on what condition one does.
     """
 
     domain: str
@@ -47,6 +48,7 @@ class CustomNodes:
     kernel: str
     provider: str
     reason: str
+    libraries: tuple[str, ...] = ()
 
     @property
     def op(self) -> str:

@@ -68,13 +68,13 @@ def _print(model: Path, found: Inspection) -> None:
 
 
 def _print_custom(found: Inspection) -> None:
-    rows = table("custom nodes", "count", "inputs", "run by", "on")
+    rows = table("custom nodes", "count", "inputs", "run by")
     for nodes in found.custom:
-        provider = nodes.provider.removesuffix("ExecutionProvider")
-        kernel = nodes.kernel if nodes.runner != "library" else _file_names(nodes.kernel)
-        who = f"{nodes.runner} {kernel}".rstrip()
+        kernel = " or ".join(Path(path).name for path in nodes.libraries) or nodes.kernel
+        where = f"on {nodes.provider.removesuffix('ExecutionProvider')}" if nodes.provider else ""
+        who = " ".join(filter(None, (nodes.runner, kernel, where)))
         shown = [_name(nodes), str(nodes.count), ", ".join(nodes.dtypes)]
-        rows.add_row(*map(cell, shown), cell(who, _COLOURS.get(nodes.runner, "green")), cell(provider))
+        rows.add_row(*map(cell, shown), cell(who, _COLOURS.get(nodes.runner, "green")))
     console.print(rows)
     for nodes in found.custom:
         if nodes.reason:
@@ -82,10 +82,6 @@ def _print_custom(found: Inspection) -> None:
             say(f"{_name(nodes)}: {runner}, {nodes.reason}")
     if not found.runnable:
         say("nobody runs some of them: a session can't be made here", "red")
-
-
-def _file_names(paths: str) -> str:
-    return " or ".join(Path(path).name for path in paths.split(" or "))
 
 
 def _name(nodes: CustomNodes) -> str:

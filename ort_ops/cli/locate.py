@@ -1,5 +1,7 @@
 """``ort-ops locate``: the first node of a file that is wrong."""
 
+import math
+
 from ort_ops import parity
 
 from .console import cell, console, say, table
@@ -21,7 +23,7 @@ from .options import (
     session_arguments,
 )
 
-__all__ = ["locate"]
+__all__ = ["largest_errors", "locate"]
 
 
 def locate(
@@ -53,8 +55,7 @@ def _print(found: "parity.Located") -> None:
     """Print what is wrong, or else the nodes of the largest errors."""
     rows = [row for row in found.rows if row.node == found.node and row.question == found.question]
     if found.node is None:
-        runtime = [row for row in found.rows if row.question == "runtime"]
-        rows = sorted(runtime, key=lambda row: -row.error / row.tolerance if row.tolerance else 0.0)[:5]
+        rows = largest_errors(found)
     made = table("question", "node", "operator", "verdict")
     for name in ("error", "tolerance"):
         made.add_column(name, justify="right")
@@ -77,3 +78,15 @@ def _print(found: "parity.Located") -> None:
         say("no node can be blamed, and not all of them can be cleared", "yellow")
     else:
         say("no node is guilty", "green")
+
+
+def largest_errors(found: "parity.Located") -> list["parity.NodeRow"]:
+    """Return the nodes of a run whose errors take the largest shares of what is tolerated; five at most."""
+    return sorted((row for row in found.rows if row.question == "runtime"), key=_share, reverse=True)[:5]
+
+
+def _share(row: "parity.NodeRow") -> float:
+    """Return how much of what is tolerated a row takes."""
+    if not row.tolerance:
+        return math.inf if row.error else 0.0
+    return row.error / row.tolerance

@@ -88,7 +88,8 @@ def last_uses(nodes: Sequence[NodeProto], kept: Iterable[str]) -> list[list[str]
         for name in (*reads(node), *node.output):
             last[name] = place
     found: list[list[str]] = [[] for _ in nodes]
+    left = {"", *kept}
     for name, place in last.items():
-        if name and name not in set(kept):
+        if name not in left:
             found[place].append(name)
     return found

@@ -18,6 +18,8 @@ import onnx.parser
 import torch
 
 import ort_ops
+from ort_ops.cli.locate import largest_errors
+from ort_ops.parity import Located, NodeRow, Verdict
 
 from .conftest import Cli
 
@@ -236,6 +238,16 @@ def test_a_table_of_another_form_is_wrong_usage(cli: Cli, tmp_path: Path, text: 
     code, _, err = cli("check", "--config", "parity.toml")
     assert code == 4
     assert said in " ".join(err.split())
+
+
+def test_an_error_where_none_is_tolerated_is_the_largest() -> None:
+    pairs = ((0.0, 0.0), (1.0, 2.0), (0.5, 0.0), (1.0, 1.0))
+    rows = [
+        NodeRow("runtime", str(place), "", Verdict.EQUAL, error=error, tolerance=tolerance)
+        for place, (error, tolerance) in enumerate(pairs)
+    ]
+    found = Located(None, None, tuple(rows), {}, (), ())
+    assert [row.node for row in largest_errors(found)] == ["2", "3", "1", "0"]
 
 
 KERNEL = """
