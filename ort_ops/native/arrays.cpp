@@ -98,51 +98,59 @@ bool hides_elements(nb::handle array) {
   return masked.is(nb::bool_(true));
 }
 
-// Item `index` of a result as an array of the model's element type, in any byte order and layout.
-PyArrayObject* as_array(const Call& call, nb::handle result, nb::handle item, std::size_t index,
-                        nb::object& keep) {
+// An item of a result as an array, which hides nothing. Python of a subclass may run here, and change any
+// array: what the items are is looked at behind all of these.
+PyArrayObject* as_array(const Call& call, nb::handle result, nb::handle item, nb::object& keep) {
   PyObject* array = item.ptr();
   if (!PyArray_Check(array) && PyArray_CheckScalar(array)) {  // np.float32(1): what np.sum returns
     keep = nb::steal(PyArray_FromScalar(array, nullptr));
     if (!keep.is_valid()) throw nb::python_error();
     array = keep.ptr();
   }
-  if (!PyArray_Check(array)) reject(call, result);
-  auto* typed = reinterpret_cast<PyArrayObject*>(array);
-  const int type = call.kernel.expected[index].type;
-  const bool text = type == kString && PyArray_DESCR(typed)->kind == 'U';
-  if ((!text && !same_type(typed, dtype_of(type))) || hides_elements(array)) reject(call, result);
-  return typed;
+  if (!PyArray_Check(array) || hides_elements(array)) reject(call, result);
+  return reinterpret_cast<PyArrayObject*>(array);
 }
 
-void copy_strings(const Call& call, PyArrayObject* source, abi::Value* value) {
+std::size_t count_of(const std::vector<std::int64_t>& dims) {
+  std::size_t count = 1;
+  for (std::int64_t dim : dims) count *= static_cast<std::size_t>(dim);
+  return count;
+}
+
+// The buffer has the size that the array had when it was allocated.
+void refuse_changed(npy_intp size, std::size_t expected) {
+  if (static_cast<std::size_t>(size) != expected)
+    throw BadResult{"returned an array that changed its size while it was copied; return one that stays"};
+}
+
+void copy_strings(const Call& call, PyArrayObject* source, std::size_t count, abi::Value* value) {
   nb::object texts =
       nb::steal(PyArray_FROM_OTF(reinterpret_cast<PyObject*>(source), NPY_OBJECT, NPY_ARRAY_CARRAY_RO));
   if (!texts.is_valid()) throw nb::python_error();
   auto* array = reinterpret_cast<PyArrayObject*>(texts.ptr());
-  write_strings(call.kernel.api, static_cast<PyObject* const*>(PyArray_DATA(array)),
-                static_cast<std::size_t>(PyArray_SIZE(array)), value);
+  refuse_changed(PyArray_SIZE(array), count);
+  write_strings(call.kernel.api, static_cast<PyObject* const*>(PyArray_DATA(array)), count, value);
 }
 
-void copy_packed(const Call& call, PyArrayObject* source, int type, abi::Value* value) {
+void copy_packed(const Call& call, PyArrayObject* source, int type, std::size_t count, abi::Value* value) {
   nb::object packed =
       call_python(hooks().pack, nb::handle(reinterpret_cast<PyObject*>(source)), nb::cast(type));
   auto* bytes = reinterpret_cast<PyArrayObject*>(packed.ptr());
-  if (PyArray_NBYTES(bytes) != 0)
-    std::memcpy(data_of(call.kernel.api, value), PyArray_DATA(bytes),
-                static_cast<std::size_t>(PyArray_NBYTES(bytes)));
+  refuse_changed(PyArray_NBYTES(bytes), (count + 1) / 2);
+  if (count != 0) std::memcpy(data_of(call.kernel.api, value), PyArray_DATA(bytes), (count + 1) / 2);
 }
 
-void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype, abi::Value* value) {
+void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype,
+               const std::vector<std::int64_t>& shape, abi::Value* value) {
   void* data = data_of(call.kernel.api, value);
   if (!PyArray_IS_C_CONTIGUOUS(source) || !PyArray_ISNOTSWAPPED(source)) {
-    const npy_intp* dims = PyArray_DIMS(source);
-    nb::object target = wrap(dtype, {dims, dims + PyArray_NDIM(source)}, data, NPY_ARRAY_CARRAY);
+    nb::object target = wrap(dtype, shape, data, NPY_ARRAY_CARRAY);
     auto* to = reinterpret_cast<PyArrayObject*>(target.ptr());
     if (to == nullptr || or_hang([&] { return PyArray_CopyInto(to, source); }) != 0) throw nb::python_error();
     return;
   }
-  const auto bytes = static_cast<std::size_t>(PyArray_NBYTES(source));
+  const std::size_t bytes = count_of(shape) * static_cast<std::size_t>(PyDataType_ELSIZE(dtype));
+  refuse_changed(PyArray_NBYTES(source), bytes);
   // By memmove: who binds an output to an input's memory gets it right.
   if (bytes >= kReleaseGilBytes) {
     const ReleaseGil release;
@@ -152,17 +160,21 @@ void copy_into(const Call& call, PyArrayObject* source, PyArray_Descr* dtype, ab
   }
 }
 
-void store_one(const Call& call, PyArrayObject* array, std::size_t index) {
-  const npy_intp* dims = PyArray_DIMS(array);
-  abi::Value* value = call.allocate(index, {dims, dims + PyArray_NDIM(array)});
-  if (value == nullptr) return;
+// Between the look at an array's dtype and shape and the copy of its numbers no Python runs.
+void store_one(const Call& call, nb::handle result, PyArrayObject* array, std::size_t index) {
   const int type = call.kernel.expected[index].type;
+  const bool text = type == kString && PyArray_DESCR(array)->kind == 'U';
+  if (!text && !same_type(array, dtype_of(type))) reject(call, result);
+  const npy_intp* dims = PyArray_DIMS(array);
+  const std::vector<std::int64_t> shape(dims, dims + PyArray_NDIM(array));
+  abi::Value* value = call.allocate(index, shape);
+  if (value == nullptr) return;
   if (type == kString)
-    copy_strings(call, array, value);
+    copy_strings(call, array, count_of(shape), value);
   else if (is_packed(type))
-    copy_packed(call, array, type, value);
+    copy_packed(call, array, type, count_of(shape), value);
   else
-    copy_into(call, array, dtype_of(type), value);
+    copy_into(call, array, dtype_of(type), shape, value);
 }
 
 }  // namespace
@@ -208,12 +220,12 @@ void store_numpy(const Call& call, nb::handle result) {
   const std::size_t declared = call.kernel.op->outputs.size();
   if (declared == 1) {
     nb::object keep;
-    store_one(call, as_array(call, result, result, 0, keep), 0);
+    store_one(call, result, as_array(call, result, result, keep), 0);
     return;
   }
-  const bool fits =
-      declared == 0 ? result.is_none()
-                    : PyTuple_Check(result.ptr()) && static_cast<std::size_t>(nb::len(result)) == declared;
+  const bool fits = declared == 0 ? result.is_none()
+                                  : PyTuple_Check(result.ptr()) &&  // a subclass may lie about its length
+                                        static_cast<std::size_t>(PyTuple_Size(result.ptr())) == declared;
   if (!fits) reject(call, result);
   const std::size_t count = call.kernel.expected.size();  // a node may leave trailing outputs out,
   std::vector<nb::object> keep(count);
@@ -221,9 +233,9 @@ void store_numpy(const Call& call, nb::handle result) {
   for (std::size_t i = 0; i < count; ++i)
     if (call.kernel.expected[i].type != 0)  // or one in between
       arrays[i] = as_array(call, result,
-                           nb::handle(PyTuple_GetItem(result.ptr(), static_cast<Py_ssize_t>(i))), i, keep[i]);
+                           nb::handle(PyTuple_GetItem(result.ptr(), static_cast<Py_ssize_t>(i))), keep[i]);
   for (std::size_t i = 0; i < count; ++i)
-    if (arrays[i] != nullptr) store_one(call, arrays[i], i);
+    if (arrays[i] != nullptr) store_one(call, result, arrays[i], i);
 }
 
 nb::object dlpack_view(const Call& call, const abi::Value* value) {

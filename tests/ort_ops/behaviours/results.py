@@ -1,10 +1,12 @@
 """Kernels that return what is no result."""
 
+from typing import Any
+
 import numpy as np
 
 from tests.ort_ops.releases import NUMPY
 
-from .base import lambdas
+from .base import kernel, lambdas
 
 ONE = "expected a NumPy array"
 PAIR = "expected a tuple of 2, each a NumPy array: return a, b"
@@ -143,3 +145,29 @@ lambdas(
     ],
     outputs=2,
 )
+
+
+@kernel(refused("float64"), outputs=2)
+def changes_a_result_while_another_is_looked_at(x: Any) -> Any:
+    """Its elements become twice as large, behind the look at their type where that came first."""
+    first = np.ones(1 << 16, np.float32)
+
+    class Masked(np.ndarray):
+        @property
+        def _mask(self) -> Any:
+            first.dtype = np.float64
+            return np.ma.nomask
+
+    return first, np.ones(2, np.float32).view(Masked)
+
+
+class LongTuple(tuple[Any, ...]):
+    """A tuple that says it is longer than it is."""
+
+    def __len__(self) -> int:
+        return 2
+
+
+@kernel(f"ResultError: returned a tuple of 2 (ndarray); {PAIR}", outputs=2)
+def a_tuple_that_lies_about_its_length(x: Any) -> Any:
+    return LongTuple((x,))
