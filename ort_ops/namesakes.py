@@ -1,17 +1,20 @@
 """Custom operators that have the name of one of ONNX's, which ONNX Runtime takes for that one.
 
-It looks at the name in a few places, and not at the domain.
+It looks at the name in many places, and not at the domain.
 """
 
-from collections.abc import Iterable, Mapping
+import os
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 
 import onnxruntime
 
-from .builtin import RELEASE, is_built_in
+from .builtin import RELEASE, is_built_in, known_since
 from .errors import RegistrationError
 from .model import Model, Node
+from .needed import NodeId, needed_nodes
 
-__all__ = ["optimizers_to_leave_out", "refuse_namesakes"]
+__all__ = ["optimizers_to_leave_out", "refuse_namesakes", "refuse_vanished"]
 
 # 1.20.0 does, and 1.24 to 1.32; 1.20.1 and 1.23.2 did not, by chance: it reads on behind the inputs.
 _ENDS_PROCESS = RELEASE <= (1, 32)  # the newest there is
@@ -19,7 +22,16 @@ _ENDS_PROCESS = RELEASE <= (1, 32)  # the newest there is
 # How many inputs it reads while a session is made, by the name; a node with fewer ends the process.
 _READ: Mapping[str, int] = {
     **dict.fromkeys(("Add", "Conv", "ConvTranspose", "Div", "Gather", "Gemm", "Mul", "Sub"), 2),
+    "DequantizeLinear": 2,
     "Where": 3,
+}
+
+# Which optimizer takes a node away, whatever it computes, or reads inputs that it hasn't, by the node's name.
+_OPTIMIZER: Mapping[str, str] = {
+    "Expand": "ExpandElimination",
+    "Identity": "EliminateIdentity",
+    "Shape": "ConstantFolding",
+    "Transpose": "MatmulTransposeFusion",
 }
 
 
@@ -36,13 +48,43 @@ def refuse_namesakes(model: Model) -> None:
 
 
 def optimizers_to_leave_out(model: Model, asked: Iterable[str] | None) -> list[str] | None:
-    """Return the optimizers that a session is to do without, those that are ``asked`` for among them.
-
-    One of ONNX Runtime's removes every node that is called Identity, whatever it computes.
-    """
-    if any(node.op_type == "Identity" and _is_custom(model, node) for node in model.nodes):
-        return [*(asked or ()), "EliminateIdentity"]
+    """Return the optimizers that a session is to do without, those that are ``asked`` for among them."""
+    there = {node.op_type for node in model.nodes if node.op_type in _OPTIMIZER and _is_custom(model, node)}
+    if there:
+        return [*(asked or ()), *(_OPTIMIZER[name] for name in sorted(there))]
     return None if asked is None else list(asked)
+
+
+def refuse_vanished(
+    model: Model,
+    source: str | os.PathLike[str] | bytes,
+    planned: Container[tuple[str, str]],
+    made: Mapping[NodeId, int],
+) -> None:
+    """Raise RegistrationError for a node that ONNX Runtime took for its own, and away, though it is needed.
+
+    planned: the operators that have a kernel. made: how many kernels a session has made for nodes of a name.
+    The file is read anew only where a node with such an operator's name has no kernel.
+    """
+    nodes = [node for node in model.nodes if node.op in planned and node.in_function is None]
+    there = Counter((*node.op, node.name) for node in nodes)
+    missing = [node for node in nodes if made.get((*node.op, node.name), 0) < there[*node.op, node.name]]
+    missing = [node for node in missing if _is_namesake(model, node)]
+    if not missing:
+        return
+    needed = Counter(needed_nodes(source, unknown={op for op in model.functions if op not in planned}))
+    for node in missing:
+        if made.get((*node.op, node.name), 0) < needed[*node.op, node.name]:
+            raise RegistrationError(
+                f"node {node.name!r} is of {node.domain}::{node.op_type}; ONNX Runtime "
+                f"{onnxruntime.__version__} takes it for its own {node.op_type}, and has left it out though "
+                "its results are needed: give the operator another name"
+            )
+
+
+def _is_namesake(model: Model, node: Node) -> bool:
+    known = any(known_since((domain, node.op_type)) for domain in ("", "com.microsoft"))
+    return known and _is_custom(model, node)
 
 
 def _is_custom(model: Model, node: Node) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Self
 
@@ -16,7 +17,7 @@ from .failures import raise_failure
 from .functions import function_ops
 from .libraries import Library, libraries_in
 from .model import Model, read_model
-from .namesakes import optimizers_to_leave_out, refuse_namesakes
+from .namesakes import optimizers_to_leave_out, refuse_namesakes, refuse_vanished
 from .providers import asked_providers, session_providers
 from .registry import CPU, Op
 from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
@@ -207,6 +208,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             )
 
         self._watch(make)
+        refuse_vanished(self._model, model, {name for name, _ in plan.overloads}, self._made)
 
     def _create_inference_session(
         self, providers: Any, provider_options: Any, disabled_optimizers: Any = None
@@ -230,6 +232,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             raise_failure(failure)
         # Nodes may share a name, or have none: what runs the one of them runs the other, too, or is listed.
         self._kernels: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
+        self._made = Counter((domain, op, node) for domain, op, node, _, _ in kernels)
         for domain, op, node, provider, name in kernels:
             self._kernels.setdefault((domain, op, node), set()).add((provider, name))
 

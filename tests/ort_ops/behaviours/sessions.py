@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnx import numpy_helper
 
 import ort_ops
-from tests.ort_ops.models import DOMAIN, function, model, node, one_node
+from tests.ort_ops.models import DOMAIN, builtin, function, model, node, one_node, tensor
 
 from .base import (
     BAD,
@@ -255,3 +256,28 @@ def operators_are_named_as_onnxs_own() -> None:
     negate.domain = ""
     session = ort_ops.InferenceSession(model([node("Identity", outputs=["v"]), negate]))
     print("kernel" if (session.run(None, {"x": GOOD})[0] == -2).all() else "LEFT OUT")
+
+
+@behaviour("Transpose kernel", "Shape kernel", "Expand kernel", "Cast RegistrationError", "Cast kernel")
+def nodes_with_the_names_of_onnxs_own_are_not_taken_for_those() -> None:
+    """An optimizer fuses, folds or removes them, or reads an input that the node hasn't."""
+    for name in ("Transpose", "Shape", "Expand", "Cast"):
+        op = ort_ops.onnx_op(f"{DOMAIN}::{name}", inputs=["float32"], outputs=["float32"])
+        op(lambda x, *, perm=(0,): x * 3).infer(lambda x: x)
+    w = numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")
+    ends = [tensor("x", shape=(2, 3))], [tensor("y")]
+
+    def run(op: str, *nodes: Any) -> None:
+        try:
+            y = ort_ops.InferenceSession(model(nodes, *ends, initializers=[w])).run(None, {"x": GOOD})[0]
+        except ort_ops.errors.RegistrationError as error:
+            print(op, "RegistrationError" if f"::{op}; ONNX Runtime" in str(error) else error)
+        else:
+            print(op, "kernel" if (y == 3).all() else "LEFT OUT")
+
+    run("Transpose", node("Transpose", outputs=["v"], perm=[1, 0]), builtin("MatMul", ["v", "w"], ["y"]))
+    for op in ("Shape", "Expand"):
+        run(op, node(op, outputs=["v"]), builtin("Abs", ["v"], ["y"]))
+    after = builtin("Cast", ["v"], ["y"], to=1)
+    run("Cast", node("Cast", outputs=["v"]), after)
+    run("Cast", node("Cast", outputs=["v"]), builtin("Abs", ["v"], ["y"]))
