@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 
+from ._bridge import address
 from .dtypes import DType, find_dtype, from_numpy
 
 __all__ = ["Binding"]
@@ -23,12 +24,17 @@ class _Buffer(NamedTuple):
     device_id: int
 
     @property
+    def place(self) -> tuple[int, tuple[int, ...]]:
+        """Return what has to stay as it is while a session uses the buffer."""
+        return self.pointer, self.shape
+
+    @property
     def arguments(self) -> tuple[Any, ...]:
         """Return what ``bind_input`` and ``bind_output`` take behind the name."""
         # ONNX Runtime takes NumPy's types by themselves from its first release on, others by ONNX's number.
         kind = self.dtype.numpy.type if self.dtype.numpy.isbuiltin == 1 else self.dtype.onnx
         # It takes no null, which torch's tensors without elements have, and reads nothing of those.
-        return self.device, self.device_id, kind, self.shape, self.pointer or 1
+        return self.device, self.device_id, kind, tuple(self.shape), self.pointer or 1
 
 
 class Binding:
@@ -58,6 +64,7 @@ class Binding:
         buffers = {name: self._checked(name, array, ends[name]) for name, array in inputs.items()}
         for name, buffer in buffers.items():
             self._binding.bind_input(name, *buffer.arguments)
+        self._places = [(name, self.inputs[name], buffer.place) for name, buffer in buffers.items()]
         self._devices = {buffer.device_id for buffer in buffers.values() if buffer.device == "cuda"}
         outputs = self._allocate() if outputs is None else outputs
         self.outputs: Mapping[str, Any] = MappingProxyType(dict(outputs))
@@ -70,14 +77,20 @@ class Binding:
         for name, declared in there.items():
             buffer = self._checked(name, self.outputs[name], declared, written=True)
             self._binding.bind_output(name, *buffer.arguments)
+            self._places.append((name, self.outputs[name], buffer.place))
             self._devices |= {buffer.device_id} if buffer.device == "cuda" else set()
 
     def run(self) -> Mapping[str, Any]:
         """Run the model on what the inputs hold now; returns ``outputs``.
 
         Raises as ``InferenceSession.run`` does; where an output's shape depends on values, and is another
-        than that of its array, too.
+        than that of its array, too; ValueError where an array was resized or has other memory since.
         """
+        for name, array, place in self._places:
+            if _place(array) != place:
+                raise ValueError(
+                    f"{name!r} has other memory or another shape than when it was bound; bind anew"
+                )
         try:
             self._run(self._run_options)
         except BaseException:
@@ -132,7 +145,12 @@ def _checked(name: str, array: Any, declared: str, *, written: bool = False) -> 
 def _numpy_buffer(name: str, array: Any) -> _Buffer:
     if not array.flags.c_contiguous or not array.dtype.isnative:
         raise ValueError(f"{name!r} is not contiguous in C's order, in this machine's byte order")
-    return _Buffer(from_numpy(array.dtype), array.shape, array.ctypes.data, "cpu", 0)
+    return _Buffer(from_numpy(array.dtype), array.shape, address(array), "cpu", 0)
+
+
+def _place(array: Any) -> tuple[int, tuple[int, ...]]:
+    """Return where an array's elements are, and its shape."""
+    return (address(array) if isinstance(array, np.ndarray) else array.data_ptr()), array.shape
 
 
 def _torch_buffer(name: str, tensor: Any) -> _Buffer:
@@ -140,9 +158,13 @@ def _torch_buffer(name: str, tensor: Any) -> _Buffer:
         raise ValueError(f"{name!r} is a {type(tensor).__name__}; expected a NumPy array or a torch tensor")
     if not tensor.is_contiguous():
         raise ValueError(f"{name!r} is not contiguous")
+    if tensor.is_neg():
+        raise ValueError(f"{name!r} is a view that negates what lies in memory; give x.resolve_neg()")
     dtype = find_dtype(str(tensor.dtype).removeprefix("torch."))
-    device = tensor.device
-    return _Buffer(dtype, tuple(tensor.shape), tensor.data_ptr(), device.type, device.index or 0)
+    device, (pointer, shape) = tensor.device, _place(tensor)
+    if pointer == 0 and tensor.numel() != 0:
+        raise ValueError(f"{name!r} is a {type(tensor).__name__} without memory; expected a torch.Tensor")
+    return _Buffer(dtype, shape, pointer, device.type, device.index or 0)
 
 
 def _empty_like(like: Any, shape: tuple[int, ...], dtype: DType) -> Any:

@@ -183,6 +183,11 @@ void import_numpy() {
   if (_import_array() < 0) throw nb::python_error();
 }
 
+std::uintptr_t address(nb::handle array) {
+  if (!PyArray_Check(array.ptr())) throw nb::type_error("expected a NumPy array");
+  return reinterpret_cast<std::uintptr_t>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.ptr())));
+}
+
 nb::object numpy_copy(const abi::Api* api, const abi::Value* value) {
   const TypeAndShape type = type_and_shape(api, value);
   PyArray_Descr* dtype = dtype_of(type.type);

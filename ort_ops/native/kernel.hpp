@@ -71,6 +71,7 @@ using detail::TypeAndShape;
 
 // NumPy arrays over ONNX Runtime's buffers (arrays.cpp).
 void import_numpy();
+std::uintptr_t address(nb::handle array);  // of a NumPy array's elements: NumPy's own way takes a microsecond
 nb::object numpy_view(const Call& call, const abi::Value* value);
 nb::object numpy_copy(const abi::Api* api, const abi::Value* value);
 nb::object numpy_output(const Call& call, std::size_t index, const std::vector<std::int64_t>& shape);

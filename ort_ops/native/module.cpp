@@ -132,6 +132,7 @@ NB_MODULE(_bridge, m) {
       .def("node", call_node);
   m.def("set_hooks", set_hooks, nb::arg("fail"), nb::arg("discard"), nb::arg("reject"), nb::arg("select"),
         nb::arg("result_error"), nb::arg("pack"), nb::arg("unpack"), nb::arg("debug"), nb::arg("dtypes"));
+  m.def("address", address, nb::arg("array"));
   m.def("start_log", [] { logs().emplace_back(); });
   m.def("finish_log", finish_log);
 }

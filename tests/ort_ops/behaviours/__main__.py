@@ -2,10 +2,10 @@
 
 import sys
 
-from . import asynchronous, exceptions, plain, results, sessions, types, views
+from . import asynchronous, bindings, exceptions, plain, results, sessions, types, views
 from .base import BEHAVIOURS
 
-MODULES = (asynchronous, exceptions, plain, results, sessions, types, views)
+MODULES = (asynchronous, bindings, exceptions, plain, results, sessions, types, views)
 
 if __name__ == "__main__":
     BEHAVIOURS[sys.argv[1]].run()

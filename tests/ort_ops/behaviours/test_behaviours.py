@@ -33,4 +33,4 @@ def test_a_process_that_aborts_is_seen() -> None:
 
 def test_there_are_at_least_a_hundred() -> None:
     assert len(BEHAVIOURS) >= 100
-    assert len(MODULES) == 7
+    assert len(MODULES) == 8
