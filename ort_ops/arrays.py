@@ -7,7 +7,7 @@ import contextlib
 import functools
 import importlib
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakValueDictionary
@@ -26,6 +26,14 @@ Function = Callable[..., Any]
 _pools: WeakValueDictionary[tuple[int, int], Any] = WeakValueDictionary()
 
 
+_NOTHING = contextlib.nullcontext()
+
+
+@functools.cache  # a third of a microsecond
+def _torch() -> Any:
+    return importlib.import_module("torch")
+
+
 def run_on_torch(
     function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call, *, debug: bool = False
 ) -> None:
@@ -34,7 +42,17 @@ def run_on_torch(
     ``outputs`` is how many the operator has; a kernel that ``takes_out`` fills their buffers by itself.
     ``debug`` hands it tensors of its own instead, of which every bit of ``out`` is set.
     """
-    torch = importlib.import_module("torch")
+    torch = _torch()
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+        with _no_modes(torch):
+            _run_on_torch(torch, function, outputs, takes_out, on_cuda, call, debug)
+    else:
+        _run_on_torch(torch, function, outputs, takes_out, on_cuda, call, debug)
+
+
+def _run_on_torch(
+    torch: Any, function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call, debug: bool
+) -> None:
     with _no_inference_mode(torch), torch.no_grad(), _no_autocast(torch, "cuda" if on_cuda else "cpu"):
         inputs = [None if i is None else _tensor(torch, i) for i in call.inputs()]
         if not on_cuda:
@@ -53,17 +71,35 @@ def _tensor(torch: Any, buffer: Any) -> Any:
     return torch.from_dlpack(buffer.__dlpack__())
 
 
+@contextlib.contextmanager
+def _no_modes(torch: Any) -> Iterator[None]:
+    """Switch the caller's modes off, but for a default device: in a fake one nothing would be computed.
+
+    It takes some microseconds.
+    """
+    dispatch = importlib.import_module("torch.utils._python_dispatch")
+    pop = torch.overrides._pop_mode_temporarily
+    with contextlib.ExitStack() as stack:
+        modes = [stack.enter_context(pop()) for _ in range(torch._C._len_torch_function_stack())]
+        stack.enter_context(dispatch._disable_current_modes())
+        for mode in modes:
+            if isinstance(mode, torch.utils._device.DeviceContext):  # the innermost comes first
+                stack.enter_context(torch.device(mode.device))
+                break
+        yield
+
+
 def _no_inference_mode(torch: Any) -> AbstractContextManager[Any]:
     """Return a context in which tensors have a version, by which a write into them is told."""
     if not torch.is_inference_mode_enabled():
-        return contextlib.nullcontext()
+        return _NOTHING
     return torch.inference_mode(False)  # type: ignore[no-any-return] # torch is Any
 
 
 def _no_autocast(torch: Any, device: str) -> AbstractContextManager[Any]:
     """Return a context without autocast: the caller's is for the caller's own operators."""
     if not torch.is_autocast_enabled(device):
-        return contextlib.nullcontext()
+        return _NOTHING
     return torch.autocast(device, enabled=False)  # type: ignore[no-any-return] # torch is Any
 
 
@@ -87,7 +123,7 @@ def _memory(torch: Any, stream: Any, call: Call) -> AbstractContextManager[Any]:
     kernel wrote in the capture, which torch would otherwise give to others, or back to the driver.
     """
     if not torch.cuda.is_current_stream_capturing():
-        return contextlib.nullcontext()
+        return _NOTHING
     where = (stream.device.index, stream.cuda_stream)
     pool = _pools.get(where)
     if pool is None:
@@ -123,9 +159,13 @@ def _compute_on_torch(
             if tensor is not buffer:
                 buffer.copy_(tensor)
         return
+    targets: list[Any] = []
+    sources: list[Any] = []
     for index, output in enumerate(_results(outputs, result)[: call.output_count()]):
         if not isinstance(output, torch.Tensor):
             raise ResultError(_not_an_array(result, "torch.Tensor", outputs))
+        if type(output) is not torch.Tensor and _is_fake(output):
+            raise ResultError(f"returned a FakeTensor for output {index}, which has no numbers")
         buffer = call.output(index, tuple(output.shape))
         if buffer is None:
             continue
@@ -135,7 +175,30 @@ def _compute_on_torch(
                 f"returned {output.dtype} on {output.device} for output {index}; "
                 f"expected {target.dtype} on {target.device}"
             )
-        target.copy_(output)
+        targets.append(target)
+        sources.append(output)
+    # An output may be bound to the memory of an input, of which a result may be a view.
+    if len(targets) == 1 and not _meet(sources[0], targets[0]):
+        targets[0].copy_(sources[0])
+        return
+    sources = [source.clone() if any(_meet(source, t) for t in targets) else source for source in sources]
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+def _is_fake(tensor: Any) -> bool:
+    return bool(importlib.import_module("torch._subclasses.fake_tensor").is_fake(tensor))
+
+
+def _meet(output: Any, target: Any) -> bool:
+    """Tell whether a copy into an output's buffer may change what is yet to be read of a result."""
+    try:
+        storage = output.untyped_storage()
+        start, stop = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    except (NotImplementedError, RuntimeError):  # sparse, or a subclass without a storage of its own
+        return False
+    to = target.data_ptr()
+    return start < to + target.nbytes and to < stop
 
 
 def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call) -> None:
@@ -149,7 +212,7 @@ def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bo
     if not on_cuda:
         _compute_on_dlpack(None, function, outputs, takes_out, call, inputs)
         return
-    torch = importlib.import_module("torch")
+    torch = _torch()
     stream = _stream(torch, call, [None if i is None else torch.from_dlpack(i) for i in inputs])
     with torch.cuda.stream(stream):
         if torch.cuda.is_current_stream_capturing():
@@ -186,7 +249,7 @@ def _compute_on_dlpack(
         target = np.asarray(memoryview(buffer)) if torch is None else from_dlpack(buffer)
         if source.dtype != target.dtype:
             raise ResultError(f"returned {source.dtype} for output {index}; expected {target.dtype}")
-        target[...] = source
+        target[...] = source.clone() if torch is not None and _meet(source, target) else source
 
 
 def _buffers(wrap: Callable[[Any], Any], call: Call) -> Sequence[Any]:

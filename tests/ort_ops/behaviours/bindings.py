@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 import ort_ops
-from tests.ort_ops.models import builtin, model
+from tests.ort_ops.models import DOMAIN, builtin, model, node, tensor
 
 from .base import behaviour
 
@@ -79,3 +79,29 @@ def a_tensor_without_memory_is_bound() -> None:
     wrapper = torch.Tensor._make_wrapper_subclass(Wrapper, (2,), dtype=torch.float32)  # type: ignore[attr-defined]
     for x in (fake, wrapper):
         say(session().bind, {"x": x})
+
+
+@behaviour("numpy right", "dlpack right", "torch right", needs="torch")
+def an_output_is_bound_to_an_inputs_memory() -> None:
+    """A result that is a view of the input is read whole before the buffer is written."""
+    kinds: list[Any] = ["numpy", "dlpack", "torch"]
+    for kind in kinds:
+        op = ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["float32"], array=kind)
+        op(lambda x: x.T if hasattr(x, "T") else np.from_dlpack(x).T)
+        a = np.arange(36, dtype=np.float32).reshape(6, 6)
+        right = a.T.copy()
+        ort_ops.InferenceSession(model([node("Op")])).bind({"x": a}, {"y": a}).run()
+        print(kind, "right" if (a == right).all() else "WRONG")
+
+
+@behaviour("y right", "z right", needs="torch")
+def one_of_two_outputs_is_bound_to_an_inputs_memory() -> None:
+    def compute(x: Any) -> Any:
+        return x + 1, x
+
+    ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["float32"] * 2, array="torch")(compute)
+    a, z = np.ones(4, np.float32), np.zeros(4, np.float32)
+    data = model([node("Op", outputs=["y", "z"])], outputs=[tensor("y"), tensor("z")])
+    ort_ops.InferenceSession(data).bind({"x": a}, {"y": a, "z": z}).run()
+    print("y", "right" if (a == 2).all() else "WRONG")
+    print("z", "right" if (z == 1).all() else "WRONG")

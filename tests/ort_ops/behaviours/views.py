@@ -148,3 +148,26 @@ def keeps_a_tensor(x: Any) -> Any:
 )
 def writes_into_a_tensor(x: Any) -> Any:
     return x.mul_(1)
+
+
+@behaviour("next run right", "next run right", needs="torch")
+def a_run_is_started_in_a_mode_in_which_nothing_is_computed() -> None:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    class Zeros(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return func(*args) * 0 if func is torch.Tensor.mul else func(*args, **(kwargs or {}))
+
+    register(lambda x: x, array="torch")
+    session = session_of()
+    for mode in (FakeTensorMode(allow_non_fake_inputs=True), Zeros()):
+        with mode:
+            check(session)
+
+
+@kernel("ResultError: returned a FakeTensor for output 0, which has no numbers", array="torch")
+def returns_what_has_no_numbers(x: Any) -> Any:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True).from_tensor(x.clone())
