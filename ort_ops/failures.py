@@ -30,7 +30,9 @@ _KEPT = 64
 """Failures that wait for more than one run of each thread are nobody's any more, but for so many."""
 _failures: OrderedDict[int, tuple[BaseException, str]] = OrderedDict()
 _numbers = itertools.count(1)
-_MARK = re.compile(r" \(ort_ops failure (\d+)\)")
+_PROCESS = os.urandom(8).hex()
+"""A part of each mark that no name in a model's file can have."""
+_MARK = re.compile(rf"\(ort_ops failure {_PROCESS} (\d+)\) ")
 _REGISTER = "ort_ops.register"
 _READ_ONLY = re.compile(r"\b(array|destination|source) is read-only$")
 """What NumPy says where it is to write into an array that it may not."""
@@ -57,7 +59,7 @@ def fail(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
 
 
 def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> str:
-    where = f"node {node!r}" if node else "a node without a name"
+    where = f"node {_plain(node)!r}" if node else "a node without a name"
     what = f"kernel {kernel_name} of {where}" if kernel_name else _REGISTER
     summary = _summary(error)
     if isinstance(error, ValueError) and _READ_ONLY.search(summary):
@@ -74,8 +76,8 @@ def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> st
     _failures[number] = error, f"{what} failed: {summary}"
     while len(_failures) > _KEPT + threading.active_count():
         _failures.popitem(last=False)
-    # The number stands before what may be long: ONNX Runtime cuts a text off after some 2,000 characters.
-    return f"{what} failed (ort_ops failure {number}): {summary}"
+    # The mark stands before what may be long: ONNX Runtime cuts a text off after some 2,000 characters.
+    return f"(ort_ops failure {_PROCESS} {number}) {what} failed: {summary}"
 
 
 def _summary(error: BaseException) -> str:

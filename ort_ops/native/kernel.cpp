@@ -256,6 +256,10 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
     kernel->node = read_string(api, [&](char* text, std::size_t* size) {
       return abi::KernelInfoGetNodeName(api, info, text, size);
     });
+    if (kernel->node.find('\0') != std::string::npos)
+      throw Error(op.name +
+                  ": a node's name has a NUL character in it, at which ONNX Runtime would cut off " +
+                  "what it says of a failure; give the node another name");
     read_attributes(*kernel, info, registration.minor_release);
     read_expected(*kernel, info);
     if (kernel->owned)

@@ -36,6 +36,13 @@ nb::object call_python(nb::handle function, const Arguments&... arguments) {
   return result;
 }
 
+// Text that may not be UTF-8: what isn't becomes U+FFFD.
+inline nb::object to_text(const char* text, std::size_t size) {
+  nb::object decoded = nb::steal(PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(size), "replace"));
+  if (!decoded.is_valid()) throw nb::python_error();
+  return decoded;
+}
+
 class HoldGil {
  public:
   HoldGil() : state_(or_hang([] { return PyGILState_Ensure(); })) {}

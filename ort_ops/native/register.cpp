@@ -124,8 +124,8 @@ abi::Status* python_failure(const Api* api, const std::string& node, const std::
                             bool owned) noexcept {
   try {
     nb::python_error error;  // takes the error that is set
-    nb::object text =
-        call_python(hooks().fail, error.value(), nb::cast(node), nb::cast(kernel), nb::cast(owned));
+    nb::object text = call_python(hooks().fail, error.value(), to_text(node.data(), node.size()),
+                                  nb::cast(kernel), nb::cast(owned));
     // Plain onnxruntime can't raise it; so it is set anew, after the last Python code that could take it.
     if (!owned && error.matches(PyExc_KeyboardInterrupt)) PyErr_SetInterrupt();
     return abi::CreateStatus(api, abi::kFail, nb::cast<const char*>(text));

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .base import (
-    kernel,
-)
+import ort_ops
+from ort_ops import failures
+from tests.ort_ops.models import model, node
+
+from .base import attempt, behaviour, kernel, register
 
 
 @kernel("KernelError: ValueError: wrong")
@@ -72,7 +74,7 @@ def raises_what_has_no_text(x: Any) -> Any:
 
 @kernel("KernelError: ValueError: bad kernel size (ort_ops failure")
 def raises_what_looks_like_our_mark(x: Any) -> Any:
-    raise ValueError("bad kernel size (ort_ops failure 1) (ort_ops failure")
+    raise ValueError(f"bad (ort_ops failure {failures._PROCESS} 1) kernel size (ort_ops failure")
 
 
 @kernel("KernelError: ExceptionGroup: several (2 sub-exceptions)")
@@ -199,3 +201,24 @@ def calls_with_too_few_arguments(x: Any) -> Any:
         (lambda x, y: x)(x)  # type: ignore[call-arg,misc]
     except TypeError as error:
         raise TypeError("missing " + str(error).partition("missing ")[2]) from None
+
+
+@behaviour(
+    *("KernelError: ValueError: mine", "KeyboardInterrupt: stop", "SystemExit: 7") * 2,
+    "refused: a node's name has a NUL character in it",
+)
+def what_is_raised_has_nothing_to_do_with_the_nodes_name() -> None:
+    def compute(x: Any) -> Any:
+        raise (ValueError("mine"), KeyboardInterrupt("stop"), SystemExit(7))[int(x[1])]
+
+    register(compute)
+    for name in ("n (ort_ops failure 1) ", 10_000 * "n", "a\0b"):
+        named = node("Op")
+        named.name = name
+        try:
+            session = ort_ops.InferenceSession(model([named]))
+        except Exception as error:
+            print("refused:", str(error).partition("Op: ")[2].partition(",")[0])
+            continue
+        for which in range(3):
+            attempt(session, np.array([0, which], np.float32))
