@@ -64,7 +64,7 @@ def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> st
     summary = _summary(error)
     if isinstance(error, ValueError) and _READ_ONLY.search(summary):
         summary += "; inputs are read-only: work on a copy (x.copy())"
-    text = "" if owned else _plain("".join(traceback.format_exception(error)))
+    text = "" if owned else _plain(_formatted(error))
     for link in _chain(error):
         if DEBUG:
             _clear_own_frames(link.__traceback__)
@@ -94,17 +94,34 @@ def _plain(text: str) -> str:
     return _MARK.sub("", text)
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """Return an exception, and all that it came from or is a group of."""
-    links: list[BaseException] = []
-    pending = [error]
+_CAUSE, _CONTEXT = vars(BaseException)["__cause__"], vars(BaseException)["__context__"]
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an exception, and all that it came from or is a group of.
+
+    As they are stored: a class may have properties of these names, which may never end.
+    """
+    links: dict[int, BaseException] = {}
+    pending: list[BaseException | None] = [error]
     while pending:
         link = pending.pop()
-        if link is not None and not any(link is seen for seen in links):
-            links.append(link)
-            pending += [link.__cause__, link.__context__]
-            pending += link.exceptions if isinstance(link, BaseExceptionGroup) else ()
-    return links
+        if link is not None and id(link) not in links:
+            links[id(link)] = link
+            pending += [_CAUSE.__get__(link), _CONTEXT.__get__(link)]
+            pending += (
+                vars(BaseExceptionGroup)["exceptions"].__get__(link)
+                if isinstance(link, BaseExceptionGroup)
+                else ()
+            )
+    return list(links.values())
+
+
+def _formatted(error: BaseException) -> str:
+    """Return an exception's traceback as text, without its causes where a class makes them up."""
+    kinds = {type(link) for link in _chain(error)}
+    stored = all(kind.__cause__ is _CAUSE and kind.__context__ is _CONTEXT for kind in kinds)
+    return "".join(traceback.format_exception(error) if stored else traceback.format_tb(error.__traceback__))
 
 
 def _let_go(error: BaseException) -> None:
@@ -197,8 +214,9 @@ def _is_borrowed(value: Any) -> bool:
 def discard(text: str) -> None:
     """Deal with a view that outlived its run; ``text`` is that of the failure so far, or empty.
 
-    A failed kernel's exception that holds such a view is thrown away for its text and its traceback; where
-    nothing has failed so far, the view is the failure.
+    A failed kernel's exception that holds such a view is thrown away for its text and its traceback, what is
+    no error (KeyboardInterrupt, SystemExit) for a new one of its type; where nothing has failed so far, the
+    view is the failure.
     """
     advice = (
         "kept a view of an input or of out beyond its call, where its memory is freed; keep a copy (x.copy())"
@@ -210,10 +228,25 @@ def discard(text: str) -> None:
         lost, what = _failures[int(match[1])]
         for link in _chain(lost):
             traceback.clear_frames(link.__traceback__)
-        instead = KernelError(f"{_summary(lost)} [the exception itself {advice}]")
+        instead = (
+            KernelError(f"{_summary(lost)} [the exception itself {advice}]")
+            if isinstance(lost, Exception)
+            else _anew(lost)
+        )
         if _is_cleared(lost.__traceback__):
             instead.__traceback__ = lost.__traceback__
         _failures[int(match[1])] = instead, what
+
+
+def _anew(lost: BaseException) -> BaseException:
+    """Return a new exception of a type that asks for an end, not an error; SystemExit's with its code."""
+    try:
+        instead = type(lost).__new__(type(lost))
+    except Exception:  # it can't be made of nothing
+        instead = SystemExit() if isinstance(lost, SystemExit) else KeyboardInterrupt()
+    if isinstance(instead, SystemExit) and isinstance(lost, SystemExit):
+        instead.code = lost.code if isinstance(lost.code, int | str | None) else 1
+    return instead
 
 
 def _is_cleared(step: TracebackType | None) -> bool:
@@ -244,18 +277,29 @@ def error_of(text: str) -> BaseException | None:
 
 def raise_failure(error: Exception) -> NoReturn:
     """Raise what a message of ONNX Runtime's is about, or the error as it is."""
+    try:
+        raise _told_apart(error)
+    finally:
+        del error  # else the exception would hold this frame, which holds the exception
+
+
+def _told_apart(error: Exception) -> BaseException:
     text = str(error)
     failure = error_of(text)
-    if failure is None:
-        if "takes a domain from one library" in text:
-            raise RegistrationError(f"{text}; ops=[...] limits what ort_ops registers") from error
-        if "already set in registry" in text:
-            extensions = "onnxruntime_extensions" in sys.modules
-            raise RegistrationError(
-                f"ort_ops and {'onnxruntime-extensions' if extensions else 'another library'} both register "
-                "one domain in this SessionOptions, which ONNX Runtime refuses; give the Python kernels a "
-                "domain of their own ('my.domain::Name'), or leave theirs out (ops=[...] limits what ort_ops "
-                "registers, ort_ops.compat.enable_py_op(False) what plain onnxruntime is given)"
-            ) from error
-        raise error
-    raise failure
+    told: RegistrationError | None = None
+    if failure is not None:
+        return failure
+    if "takes a domain from one library" in text:
+        told = RegistrationError(f"{text}; ops=[...] limits what ort_ops registers")
+    elif "already set in registry" in text:
+        extensions = "onnxruntime_extensions" in sys.modules
+        told = RegistrationError(
+            f"ort_ops and {'onnxruntime-extensions' if extensions else 'another library'} both register "
+            "one domain in this SessionOptions, which ONNX Runtime refuses; give the Python kernels a "
+            "domain of their own ('my.domain::Name'), or leave theirs out (ops=[...] limits what ort_ops "
+            "registers, ort_ops.compat.enable_py_op(False) what plain onnxruntime is given)"
+        )
+    if told is None:
+        return error
+    told.__cause__ = error
+    return told

@@ -1,9 +1,12 @@
 """Kernels that raise."""
 
 import asyncio
+import contextlib
+import gc
 import importlib
 import sys
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import ort_ops
 from ort_ops import failures
 from tests.ort_ops.models import model, node
 
-from .base import attempt, behaviour, kernel, register
+from .base import BAD, attempt, behaviour, check, kernel, register, session_of
 
 
 @kernel("KernelError: ValueError: wrong")
@@ -222,3 +225,69 @@ def what_is_raised_has_nothing_to_do_with_the_nodes_name() -> None:
             continue
         for which in range(3):
             attempt(session, np.array([0, which], np.float32))
+
+
+@kernel("KernelError: ExceptionGroup: rows (100000 sub-exceptions)")
+def raises_a_group_of_many(x: Any) -> Any:
+    """What takes a time that grows by the square takes some minutes here, and holds Python's lock."""
+    raise ExceptionGroup("rows", [ValueError(i) for i in range(100_000)])
+
+
+class EndlessError(Exception):
+    """One whose cause is another one, without end."""
+
+    __cause__ = property(lambda self: EndlessError())  # type: ignore[assignment]
+
+
+@kernel("KernelError: EndlessError: no end")
+def raises_what_has_causes_without_end(x: Any) -> Any:
+    raise EndlessError("no end")
+
+
+@behaviour("in plain onnxruntime, too")
+def raises_what_has_causes_without_end_in_plain_onnxruntime() -> None:
+    register(raises_what_has_causes_without_end)
+    try:
+        session_of(plain=True).run(None, {"x": BAD})
+    except Exception as error:
+        print("in plain onnxruntime, too" if "in raises_what_has_causes" in str(error) else error)
+
+
+@behaviour("KeyboardInterrupt() ", "Exit() 3", "next run right")
+def what_ends_the_program_holds_a_view() -> None:
+    """As threads of the kernel's own do that are at work on a part of x when Ctrl-C comes."""
+
+    def compute(x: Any) -> Any:
+        raise KeyboardInterrupt(memoryview(x)) if x[0, 1] else Exit(memoryview(x), 3)
+
+    register(compute)
+    session = session_of()
+    for which in (1, 0):
+        try:
+            session.run(None, {"x": np.array([[0, which]], np.float32)})
+        except (KeyboardInterrupt, SystemExit) as error:
+            print(repr(error), getattr(error, "code", ""))
+    check(session)
+
+
+class Exit(SystemExit):
+    def __init__(self, held: Any, code: int) -> None:
+        super().__init__(code)
+        self.held = held
+
+
+@behaviour("0 of 5 feeds are held")
+def a_failed_run_leaves_nothing_behind() -> None:
+    class Feed(np.ndarray):
+        pass
+
+    register(raises)
+    session, feeds = session_of(), []
+    gc.disable()
+    for _ in range(5):
+        x = BAD.copy().view(Feed)
+        feeds.append(weakref.ref(x))
+        with contextlib.suppress(ort_ops.errors.KernelError):
+            session.run(None, {"x": x})
+        del x
+    print(sum(feed() is not None for feed in feeds), "of 5 feeds are held")
