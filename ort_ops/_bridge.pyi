@@ -47,6 +47,7 @@ class Call:
 
 def set_hooks(
     fail: Callable[[BaseException, str, str, bool], str],
+    collect: Callable[[], None],
     discard: Callable[[str], None],
     reject: Callable[[object, list[int]], None],
     select: Callable[[str | None, str | None], tuple[list[tuple[str, list[Op]]], str]],

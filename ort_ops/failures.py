@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import threading
+import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import numpy as np
 
 from .errors import KernelError, OrtOpsError, RegistrationError, ResultError
 
-__all__ = ["DEBUG", "discard", "error_of", "fail", "raise_failure"]
+__all__ = ["DEBUG", "collect", "discard", "error_of", "fail", "raise_failure"]
 
 DEBUG = os.environ.get("ORT_OPS_DEBUG", "0") not in ("", "0")
 """Kernels get copies of their inputs, so that a failed one's frames can be kept for a debugger, and ``out=``
@@ -209,6 +210,28 @@ def _is_borrowed(value: Any) -> bool:
         with contextlib.suppress(Exception):  # it has no such storage
             return not value.untyped_storage().resizable()
     return type(value).__module__ == "nanobind"  # of a kernel on DLPack arrays
+
+
+_TRIES = 1000
+"""A collection in another thread is waited for so many milliseconds: in this one it may never end."""
+
+
+def collect() -> None:
+    """Collect what is left in cycles, also where the collector is off or at work in another thread."""
+    ran: list[int] = []
+
+    def note(phase: str, info: object) -> None:
+        ran.append(threading.get_ident())
+
+    gc.callbacks.append(note)
+    try:
+        for _ in range(_TRIES):
+            gc.collect()  # which does nothing while another collection runs
+            if threading.get_ident() in ran:
+                return
+            time.sleep(0.001)
+    finally:
+        gc.callbacks.remove(note)
 
 
 def discard(text: str) -> None:

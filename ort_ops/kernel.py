@@ -10,7 +10,7 @@ from .arrays import reject, run_on_dlpack, run_on_torch
 from .callables import name_of, parameters_of
 from .dtypes import DTYPES
 from .errors import ResultError
-from .failures import DEBUG, discard, fail
+from .failures import DEBUG, collect, discard, fail
 from .inference import Infer
 from .packing import pack, unpack
 from .schema import OpSchema, Signature
@@ -119,4 +119,4 @@ def set_select_hook(
     dtypes: list[Any] = [None] * (max(dtype.onnx for dtype in DTYPES) + 1)
     for dtype in DTYPES:
         dtypes[dtype.onnx] = dtype.numpy
-    _bridge.set_hooks(fail, discard, reject, select, ResultError, pack, unpack, DEBUG, dtypes)
+    _bridge.set_hooks(fail, collect, discard, reject, select, ResultError, pack, unpack, DEBUG, dtypes)

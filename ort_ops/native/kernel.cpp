@@ -179,21 +179,21 @@ bool is_alone(nb::handle object) { return static_cast<std::uint32_t>(Py_REFCNT(o
 // A view that outlives its run would read freed memory: it is found by the reference it holds.
 abi::Status* refuse_kept_views(const Kernel& kernel, nb::handle owner, abi::Status* status) {
   if (is_alone(owner)) return status;
-  or_hang([] { return PyGC_Collect(); });
-  if (is_alone(owner)) return status;
+  std::string text;
   try {
-    const std::string text = status == nullptr ? "" : abi::GetErrorMessage(kernel.api, status);
-    if (status != nullptr) abi::ReleaseStatus(kernel.api, status);
-    status = nullptr;
+    call_python(hooks().collect);
+    if (is_alone(owner)) return status;
+    if (status != nullptr) text = abi::GetErrorMessage(kernel.api, status);
     call_python(hooks().discard,
-                nb::str(text.data(), text.size()));  // raises where nothing has failed so far
-    return abi::CreateStatus(kernel.api, abi::kFail, text.c_str());
+                to_text(text.data(), text.size()));  // raises where nothing has failed so far
+    return status;
   } catch (nb::python_error& error) {
     error.restore();
-    return python_failure(kernel.api, kernel.node, kernel.op->kernel_name, kernel.owned);
   } catch (const std::exception& error) {
-    return abi::CreateStatus(kernel.api, abi::kFail, error.what());
+    PyErr_SetString(PyExc_RuntimeError, error.what());
   }
+  if (status != nullptr) abi::ReleaseStatus(kernel.api, status);
+  return python_failure(kernel.api, kernel.node, kernel.op->kernel_name, kernel.owned);
 }
 
 }  // namespace

@@ -61,6 +61,7 @@ inline const Op& op_of(const abi::CustomOp* op) { return *registration_of(op).op
 // Leaked on purpose: sessions may outlive the interpreter.
 struct Hooks {
   nb::object fail;                 // (exception, node, kernel_name, owned) -> text for ONNX Runtime
+  nb::object collect;              // () takes what is left in cycles
   nb::object discard;              // (text of the failure) when a view of an input was kept
   nb::object reject;               // (result, element types of the outputs) -> raises what is wrong with it
   nb::object select;               // (wanted, registered) -> ([(domain, [Op])], registered)

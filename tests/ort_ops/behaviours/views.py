@@ -2,12 +2,14 @@
 
 import gc
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import ort_ops
+from tests.ort_ops.models import DOMAIN
 
 from .base import (
     ADVICE,
@@ -45,6 +47,33 @@ def leaves_a_cycle_that_the_collector_takes(x: Any) -> Any:
     cycle: list[Any] = [x]
     cycle.append(cycle)
     return x + 1
+
+
+@behaviour("next run right", "next run right")
+def leaves_a_cycle_while_the_collector_is_off_or_at_work() -> None:
+    def compute(x: Any) -> Any:
+        cycle: list[Any] = [x]
+        cycle.append(cycle)
+        return x * 2
+
+    class Slow:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            working.set()
+            time.sleep(0.2)
+
+    ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"])(compute)
+    session, working = session_of(), threading.Event()
+    gc.disable()
+    check(session)
+    Slow()
+    collector = threading.Thread(target=gc.collect)
+    collector.start()
+    assert working.wait(60)
+    check(session)
+    collector.join()
 
 
 @kernel("no error")
