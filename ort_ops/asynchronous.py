@@ -3,6 +3,9 @@
 import atexit
 import os
 import threading
+import time
+import traceback
+import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -28,33 +31,57 @@ class ErrorText(str):
         return self
 
 
-class _InFlight:
-    """How many runs have yet to answer. Python waits for them when it ends.
+class _Answer:
+    """What ONNX Runtime calls, or lets go, at the end of a run.
 
-    CPython before 3.14 takes down a thread that asks for an interpreter that is going, and ONNX Runtime's
-    would take the process with it.
+    It lets go where it can't make Python objects of the results, strings that aren't UTF-8.
     """
 
-    def __init__(self) -> None:
-        self.forget()
+    def __init__(self, callback: Callable[[list[Any], Any, ErrorText], None], user_data: Any) -> None:
+        self._callback, self._user_data, self._owed = callback, user_data, False
 
-    def forget(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
+    def owe(self, owed: bool) -> None:
+        """Say whether the run has started, so that the callback is owed an answer."""
+        self._owed = owed
 
-    def add(self, change: int) -> None:
-        with self._changed:
-            self._count += change
-            self._changed.notify_all()
+    def __call__(self, results: list[Any], user_data: Any, text: str) -> None:
+        self._owed = False
+        try:
+            self._callback(results, user_data, ErrorText(text))
+        except BaseException as error:
+            threading.excepthook(
+                threading.ExceptHookArgs(
+                    (type(error), error, error.__traceback__, threading.current_thread())
+                )
+            )
+        finally:
+            _in_flight.discard(weakref.ref(self))
 
-    def wait(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._count == 0)
+    def __del__(self) -> None:
+        if self._owed:
+            self([], self._user_data, _NO_RESULTS)
 
 
-_in_flight = _InFlight()
-atexit.register(_in_flight.wait)
-os.register_at_fork(after_in_child=_in_flight.forget)  # its threads are the parent's
+_NO_RESULTS = (
+    "ONNX Runtime could make no Python objects of the results (strings that aren't UTF-8?); call run"
+)
+
+_in_flight: set[weakref.ref[_Answer]] = set()
+"""What has yet to be called. Each change is one step, which Ctrl-C can't leave half done."""
+
+
+def _wait() -> None:
+    """Wait for runs when Python ends.
+
+    CPython before 3.14 takes down a thread that asks for an interpreter that is going, and ONNX Runtime's
+    would take the process with it. A run that never started has nobody who holds its answer.
+    """
+    while any(answer() is not None for answer in tuple(_in_flight)):
+        time.sleep(0.005)
+
+
+atexit.register(_wait)
+os.register_at_fork(after_in_child=_in_flight.clear)  # its threads are the parent's
 
 
 _ended: list[object] = []
@@ -73,29 +100,24 @@ def outlive(session: object) -> None:
 def answering(
     start: Callable[[Callable[[list[Any], Any, str], None]], None],
     callback: Callable[[list[Any], Any, ErrorText], None],
+    user_data: Any,
 ) -> None:
     """Start a run whose answer goes to ``callback``, with an ErrorText for ONNX Runtime's text.
 
     ``start`` is given the callback that is ONNX Runtime's. What ``callback`` raises goes to
     ``threading.excepthook``, as from any thread: releases of ONNX Runtime differ in what they make of it.
     """
-
-    def answer(results: list[Any], user_data: Any, text: str) -> None:
-        try:
-            callback(results, user_data, ErrorText(text))
-        except BaseException as error:
-            threading.excepthook(
-                threading.ExceptHookArgs(
-                    (type(error), error, error.__traceback__, threading.current_thread())
-                )
-            )
-        finally:
-            _in_flight.add(-1)
-
     del _ended[:-1]
-    _in_flight.add(1)
+    answer = _Answer(callback, user_data)
+    _in_flight.add(weakref.ref(answer))
+    answer.owe(True)
     try:
         start(answer)
-    except BaseException:
-        _in_flight.add(-1)
+    except BaseException as error:
+        answer.owe(False)
+        traceback.clear_frames(
+            error.__traceback__
+        )  # which would hold the answer of a run that hasn't started
         raise
+    finally:
+        del answer

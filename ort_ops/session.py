@@ -314,6 +314,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
         ``err`` is empty, or a text with what ``run`` would have raised: ``if err: raise err.exception``. What
         the callback raises goes to ``threading.excepthook``. The program's end waits for runs in flight.
+        Strings that aren't UTF-8 are such an error here: ONNX Runtime makes no array of them.
         Raises NotImplementedError for bfloat16, float8 and 4-bit types, for which ONNX Runtime would never
         call back.
         """
@@ -335,7 +336,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 outlive(self)
 
         options = self._with_entries(run_options)
-        answering(lambda answer: run(names, held, answer, user_data, options), answered)
+        answering(lambda answer: run(names, held, answer, user_data, options), answered, user_data)
 
     def _with_entries(self, given: onnxruntime.RunOptions | None) -> onnxruntime.RunOptions | None:
         """Return the options of a run: this session's, or what is given, which gets their entries, too."""

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 import ort_ops
 from tests.ort_ops.models import DOMAIN, model, node, tensor
@@ -171,4 +172,46 @@ def a_session_without_threads_refuses_to_start_a_run() -> None:
         session_of(threads=1).run_async(["y0"], {"x": GOOD}, say, "data")
     except Exception as error:
         print("refused" if "at least one thread" in str(error) else error)
+    print("left")
+
+
+@behaviour("interrupted", "interrupted", "left", "data 1 None None")
+def ctrl_c_comes_while_a_run_is_started() -> None:
+    """Before ONNX Runtime has it, and after: the program's end waits for the second run alone."""
+    register(lambda x: x)
+    globals()["alive"] = session = session_of(threads=2)
+    original = onnxruntime.InferenceSession.run_async
+
+    def before(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    def after(*arguments: Any) -> None:
+        original(*arguments)
+        raise KeyboardInterrupt
+
+    # It answers behind what is printed here.
+    slow = lambda *arguments: (left.wait(60), say(*arguments))  # noqa: E731
+    left = threading.Event()
+    for run in (before, after):
+        onnxruntime.InferenceSession.run_async = run
+        try:
+            session.run_async(["y0"], {"x": GOOD}, slow, "data")
+        except KeyboardInterrupt:
+            print("interrupted")
+    print("left", flush=True)
+    left.set()
+
+
+@behaviour("data 0 RuntimeError None", "left")
+def a_result_is_no_utf8() -> None:
+    """ONNX Runtime makes no array of it, and calls nobody."""
+
+    @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"], outputs=["string"])
+    def op(x: Any) -> Any:
+        return np.array(["\udcff"], object)
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    data = model([node("Op", outputs=["y0"])], outputs=[tensor("y0", "string")])
+    start(ort_ops.InferenceSession(data, options), GOOD)
     print("left")
