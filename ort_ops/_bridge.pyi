@@ -49,6 +49,7 @@ def set_hooks(
     fail: Callable[[BaseException, str, str, bool], str],
     collect: Callable[[], None],
     discard: Callable[[str], None],
+    hides: Callable[[Any], bool],
     reject: Callable[[object, list[int]], None],
     select: Callable[[str | None, str | None], tuple[list[tuple[str, list[Op]]], str]],
     result_error: type[Exception],

@@ -18,7 +18,7 @@ from ._bridge import Call
 from .dtypes import from_onnx
 from .errors import ResultError
 
-__all__ = ["reject", "run_on_dlpack", "run_on_torch"]
+__all__ = ["hides", "reject", "run_on_dlpack", "run_on_torch"]
 
 Function = Callable[..., Any]
 
@@ -300,8 +300,13 @@ def _not_an_array(result: object, wanted: str, count: int) -> str:
     return f"returned {got}; expected {expected}{hint}"
 
 
+def hides(array: Any) -> bool:
+    """Tell whether some elements of an array stand for nothing (numpy.ma), which a tensor can't say."""
+    return bool(np.ma.is_masked(array))
+
+
 def _refuse_mask(item: object, index: int) -> None:
-    if np.ma.isMaskedArray(item) and np.ma.is_masked(item):
+    if np.ma.isMaskedArray(item) and hides(item):
         raise ResultError(
             f"returned masked elements in output {index}, and a tensor has no mask; say what they are: "
             "return result.filled(value)"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import _bridge
-from .arrays import reject, run_on_dlpack, run_on_torch
+from .arrays import hides, reject, run_on_dlpack, run_on_torch
 from .callables import name_of, parameters_of
 from .dtypes import DTYPES
 from .errors import ResultError
@@ -119,4 +119,4 @@ def set_select_hook(
     dtypes: list[Any] = [None] * (max(dtype.onnx for dtype in DTYPES) + 1)
     for dtype in DTYPES:
         dtypes[dtype.onnx] = dtype.numpy
-    _bridge.set_hooks(fail, collect, discard, reject, select, ResultError, pack, unpack, DEBUG, dtypes)
+    _bridge.set_hooks(fail, collect, discard, hides, reject, select, ResultError, pack, unpack, DEBUG, dtypes)

@@ -93,9 +93,7 @@ bool same_type(const PyArrayObject* array, PyArray_Descr* dtype) {
 
 // Whether some elements of an array stand for nothing (numpy.ma), which a tensor can't say.
 bool hides_elements(nb::handle array) {
-  if (PyArray_CheckExact(array.ptr())) return false;
-  const nb::object masked = nb::module_::import_("numpy.ma").attr("is_masked")(array);
-  return masked.is(nb::bool_(true));
+  return !PyArray_CheckExact(array.ptr()) && call_python(hooks().hides, array).is(nb::bool_(true));
 }
 
 // An item of a result as an array, which hides nothing. Python of a subclass may run here, and change any
@@ -103,7 +101,7 @@ bool hides_elements(nb::handle array) {
 PyArrayObject* as_array(const Call& call, nb::handle result, nb::handle item, nb::object& keep) {
   PyObject* array = item.ptr();
   if (!PyArray_Check(array) && PyArray_CheckScalar(array)) {  // np.float32(1): what np.sum returns
-    keep = nb::steal(PyArray_FromScalar(array, nullptr));
+    keep = nb::steal(or_hang([&] { return PyArray_FromScalar(array, nullptr); }));
     if (!keep.is_valid()) throw nb::python_error();
     array = keep.ptr();
   }
@@ -124,8 +122,10 @@ void refuse_changed(npy_intp size, std::size_t expected) {
 }
 
 void copy_strings(const Call& call, PyArrayObject* source, std::size_t count, abi::Value* value) {
-  nb::object texts =
-      nb::steal(PyArray_FROM_OTF(reinterpret_cast<PyObject*>(source), NPY_OBJECT, NPY_ARRAY_CARRAY_RO));
+  const Held held(nb::steal(or_hang([&]() -> PyObject* {
+    return PyArray_FROM_OTF(reinterpret_cast<PyObject*>(source), NPY_OBJECT, NPY_ARRAY_CARRAY_RO);
+  })));
+  const nb::object& texts = held.get();
   if (!texts.is_valid()) throw nb::python_error();
   auto* array = reinterpret_cast<PyArrayObject*>(texts.ptr());
   refuse_changed(PyArray_SIZE(array), count);

@@ -106,7 +106,7 @@ void run_with_arrays(const Call& call) {
   const Kernel& kernel = call.kernel;
   const std::size_t given = call.input_count();
   const std::size_t positional = std::max(given, kernel.op->inputs.size());
-  std::vector<nb::object> views;
+  std::vector<Held> views;
   views.reserve(positional);
   std::vector<PyObject*> arguments;
   arguments.reserve(1 + positional + kernel.kwvalues.size());
@@ -116,32 +116,33 @@ void run_with_arrays(const Call& call) {
     if (value == nullptr && i < kernel.op->inputs.size() &&
         kernel.op->inputs[i].characteristic == abi::kVariadic)
       break;
-    views.push_back(value == nullptr ? nb::none() : numpy_view(call, value));
-    arguments.push_back(views.back().ptr());
+    views.emplace_back(value == nullptr ? nb::none() : numpy_view(call, value));
+    arguments.push_back(views.back().get().ptr());
   }
   const std::size_t count = arguments.size() - 1;
-  std::vector<nb::object> lists;
+  std::vector<Held> lists;
   for (const nb::object& value : kernel.kwvalues) {
     const bool list = PyList_Check(value.ptr());
-    if (list) lists.push_back(attribute_value(value));
-    arguments.push_back(list ? lists.back().ptr() : value.ptr());
+    if (list) lists.emplace_back(attribute_value(value));
+    arguments.push_back(list ? lists.back().get().ptr() : value.ptr());
   }
-  nb::object out;
+  Held out;
   if (kernel.op->takes_out) {
     out = make_out(call);
-    arguments.push_back(out.ptr());
+    arguments.push_back(out.get().ptr());
   }
-  nb::object result = nb::steal(or_hang([&] {
+  const Held held(nb::steal(or_hang([&] {
     return PyObject_Vectorcall(kernel.op->function.ptr(), arguments.data() + 1,
                                count | PY_VECTORCALL_ARGUMENTS_OFFSET, kernel.kwnames.ptr());
-  }));
+  })));
+  const nb::object& result = held.get();
   if (!result.is_valid()) throw nb::python_error();
   if (!kernel.op->takes_out)
     store_numpy(call, result);
-  else if (!result.is_none() && !result.is(out))
+  else if (!result.is_none() && !result.is(out.get()))
     throw BadResult{"returned a result though it is given out=; expected it to fill out, and None"};
   else if (hooks().debug)
-    store_numpy(call, out);  // which was memory of its own
+    store_numpy(call, out.get());  // which was memory of its own
 }
 
 // Hands the kernel the Call itself, which belongs to Python from here on.

@@ -35,12 +35,14 @@ void make_op(Op* self, const std::string& domain, const std::string& name, const
   self->takes_out = takes_out;
 }
 
-void set_hooks(nb::object fail, nb::object collect, nb::object discard, nb::object reject, nb::object select,
-               nb::object result_error, nb::object pack, nb::object unpack, bool debug, nb::list dtypes) {
+void set_hooks(nb::object fail, nb::object collect, nb::object discard, nb::object hides, nb::object reject,
+               nb::object select, nb::object result_error, nb::object pack, nb::object unpack, bool debug,
+               nb::list dtypes) {
   Hooks& to = hooks();
   to.fail = std::move(fail);
   to.collect = std::move(collect);
   to.discard = std::move(discard);
+  to.hides = std::move(hides);
   to.reject = std::move(reject);
   to.select = std::move(select);
   to.result_error = std::move(result_error);
@@ -131,9 +133,9 @@ NB_MODULE(_bridge, m) {
       .def("keep",
            [](const Call& call, nb::object object) { live(call).kernel.kept.push_back(std::move(object)); })
       .def("node", call_node);
-  m.def("set_hooks", set_hooks, nb::arg("fail"), nb::arg("collect"), nb::arg("discard"), nb::arg("reject"),
-        nb::arg("select"), nb::arg("result_error"), nb::arg("pack"), nb::arg("unpack"), nb::arg("debug"),
-        nb::arg("dtypes"));
+  m.def("set_hooks", set_hooks, nb::arg("fail"), nb::arg("collect"), nb::arg("discard"), nb::arg("hides"),
+        nb::arg("reject"), nb::arg("select"), nb::arg("result_error"), nb::arg("pack"), nb::arg("unpack"),
+        nb::arg("debug"), nb::arg("dtypes"));
   m.def("address", address, nb::arg("array"));
   m.def("start_log", [] { logs().emplace_back(); });
   m.def("finish_log", finish_log);

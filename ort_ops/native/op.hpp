@@ -63,6 +63,7 @@ struct Hooks {
   nb::object fail;                 // (exception, node, kernel_name, owned) -> text for ONNX Runtime
   nb::object collect;              // () takes what is left in cycles
   nb::object discard;              // (text of the failure) when a view of an input was kept
+  nb::object hides;                // (array) -> whether some elements of it stand for nothing
   nb::object reject;               // (result, element types of the outputs) -> raises what is wrong with it
   nb::object select;               // (wanted, registered) -> ([(domain, [Op])], registered)
   nb::object result_error;         // the class for a result that is not what the model says

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 namespace ort_ops {
 
@@ -36,6 +37,25 @@ nb::object call_python(nb::handle function, const Arguments&... arguments) {
   return result;
 }
 
+// Holds an object that Python code may go with: its own finalizer, or those of what it holds.
+class Held {
+ public:
+  Held() = default;
+  Held(nb::object object) : object_(std::move(object)) {}
+  Held(Held&&) = default;
+  Held& operator=(Held&& other) {
+    std::swap(object_, other.object_);
+    return *this;
+  }
+  ~Held() {
+    or_hang([object = object_.release().ptr()] { Py_XDECREF(object); });
+  }
+  const nb::object& get() const { return object_; }
+
+ private:
+  nb::object object_;
+};
+
 // Text that may not be UTF-8: what isn't becomes U+FFFD.
 inline nb::object to_text(const char* text, std::size_t size) {
   nb::object decoded = nb::steal(PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(size), "replace"));
@@ -46,7 +66,9 @@ inline nb::object to_text(const char* text, std::size_t size) {
 class HoldGil {
  public:
   HoldGil() : state_(or_hang([] { return PyGILState_Ensure(); })) {}
-  ~HoldGil() { PyGILState_Release(state_); }
+  ~HoldGil() {  // the thread's own variables may go, and finalizers with them
+    or_hang([this] { PyGILState_Release(state_); });
+  }
   HoldGil(const HoldGil&) = delete;
   HoldGil& operator=(const HoldGil&) = delete;
 
@@ -56,7 +78,7 @@ class HoldGil {
 
 class ReleaseGil {
  public:
-  ReleaseGil() : thread_(PyEval_SaveThread()) {}
+  ReleaseGil() : thread_(or_hang([] { return PyEval_SaveThread(); })) {}
   ~ReleaseGil() {
     or_hang([this] { PyEval_RestoreThread(thread_); });
   }

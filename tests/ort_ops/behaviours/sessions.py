@@ -281,3 +281,79 @@ def nodes_with_the_names_of_onnxs_own_are_not_taken_for_those() -> None:
     after = builtin("Cast", ["v"], ["y"], to=1)
     run("Cast", node("Cast", outputs=["v"]), after)
     run("Cast", node("Cast", outputs=["v"]), builtin("Abs", ["v"], ["y"]))
+
+
+class SlowEnd:
+    """Keeps the interpreter going down while a thread asks for it."""
+
+    def __del__(self, sleep: Any = time.sleep) -> None:
+        sleep(0.6)
+
+
+def ends_while_a_daemon_thread_is_behind_a_kernel(compute: Any, make: Any = session_of) -> None:
+    """``compute`` is given the input and a function that tells this thread to end, and then waits."""
+    inside, sleep = threading.Event(), time.sleep
+    vars(sys)["slow"] = SlowEnd()  # sys goes last
+
+    def wait() -> None:
+        inside.set()
+        sleep(0.3)
+
+    register(lambda x: compute(x, wait))
+    session = make()
+
+    def work() -> None:
+        session.run(None, {"x": BAD})
+        sleep(100)
+
+    threading.Thread(target=work, daemon=True).start()
+    inside.wait()
+    print("behind a kernel")
+
+
+@behaviour("behind a kernel")
+def the_process_ends_while_a_result_goes() -> None:
+    def compute(x: Any, wait: Any) -> Any:
+        class Result(np.ndarray):
+            def __del__(self) -> None:
+                wait()
+
+        return (x * 2).view(Result)
+
+    ends_while_a_daemon_thread_is_behind_a_kernel(compute)
+
+
+@behaviour("behind a kernel")
+def the_process_ends_while_a_result_is_looked_at() -> None:
+    def compute(x: Any, wait: Any) -> Any:
+        class Masked(np.ndarray):
+            @property
+            def _mask(self) -> Any:
+                wait()
+                return np.ma.nomask
+
+        return (x * 2).view(Masked)
+
+    ends_while_a_daemon_thread_is_behind_a_kernel(compute)
+
+
+@behaviour("behind a kernel")
+def the_process_ends_while_variables_of_a_thread_of_onnxruntimes_go() -> None:
+    """Python knows such a thread for the time of a call."""
+    local = threading.local()
+
+    def compute(x: Any, wait: Any) -> Any:
+        class Variable:
+            def __del__(self) -> None:
+                wait()
+
+        local.x = Variable()
+        return x
+
+    def make() -> Any:
+        options = onnxruntime.SessionOptions()
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        options.inter_op_num_threads = 4
+        return ort_ops.InferenceSession(wide(8), options)
+
+    ends_while_a_daemon_thread_is_behind_a_kernel(compute, make)
