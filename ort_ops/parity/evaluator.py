@@ -17,6 +17,7 @@ from onnx.reference.ops import load_op
 from .by_torch import BY_TORCH
 from .constants import NOTHING_KNOWN, Known, meant_all
 from .contrib import CONTRIB
+from .mended import FLATTENING, flattening
 
 __all__ = ["FEW", "RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
 
@@ -79,7 +80,7 @@ class WideEvaluator(ReferenceEvaluator):
 
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
         try:
-            return super()._load_impl(node, input_types)
+            found = super()._load_impl(node, input_types)
         except NotImplementedError as error:
             reason = str(error).partition(", known functions")[0]
 
@@ -91,6 +92,8 @@ class WideEvaluator(ReferenceEvaluator):
             if node.op_type not in _SINCE:
                 raise
             return load_op(node.domain, node.op_type, _SINCE[node.op_type])
+        old = node.domain == "" and self.opsets[""] < 13
+        return flattening(found) if old and node.op_type in FLATTENING else found
 
     def _init(self) -> None:
         super()._init()
