@@ -4,6 +4,7 @@ Element types, constants and casts of floating-point numbers become float64, in 
 the bodies of functions too; 8-bit floats are quantised values, and stay.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
+from onnx.reference.op_run import OpFunctionContextDependant, OpRun, RuntimeContextError
 from onnx.reference.ops import load_op
 
 from .by_torch import BY_TORCH
@@ -81,6 +82,9 @@ class WideEvaluator(ReferenceEvaluator):
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
         try:
             found = super()._load_impl(node, input_types)
+        except RuntimeContextError:
+            # Its body depends on types that no graph without weights says: it is made when inputs are there.
+            return functools.partial(OpFunctionContextDependant, parent=self)
         except NotImplementedError as error:
             reason = str(error).partition(", known functions")[0]
 

@@ -10,6 +10,7 @@ pytest.importorskip("onnxscript")
 
 import onnx_ir as ir
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
@@ -58,3 +59,13 @@ def test_softmax_is_over_all_axes_from_one_on_before_opset_13(
     for axis in (None, 0, 1, -1):
         attributes = {} if axis is None else {"axis": axis}
         assert_as_onnx_runtime(helper.make_node(kind, ["x"], ["y"], **attributes), opset, x=x)
+
+
+def test_a_body_that_depends_on_types_is_made_when_they_are_known() -> None:
+    x, scale, shift = uniform(2, 4, 5), uniform(4), uniform(1, 4)[0]
+    node = helper.make_node("GroupNormalization", ["x", "scale", "shift"], ["y"], num_groups=2)
+    feed = {"x": x.numpy() * 1e-3, "scale": scale.numpy(), "shift": shift.numpy()}
+    (y,) = in_float64(of_node(node, feed, 21), feed)
+    wide = [torch.from_numpy(array).double() for array in feed.values()]
+    expected = torch.nn.functional.group_norm(wide[0], 2, wide[1], wide[2], 1e-5).numpy()
+    assert np.allclose(y, expected, rtol=1e-12)
