@@ -18,7 +18,7 @@ from onnx.reference.ops import load_op
 from .by_torch import BY_TORCH
 from .constants import NOTHING_KNOWN, Known, meant_all
 from .contrib import CONTRIB
-from .mended import FLATTENING, flattening
+from .mended import FLATTENING, MENDED, flattening
 
 __all__ = ["FEW", "RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
 
@@ -77,7 +77,7 @@ class WideEvaluator(ReferenceEvaluator):
     """
 
     def __init__(self, proto: Any, new_ops: Sequence[type] | None = None, **options: Any) -> None:
-        super().__init__(proto, new_ops=[*(new_ops or ()), *BY_TORCH, *CONTRIB], **options)
+        super().__init__(proto, new_ops=[*(new_ops or ()), *BY_TORCH, *MENDED, *CONTRIB], **options)
 
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
         try:

@@ -69,3 +69,11 @@ def test_a_body_that_depends_on_types_is_made_when_they_are_known() -> None:
     wide = [torch.from_numpy(array).double() for array in feed.values()]
     expected = torch.nn.functional.group_norm(wide[0], 2, wide[1], wide[2], 1e-5).numpy()
     assert np.allclose(y, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13, 14, 15])
+def test_batch_normalisation_is_by_the_statistics_given_in_every_opset(opset: int) -> None:
+    x, statistics = uniform(2, 3, 5).numpy(), uniform(4, 3).numpy()
+    scale, shift, mean, variance = (*statistics[:3], np.abs(statistics[3]))
+    node = helper.make_node("BatchNormalization", ["x", "scale", "shift", "mean", "variance"], ["y"])
+    assert_as_onnx_runtime(node, opset, x=x, scale=scale, shift=shift, mean=mean, variance=variance)
