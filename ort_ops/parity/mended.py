@@ -3,8 +3,12 @@
 import math
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_batch_normalization import BatchNormalization_14 as ReferenceBatchNormalization
+from onnx.reference.ops.op_reduce_log_sum_exp import ReduceLogSumExp_18 as ReferenceReduceLogSumExp
 
 __all__ = ["FLATTENING", "MENDED", "flattening"]
 
@@ -44,5 +48,72 @@ class BatchNormalization(ReferenceBatchNormalization):
         return super()._run(x, scale, bias, mean, var, epsilon, momentum, training)  # type: ignore[no-any-return,no-untyped-call]
 
 
-MENDED: tuple[type[OpRun], ...] = (BatchNormalization,)
+class LRN(OpRun):
+    """A division by what the squares of neighbouring channels add up to."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Any,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        bias: float = 1.0,
+        size: int = 1,
+    ) -> tuple[Any]:
+        around = [(0, 0), ((size - 1) // 2, size // 2), *[(0, 0)] * (x.ndim - 2)]
+        squares = np.pad(np.square(x), around)
+        total = sum(squares[:, place : place + x.shape[1]] for place in range(size))
+        return (x / (bias + alpha / size * total) ** beta,)
+
+
+class LpNormalization(OpRun):
+    """A division by the sum of absolute values, or by the root of that of squares; 0 by 0 is 0."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, axis: int = -1, p: int = 2) -> tuple[Any]:
+        norm = np.linalg.norm(x, p, axis, keepdims=True)
+        return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
+
+class ReduceLogSumExp(ReferenceReduceLogSumExp):
+    """The logarithm of a sum of exponentials, which is -inf where all that is added up is -inf."""
+
+    op_domain = ""
+
+    def _run(
+        self, data: Any, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
+    ) -> tuple[Any]:
+        over = self.handle_axes(axes, noop_with_empty_axes)  # type: ignore[no-untyped-call]
+        if data.dtype != np.float64 or not data.size or over == ():
+            return super()._run(data, axes, keepdims, noop_with_empty_axes)  # type: ignore[no-any-return,no-untyped-call]
+        over = tuple(range(data.ndim)) if over is None else over
+        return (torch.logsumexp(_tensor(data), over, bool(keepdims)).numpy(),)
+
+
+class DynamicQuantizeLinear(OpRun):
+    """Codes from 0 to 255 for numbers between the smallest and the largest, in their own precision."""
+
+    op_domain = ""
+
+    def _run(self, x: Any) -> tuple[Any, ...]:
+        low, high = np.minimum(x.min(), 0), np.maximum(x.max(), 0)
+        scale = (high - low) / 255 if high > low else np.ones((), x.dtype)
+        zero = np.clip(np.rint(-low / scale), 0, 255)
+        codes = np.clip(np.rint(x / scale) + zero, 0, 255)
+        return codes.astype(np.uint8), np.asarray(scale, x.dtype), np.asarray(zero, np.uint8)
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+
+
+MENDED: tuple[type[OpRun], ...] = (
+    BatchNormalization,
+    LRN,
+    LpNormalization,
+    ReduceLogSumExp,
+    DynamicQuantizeLinear,
+)
 """Implementations for ``ReferenceEvaluator``'s ``new_ops``."""

@@ -77,3 +77,36 @@ def test_batch_normalisation_is_by_the_statistics_given_in_every_opset(opset: in
     scale, shift, mean, variance = (*statistics[:3], np.abs(statistics[3]))
     node = helper.make_node("BatchNormalization", ["x", "scale", "shift", "mean", "variance"], ["y"])
     assert_as_onnx_runtime(node, opset, x=x, scale=scale, shift=shift, mean=mean, variance=variance)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 3, 3), (4, 3, 1, 2), (2, 0, 3, 1)])
+def test_local_responses_are_normalised_by_neighbouring_channels(shape: tuple[int, ...]) -> None:
+    node = helper.make_node("LRN", ["x"], ["y"], size=3, alpha=0.5, beta=0.7, bias=2.0)
+    assert_as_onnx_runtime(node, 13, x=uniform(*shape).numpy())
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_norms_are_of_absolute_values(p: int) -> None:
+    for axis in (-1, 0):
+        node = helper.make_node("LpNormalization", ["x"], ["y"], p=p, axis=axis)
+        for x in (uniform(3, 5), torch.zeros(2, 3), torch.zeros(0, 3)):
+            assert_as_onnx_runtime(node, 13, x=x.numpy())
+
+
+def test_the_logarithm_of_nothing_but_zeros_is_minus_infinity() -> None:
+    x = np.array([[0, 1, 2], [-np.inf] * 3, [-np.inf, 1, 0], [np.inf, 0, 1]], np.float32)
+    for keepdims in (0, 1):
+        node = helper.make_node("ReduceLogSumExp", ["x"], ["y"], axes=[1], keepdims=keepdims)
+        assert_as_onnx_runtime(node, 13, x=x)
+    axes = {"axes": np.array([1])}
+    assert_as_onnx_runtime(helper.make_node("ReduceLogSumExp", ["x", "axes"], ["y"]), 18, x=x, **axes)
+    assert_as_onnx_runtime(helper.make_node("ReduceLogSumExp", ["x"], ["y"]), 18, x=x[[0, 2]])
+
+
+def test_a_dynamic_scale_is_as_exact_as_its_input() -> None:
+    node = helper.make_node("DynamicQuantizeLinear", ["x"], ["y", "scale", "zero"])
+    for x in (uniform(7, 5).numpy(), np.abs(uniform(7).numpy()), np.zeros(3, np.float32)):
+        assert_as_onnx_runtime(node, 13, x=x)
+    x = uniform(7, 5).numpy()
+    scale = in_float64(of_node(node, {"x": x}, 13), {"x": x})[1]
+    assert scale == (np.float64(x.max()) - x.min()) / 255
