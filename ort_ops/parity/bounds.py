@@ -227,10 +227,11 @@ def _along(channels: Array, rank: int) -> Array:
 
 
 def _recurrent(step: Step, u: float) -> Array:
-    """Bound each step by what the gates add up; the states stay between -1 and 1 and carry errors on."""
+    """Bound each step by what the gates add up; the states, mostly between -1 and 1, carry errors on."""
     x, weights, recurrence = step.inputs[:3]
     terms = weights.shape[-1] + recurrence.shape[-1]
-    added = largest(x) * np.abs(weights).sum(-1).max() + np.abs(recurrence).sum(-1).max() + 2
+    added = largest(x) * np.abs(weights).sum(-1).max() + 2
+    added += max(1.0, largest(step.outputs[0])) * np.abs(recurrence).sum(-1).max()
     return np.full(1, (math.sqrt(terms) + _FUNCTION_ULPS) * u * added * x.shape[0])
 
 

@@ -19,6 +19,7 @@ from .by_torch import BY_TORCH
 from .constants import NOTHING_KNOWN, Known, meant_all
 from .contrib import CONTRIB
 from .mended import FLATTENING, MENDED, flattening
+from .recurrent import RECURRENT
 
 __all__ = ["FEW", "RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
 
@@ -77,7 +78,9 @@ class WideEvaluator(ReferenceEvaluator):
     """
 
     def __init__(self, proto: Any, new_ops: Sequence[type] | None = None, **options: Any) -> None:
-        super().__init__(proto, new_ops=[*(new_ops or ()), *BY_TORCH, *MENDED, *CONTRIB], **options)
+        super().__init__(
+            proto, new_ops=[*(new_ops or ()), *BY_TORCH, *RECURRENT, *MENDED, *CONTRIB], **options
+        )
 
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
         try:

@@ -110,3 +110,91 @@ def test_a_dynamic_scale_is_as_exact_as_its_input() -> None:
     x = uniform(7, 5).numpy()
     scale = in_float64(of_node(node, {"x": x}, 13), {"x": x})[1]
     assert scale == (np.float64(x.max()) - x.min()) / 255
+
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def recurrent(kind: str, directions: int, steps: int = 5, batch: int = 3) -> dict[str, Array]:
+    """Return what a layer of 4 inputs and 2 states takes, all of it."""
+    rows = GATES[kind] * 2
+    feed = {
+        "x": uniform(steps, batch, 4),
+        "weight": uniform(directions, rows, 4),
+        "recurrence": uniform(directions, rows, 2),
+        "bias": uniform(directions, 2 * rows),
+        "lengths": torch.tensor([steps, 1, 2][:batch], dtype=torch.int32),
+        "h": uniform(directions, batch, 2),
+    }
+    if kind == "LSTM":
+        feed |= {"c": uniform(directions, batch, 2), "peepholes": uniform(directions, 6)}
+    return {name: tensor.numpy() for name, tensor in feed.items()}
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("kind", GATES)
+def test_a_recurrent_layer_stops_at_each_sequences_end(kind: str, direction: str) -> None:
+    outputs = ["y", "h_last", *(["c_last"] if kind == "LSTM" else [])]
+    for steps, batch in ((5, 3), (1, 1), (2, 0)):
+        feed = recurrent(kind, 1 + (direction == "bidirectional"), steps, batch)
+        for names in (
+            list(feed),
+            ["x", "weight", "recurrence"],
+            ["x", "weight", "recurrence", "", "lengths"],
+        ):
+            node = helper.make_node(kind, names, outputs, direction=direction, hidden_size=2)
+            given = {name: feed[name] for name in names if name}
+            if batch:
+                assert_as_onnx_runtime(node, 14, **given)
+            else:  # which ONNX Runtime refuses
+                y = in_float64(of_node(node, given, 14), given)[0]
+                assert y.shape == (2, 1 + (direction == "bidirectional"), 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("RNN", {"activations": ["Relu"]}),
+        ("RNN", {"activations": ["HardSigmoid"], "clip": 0.5}),
+        ("GRU", {"linear_before_reset": 1}),
+        (
+            "GRU",
+            {"activations": ["tanh", "ScaledTanh"], "activation_alpha": [2.0], "activation_beta": [0.5]},
+        ),
+        ("GRU", {"activations": ["Elu", "LEAKYRELU"], "activation_alpha": [0.25]}),
+        ("LSTM", {"input_forget": 1}),
+        ("LSTM", {"clip": 0.5, "activations": ["Sigmoid", "Softsign", "Tanh"]}),
+        (
+            "LSTM",
+            {"activations": ["HardSigmoid", "Softplus", "ThresholdedRelu"], "activation_alpha": [0.5] * 2},
+        ),
+    ],
+)
+def test_a_recurrent_layer_has_the_nodes_activations(kind: str, attributes: dict[str, Any]) -> None:
+    feed = recurrent(kind, 1)
+    node = helper.make_node(kind, list(feed), ["y"], hidden_size=2, **attributes)
+    assert_as_onnx_runtime(node, 14, **feed)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_a_recurrent_layers_batch_may_come_first(kind: str) -> None:
+    feed = recurrent(kind, 2)
+    outputs = ["y", "h_last"]
+    node = helper.make_node(kind, list(feed), outputs, direction="bidirectional", hidden_size=2)
+    y, h_last = in_float64(of_node(node, feed, 14), feed)
+    node.attribute.append(helper.make_attribute("layout", 1))
+    swapped = {
+        name: array.swapaxes(0, 1) if name in ("x", "h", "c") else array for name, array in feed.items()
+    }
+    y_swapped, h_swapped = in_float64(of_node(node, swapped, 14), swapped)
+    assert np.array_equal(y_swapped, y.transpose(2, 0, 1, 3))
+    assert np.array_equal(h_swapped, h_last.swapaxes(0, 1))
+
+
+def test_an_activation_that_isnt_defined_is_left_to_onnx_runtime() -> None:
+    feed = recurrent("RNN", 1)
+    node = helper.make_node("RNN", list(feed), ["y"], hidden_size=2, activations=["Affine"])
+    file = ExactFile(ir.from_proto(of_node(node, feed, 14)))
+    file.run(feed)
+    (note,) = file.notes.values()
+    assert "without its alpha and beta" in note.reason
