@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpFunctionContextDependant, OpRun, RuntimeContextError
 from onnx.reference.ops import load_op
@@ -28,8 +28,10 @@ _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "softmax_precision"})
 # Operators that onnx implements from an opset on only, which does all that earlier ones do.
 _SINCE = {"DequantizeLinear": 19}
-RANDOM = frozenset({"Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
-"""Operators whose results are another each time, where the file gives them no seed."""
+RANDOM = frozenset(
+    "Bernoulli Dropout RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()  # noqa: SIM905
+)
+"""Operators whose results are another each time, where the file gives them no seed; Dropout's in training."""
 FEW = 4
 """Elements of a constant that are read as what was meant by them, at most."""
 
@@ -107,6 +109,7 @@ class WideEvaluator(ReferenceEvaluator):
         self.rt_inits_ = {name: _read(array) for name, array in self.rt_inits_.items()}
         for operator in self.rt_nodes_:
             _widen(operator)
+            _seed(operator)
 
 
 def _widen(operator: Any) -> None:
@@ -119,7 +122,38 @@ def _widen(operator: Any) -> None:
     kind = operator.onnx_node.op_type
     if kind == "Constant" and getattr(operator, "cst_name", "") in ("value_float", "value_floats"):
         operator.cst_convert = lambda value: np.asarray(value, np.float64)
-    if kind in RANDOM and getattr(operator, "seed", None) is None:
-        operator.seed, operator.unseeded = 0, True
     if kind == "ConstantOfShape" and operator.value is None:
         operator.value = np.zeros(1)
+
+
+class _Seeds:
+    """The seed of a node that has nodes inside which draw: it is theirs."""
+
+    def __init__(self, inside: Sequence[Any]) -> None:
+        self._inside = inside
+
+    def __get__(self, node: Any, kind: type) -> int:
+        seed: int = self._inside[0].seed
+        return seed
+
+    def __set__(self, node: Any, seed: int) -> None:
+        for each in self._inside:
+            each.seed = seed
+
+
+def _seed(operator: Any) -> None:
+    """Give a node that draws without a seed one, by which it draws the same each time, and mark it."""
+    if _draws(operator.onnx_node) and getattr(operator, "seed", None) is None:
+        operator.seed, operator.unseeded = 0, True
+    parts = {name: each for name, each in vars(operator).items() if isinstance(each, WideEvaluator)}
+    parts.pop("parent", None)  # which the node is part of
+    inside = [each for body in parts.values() for each in body.rt_nodes_ if getattr(each, "unseeded", False)]
+    if inside:
+        kind = type(operator)
+        operator.__class__ = type(kind.__name__, (kind,), {"seed": _Seeds(inside)})
+        operator.unseeded = True
+
+
+def _draws(node: NodeProto) -> bool:
+    training = node.op_type != "Dropout" or len(node.input) > 2
+    return node.domain == "" and node.op_type in RANDOM and training

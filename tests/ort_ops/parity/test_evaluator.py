@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ort_ops.parity.exact import ExactFile
 
@@ -198,3 +198,41 @@ def test_an_activation_that_isnt_defined_is_left_to_onnx_runtime() -> None:
     file.run(feed)
     (note,) = file.notes.values()
     assert "without its alpha and beta" in note.reason
+
+
+def chance(nodes: list[Any], functions: list[Any] | None = None) -> dict[str, str]:
+    """Return which outputs of a graph of a float x, a boolean condition and an output y are of chance."""
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])]
+    ends.append(helper.make_tensor_value_info("condition", TensorProto.BOOL, []))
+    graph = helper.make_graph(nodes, "g", ends, [helper.make_empty_tensor_value_info("y")])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("tests.evaluator", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=9)
+    file = ExactFile(ir.from_proto(model))
+    return file.chance({"x": uniform(2, 3).numpy(), "condition": np.array(True)})
+
+
+DRAW = helper.make_node("RandomUniformLike", ["x"], ["y"])
+
+
+@pytest.mark.parametrize(("training", "random"), [(True, True), (False, False)])
+def test_dropout_is_of_chance_in_training(training: bool, random: bool) -> None:
+    ratio = helper.make_node("Constant", [], ["ratio"], value_float=0.5)
+    live = helper.make_node("Constant", [], ["live"], value=numpy_helper.from_array(np.array(training)))
+    dropout = helper.make_node("Dropout", ["x", "ratio", "live"], ["y"], name="drop")
+    assert chance([ratio, live, dropout]) == ({"y": "drop"} if random else {})
+
+
+@pytest.mark.parametrize("drawn", [DRAW, helper.make_node("Identity", ["x"], ["y"])])
+def test_what_is_drawn_in_a_function_body_or_in_a_branch_is_of_chance(drawn: Any) -> None:
+    random = drawn is DRAW
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("tests.evaluator", 1)]
+    inner = helper.make_function("tests.evaluator", "Inner", ["x"], ["y"], [drawn], opsets)
+    call = helper.make_node("Inner", ["x"], ["y"], domain="tests.evaluator")
+    outer = helper.make_function("tests.evaluator", "Outer", ["x"], ["y"], [call], opsets)
+    node = helper.make_node("Outer", ["x"], ["y"], domain="tests.evaluator", name="noise")
+    assert chance([node], [inner, outer]) == ({"y": "noise"} if random else {})
+    branch = helper.make_graph([drawn], "branch", [], [helper.make_empty_tensor_value_info("y")])
+    either = helper.make_node(
+        "If", ["condition"], ["y"], then_branch=branch, else_branch=branch, name="either"
+    )
+    assert chance([either]) == ({"y": "either"} if random else {})
