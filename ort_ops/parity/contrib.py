@@ -20,6 +20,7 @@ class _Contrib(OpRun):
     """An operator of ONNX Runtime's own, whose attributes have no defaults in a schema of onnx's."""
 
     op_domain = "com.microsoft"
+    op_schema = None  # onnx would take that of its operator of the same name
 
     def attribute(self, name: str, default: float) -> Any:
         """Return a number that the node has, or its default."""

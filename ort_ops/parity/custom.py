@@ -1,7 +1,7 @@
 """Custom nodes in float64: by the forward of the Function that they stand for, or by a registered kernel."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def _by_function(domain: str, name: str, op: Op) -> type[OpRun]:
         results = result if isinstance(result, tuple) else (result,)
         return tuple(tensor.detach().cpu().numpy() for tensor in results if tensor is not None)
 
-    return type(name, (OpRun,), {"op_domain": domain, "_run": _run, "by_forward": True})
+    return _operator(domain, name, _run, by_forward=True)
 
 
 def _by_kernel(domain: str, name: str, op: Op) -> type[OpRun]:
@@ -65,14 +65,19 @@ def _by_kernel(domain: str, name: str, op: Op) -> type[OpRun]:
         results = result if isinstance(result, tuple) else (result,)
         return tuple(np.asarray(r.detach().cpu() if isinstance(r, torch.Tensor) else r) for r in results)
 
-    return type(name, (OpRun,), {"op_domain": domain, "_run": _run, "by_kernel": op.kernel.where})
+    return _operator(domain, name, _run, by_kernel=op.kernel.where)
 
 
 def _by_nothing(domain: str, name: str, reason: str) -> type[OpRun]:
     def _run(self: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
         raise NotImplementedError(reason)
 
-    return type(name, (OpRun,), {"op_domain": domain, "_run": _run})
+    return _operator(domain, name, _run)
+
+
+def _operator(domain: str, name: str, run: Callable[..., Any], **marks: Any) -> type[OpRun]:
+    """Return an operator without a schema: onnx would take that of its own operator of the same name."""
+    return type(name, (OpRun,), {"op_domain": domain, "op_schema": None, "_run": run, **marks})
 
 
 def _to(kind: str, array: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpFunctionContextDependant, OpRun, RuntimeContextError
+from onnx.reference.op_run import OpFunction, OpFunctionContextDependant, OpRun, RuntimeContextError
 from onnx.reference.ops import load_op
 
 from .by_torch import BY_TORCH
@@ -73,6 +73,12 @@ def read_constant(array: NDArray[Any], known: Known = NOTHING_KNOWN) -> NDArray[
     return widened(array) if read is None else read
 
 
+class _OwnFunction(OpFunction):
+    """A function of the file; the schema of an operator of ONNX's with its name isn't its."""
+
+    op_schema = None
+
+
 class WideEvaluator(ReferenceEvaluator):
     """The reference evaluator in float64.
 
@@ -85,6 +91,9 @@ class WideEvaluator(ReferenceEvaluator):
         )
 
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
+        own = self.functions_.get((node.domain, node.op_type))
+        if own is not None and node.domain and (node.domain, node.op_type) not in self.new_ops_:
+            return functools.partial(_OwnFunction, impl=own)
         try:
             found = super()._load_impl(node, input_types)
         except RuntimeContextError:
@@ -96,7 +105,7 @@ class WideEvaluator(ReferenceEvaluator):
             def _run(self: Any, *inputs: Any, **attributes: Any) -> Any:
                 raise NotImplementedError(reason)
 
-            return type(node.op_type, (OpRun,), {"op_domain": node.domain, "_run": _run})
+            return type(node.op_type, (OpRun,), {"op_domain": node.domain, "op_schema": None, "_run": _run})
         except RuntimeError:
             if node.op_type not in _SINCE:
                 raise

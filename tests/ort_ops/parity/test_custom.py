@@ -1,0 +1,61 @@
+"""Custom operators in float64: whose names ONNX has, too, and of which kernels there are several versions."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+import onnx_ir as ir
+import torch
+from onnx import TensorProto, helper
+
+from ort_ops.export import export
+from ort_ops.parity import Verdict, check, locate
+from ort_ops.parity.exact import ExactFile
+
+from .models import Model, uniform
+
+
+class Shifted(torch.autograd.Function):
+    """Has the name of an operator of ONNX's that an attribute is required of."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x * torch.exp2(y)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, y: Any) -> Any:
+        return g.op("tests.custom::BitShift", x, y)
+
+
+@pytest.mark.parametrize("functions", ["keep", "attach"])
+def test_an_operator_may_have_the_name_of_one_of_onnxs(functions: Any) -> None:
+    model = Model(lambda m, x, y: Shifted.apply(x, y)).eval()
+    inputs = (uniform(3, 5), uniform(1, 5))
+    file = export(model, inputs, functions=functions, verbose=False)
+    report = check(model, file, inputs)
+    assert {row.verdict for row in report.rows} == {Verdict.EQUAL}
+    assert report.notes == ()
+    assert locate(model, file, inputs).node is None
+
+
+OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("tests.custom", 1)]
+
+
+def of_node(name: str, *opsets: Any, functions: Any = None) -> ExactFile:
+    """Return a file of one custom node from x to y."""
+    node = helper.make_node(name, ["x"], ["y"], domain="tests.custom")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=opsets or OPSETS, functions=functions, ir_version=9)
+    return ExactFile(ir.from_proto(model))
+
+
+def test_a_function_body_may_have_the_name_of_one_of_onnxs() -> None:
+    negated = [helper.make_node("Neg", ["x"], ["y"])]
+    body = helper.make_function("tests.custom", "BitShift", ["x"], ["y"], negated, OPSETS[:1])
+    x = uniform(3).numpy()
+    assert np.array_equal(of_node("BitShift", functions=[body]).run({"x": x})["y"], -x.astype(np.float64))
