@@ -37,7 +37,8 @@ def custom_ops(
         if op is not None:
             found.append(_by_function(domain, name, op))
         elif (domain, name) not in read.functions:
-            kernels = [_by_kernel(domain, name, op) for op in find_ops((domain, name))[:1]]
+            ops = find_ops((domain, name), read.opsets.get(domain))
+            kernels = [_by_kernel(domain, name, op) for op in ops[:1]]
             reason = refused.get((domain, name))
             found += kernels or ([_by_nothing(domain, name, reason)] if reason is not None else [])
     return found

@@ -1,5 +1,6 @@
 """Custom operators in float64: whose names ONNX has, too, and of which kernels there are several versions."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx_ir as ir
 import torch
 from onnx import TensorProto, helper
 
+import ort_ops
 from ort_ops.export import export
 from ort_ops.parity import Verdict, check, locate
 from ort_ops.parity.exact import ExactFile
@@ -59,3 +61,26 @@ def test_a_function_body_may_have_the_name_of_one_of_onnxs() -> None:
     body = helper.make_function("tests.custom", "BitShift", ["x"], ["y"], negated, OPSETS[:1])
     x = uniform(3).numpy()
     assert np.array_equal(of_node("BitShift", functions=[body]).run({"x": x})["y"], -x.astype(np.float64))
+
+
+@pytest.fixture
+def kernels() -> Iterator[None]:
+    """Register two versions of a kernel, which add 1 and 2."""
+
+    def adding(what: int) -> Any:
+        def add(x: np.ndarray) -> np.ndarray:
+            return x + x.dtype.type(what)
+
+        return add
+
+    ops = [ort_ops.onnx_op("tests.custom::Add", version=each)(adding(each)) for each in (1, 2)]
+    yield
+    for op in ops:
+        ort_ops.registry._ops.remove(op)
+
+
+@pytest.mark.parametrize(("imported", "added"), [(1, 1), (2, 2), (3, 2)])
+def test_a_kernel_is_of_the_version_that_the_file_imports(kernels: None, imported: int, added: int) -> None:
+    file = of_node("Add", OPSETS[0], helper.make_opsetid("tests.custom", imported))
+    x = uniform(3).numpy()
+    assert np.array_equal(file.run({"x": x})["y"], x.astype(np.float64) + added)
