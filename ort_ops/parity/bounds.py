@@ -211,15 +211,17 @@ def _norm(kind: str, step: Step, u: float) -> list[Array | None]:
         axes = tuple(range(2, x.ndim))
         scale = _along(step.inputs[1], x.ndim) if len(step.inputs) > 1 else np.ones(1)
     elif kind == "GroupNormalization":
-        axes = tuple(range(1, x.ndim))
-        scale = np.full(1, largest(step.inputs[1]))
+        groups, channels = attributes["num_groups"].i, x.shape[1]
+        x = x.reshape(len(x), groups, math.prod(x.shape[1:]) // groups)
+        axes = (2,)
+        scale = _along(np.repeat(step.inputs[1], channels // len(step.inputs[1])), y.ndim)
     else:
         return [(math.sqrt(_terms(x, y) + x.shape[-1]) + _FUNCTION_ULPS) * u * np.abs(y)]
     terms = math.prod(x.shape[axis] for axis in axes)
     deviation = np.sqrt(x.var(axis=axes, keepdims=True) + epsilon)
     spread = np.abs(x) + np.abs(x).mean(axis=axes, keepdims=True)
     factor = (math.sqrt(terms) + _FUNCTION_ULPS) * u
-    return [factor * (np.abs(scale) * spread / deviation + np.abs(y))]
+    return [factor * (np.abs(scale) * (spread / deviation).reshape(y.shape) + np.abs(y))]
 
 
 def _along(channels: Array, rank: int) -> Array:
