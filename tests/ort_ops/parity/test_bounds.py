@@ -1,5 +1,6 @@
 """How far a node's result may be off: above what kernels are, and not far above."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,3 +51,48 @@ def test_groups_have_deviations_of_their_own(opset: int, weights: int) -> None:
     own = torch.nn.functional.group_norm(x, 2, *channels, 1e-5).numpy()
     assert (np.abs(own - exact) <= error).all()
     assert (np.abs(own * np.float32(1.01) - exact) > error)[:, 3:].mean() > 0.9
+
+
+def apart(kernel: Callable[[Array], Array], exact: Callable[[Array], Array], x: Array) -> Array:
+    """Return how far a custom operator's kernel is off, in parts of how far it may be."""
+    node = helper.make_node("Any", ["x"], ["y"], domain="tests.bounds")
+    wide = x.astype(np.float64)
+    step = Step(node, [wide], [exact(wide)], lambda inputs: [exact(inputs[0])], {})
+    (error,) = local_errors(step, arithmetic_of(x.dtype))
+    assert error is not None
+    off: Array = np.abs(kernel(x) - step.outputs[0]) / (4 * error)
+    return off
+
+
+def gelu(x: Array) -> Array:
+    one = x.dtype.type(1)
+    return x * (one / 2) * (one + torch.erf(torch.from_numpy(x / np.sqrt(2 * one))).numpy())
+
+
+def softmax(x: Array) -> Array:
+    shares: Array = np.exp(x - x.max(-1, keepdims=True))
+    return shares / shares.sum(-1, keepdims=True)
+
+
+CUSTOM: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu,
+    "softmax": softmax,
+    "exp": np.exp,
+    "1 - cos": lambda x: 1 - np.cos(x),
+    "centred": lambda x: x - x.mean(0),
+    "sum": lambda x: x.sum(-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("operator", CUSTOM.values(), ids=CUSTOM)
+def test_a_custom_operators_kernel_is_within_its_bound(operator: Any) -> None:
+    sizes = np.float32(10) ** np.linspace(-4, 1, 40, dtype=np.float32)[:, None]
+    for x in (uniform(40, 25).numpy() * sizes, sizes + uniform(40, 25).numpy() * sizes / 1000):
+        assert apart(operator, operator, x).max() < 1
+
+
+def test_small_rows_of_a_custom_operator_are_not_bounded_by_large_ones() -> None:
+    x = np.linspace(-10, 10, 30, dtype=np.float32)[:, None] + uniform(30, 16).numpy()
+    wrong = apart(lambda x: np.where(np.exp(x) < 0.003, 0, np.exp(x)), np.exp, x) > 1
+    assert wrong[np.exp(x) < 0.003].mean() > 0.9
+    assert not wrong[np.exp(x) >= 0.003].any()
