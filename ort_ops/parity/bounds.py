@@ -1,10 +1,11 @@
 """How far one node's result may be off in some arithmetic, its inputs taken as exact.
 
-As a fourth of the bound, since ``rounding`` takes four times what it sees. Sums of K terms: K·u times the sum
-of their absolute values is certain (Higham, section 4.2). Sums of products, which kernels add up in blocks:
-4·√K·u instead, which random rounding errors hardly ever exceed (Higham and Mary, SIAM J. Sci. Comput. 41,
-2019), and measured kernels stay below by a factor of four and more. Functions: 16 units in the last place,
-and 4·u besides where they are computed from approximations. Custom operators: see ``_custom``.
+As a fourth of the bound, since ``rounding`` takes four times what it sees. Sums of K terms: K·u times the
+sum of their absolute values is certain (Higham, section 4.2); of many terms, see ``sums``. Sums of
+products, which kernels add up in blocks: 4·√K·u instead, which random rounding errors hardly ever exceed
+(Higham and Mary, SIAM J. Sci. Comput. 41, 2019), and measured kernels stay below by a factor of four and
+more. Functions: 16 units in the last place, and 4·u besides where they are computed from approximations.
+Custom operators: see ``_custom``.
 """
 
 import math
@@ -17,6 +18,7 @@ from onnx import defs
 
 from .compare import largest
 from .step import Step
+from .sums import SUMS, sum_errors
 from .tolerance import Arithmetic
 
 __all__ = ["local_errors"]
@@ -37,9 +39,6 @@ _EXACT = frozenset(
 )
 _ONCE = frozenset(
     "Add Cast CastLike Div HardSigmoid LeakyRelu Mod Mul PRelu Range Reciprocal Sqrt Sub".split()  # noqa: SIM905
-)
-_SUMS = frozenset(
-    "AveragePool CumSum GlobalAveragePool ReduceL1 ReduceMean ReduceSum ReduceSumSquare".split()  # noqa: SIM905
 )
 _DOTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
 _NORMS = frozenset(
@@ -94,11 +93,8 @@ def _magnitude(kind: str, step: Step, arithmetic: Arithmetic) -> Sequence[Array 
         return [_scattered(step, u)]
     if kind in _ONCE:
         return [u * np.abs(o) if _is_wide(o) else None for o in outputs]
-    if kind in _SUMS:
-        terms = (
-            _terms(step.inputs[0], outputs[0]) if kind != "CumSum" else max(step.inputs[0].shape, default=1)
-        )
-        return [max(terms / 4, 1) * u * np.abs(total) for total in _absolute(step)]
+    if kind in SUMS:
+        return [sum_errors(kind, step, np.abs(total), u) for total in _absolute(step)]
     if kind in _DOTS:
         return [_dot(step, arithmetic)]
     if kind in _NORMS:

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 import onnx_ir as ir
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import helper
@@ -20,6 +21,7 @@ from ort_ops.parity.step import Step
 from ort_ops.parity.tolerance import arithmetic_of
 
 from .models import uniform
+from .test_evaluator import of_node
 
 Array = NDArray[Any]
 
@@ -96,3 +98,36 @@ def test_small_rows_of_a_custom_operator_are_not_bounded_by_large_ones() -> None
     wrong = apart(lambda x: np.where(np.exp(x) < 0.003, 0, np.exp(x)), np.exp, x) > 1
     assert wrong[np.exp(x) < 0.003].mean() > 0.9
     assert not wrong[np.exp(x) >= 0.003].any()
+
+
+def numbers(kind: str, count: int) -> Array:
+    """Return two rows of numbers to be added up."""
+    random = uniform(2, count).numpy()
+    return {"random": random, "positive": np.abs(random), "equal": np.full_like(random, 0.1)}[kind]
+
+
+@pytest.mark.parametrize("kind", ["random", "positive", "equal"])
+@pytest.mark.parametrize("operator", ["ReduceMean", "ReduceSumSquare", "CumSum", "GlobalAveragePool"])
+def test_sums_of_many_are_within_their_bound_in_onnx_runtime(operator: str, kind: str) -> None:
+    for count in (3001, 200_000):
+        x = numbers(kind, count)
+        feed = {"x": x[None] if operator == "GlobalAveragePool" else x, "axis": np.array([1])}
+        inputs = ["x"] if operator == "GlobalAveragePool" else ["x", "axis"]
+        feed = {name: feed[name] for name in inputs}
+        exact, error = bounded(helper.make_node(operator, inputs, ["y"]), feed)
+        session = onnxruntime.InferenceSession(
+            of_node(helper.make_node(operator, inputs, ["y"]), feed, 18).SerializeToString(),
+            providers=["CPUExecutionProvider"],
+        )
+        assert (np.abs(session.run(None, feed)[0] - exact) <= error).all()
+
+
+def test_a_sum_of_many_that_is_one_in_a_thousand_off_is_beyond_its_bound() -> None:
+    x = np.abs(uniform(2, 200_000).numpy())
+    for operator, reverse in (("ReduceSum", {}), ("CumSum", {}), ("CumSum", {"reverse": 1})):
+        node = helper.make_node(operator, ["x", "axis"], ["y"], **reverse)
+        exact, error = bounded(node, {"x": x, "axis": np.array([1])})
+        assert (exact / 1000 > error).all()
+    single = uniform(3, 1).numpy()
+    exact, error = bounded(node, {"x": single, "axis": np.array([1])})
+    assert (error > 0).all()
