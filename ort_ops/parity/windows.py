@@ -1,6 +1,6 @@
 """Operators that slide a window, in torch's float64: onnx's reference evaluator computes them slowly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,11 @@ __all__ = ["WINDOWS"]
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
-_MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+_MAX: dict[int, Callable[..., Any]] = {
+    1: functional.max_pool1d,
+    2: functional.max_pool2d,
+    3: functional.max_pool3d,
+}
 
 
 def _ints(given: Sequence[int] | None, rank: int, default: int = 1) -> list[int]:
@@ -115,21 +119,46 @@ class MaxPool(ReferenceMaxPool):
 
     def _run(self, x: Any, **attributes: Any) -> tuple[Any, ...]:  # type: ignore[override]
         rank = x.ndim - 2
-        with_indices = len([name for name in self.output if name]) > 1
-        if rank not in _MAX or x.dtype != np.float64 or attributes.get("ceil_mode"):
+        if rank not in _MAX or x.dtype != np.float64:
             return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
         kernel = list(attributes["kernel_shape"])
         strides, dilations, pads = _window(x, kernel, attributes)
+        if attributes.get("ceil_mode") and attributes.get("auto_pad") in (None, "", "NOTSET"):
+            each = zip(x.shape[2:], kernel, strides, dilations, pads, strict=True)
+            pads = [_pads_for_all(*axis) for axis in each]
+        padded = _pad(_tensor(x), pads, -np.inf)
+        with_indices = len([name for name in self.output if name]) > 1
+        results = _MAX[rank](padded, kernel, strides, 0, dilations, return_indices=with_indices)
         if not with_indices:
-            y = _MAX[rank](_pad(_tensor(x), pads, -np.inf), kernel, strides, 0, dilations)
-            return (y.numpy(),)
-        if any(before != behind for before, behind in pads) or attributes.get("storage_order"):
-            return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
-        before = [pair[0] for pair in pads]
-        y, places = _MAX[rank](_tensor(x), kernel, strides, before, dilations, return_indices=True)
-        # torch counts within a channel, ONNX through the whole tensor.
-        channels = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2] + (1,) * rank)
-        return y.numpy(), places.numpy() + channels * int(np.prod(x.shape[2:]))
+            return (results.numpy(),)
+        y, places = (each.numpy() for each in results)
+        return y, _in_tensor(places, padded.shape[2:], pads, x.shape, bool(attributes.get("storage_order")))
+
+
+def _pads_for_all(
+    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
+) -> tuple[int, int]:
+    """Return pads by which a last window has room that begins before the end of what there is."""
+    before, behind = pads
+    whole = (kernel - 1) * dilation + 1
+    count = -(-(size + before + behind - whole) // stride) + 1
+    count -= (count - 1) * stride >= size + before  # it would begin behind the end
+    return before, max((count - 1) * stride + whole - size - before, 0)
+
+
+def _in_tensor(
+    places: NDArray[Any],
+    padded: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    shape: tuple[int, ...],
+    by_columns: bool,
+) -> NDArray[Any]:
+    """Return places within a whole tensor, as ONNX counts them; torch does within a padded channel."""
+    at = np.unravel_index(places, tuple(padded))
+    within = tuple(axis - before for axis, (before, _) in zip(at, pads, strict=True))
+    counted = np.ravel_multi_index(within, shape[2:], order="F" if by_columns else "C")
+    channels = np.arange(shape[0] * shape[1]).reshape(shape[:2] + (1,) * len(shape[2:]))
+    return counted + channels * int(np.prod(shape[2:]))
 
 
 class AveragePool(ReferenceAveragePool):

@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 
 from ort_ops.parity.exact import ExactFile
 
@@ -236,3 +237,16 @@ def test_what_is_drawn_in_a_function_body_or_in_a_branch_is_of_chance(drawn: Any
         "If", ["condition"], ["y"], then_branch=branch, else_branch=branch, name="either"
     )
     assert chance([either]) == ({"y": "either"} if random else {})
+
+
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 0, 1], [0, 2, 1, 1]])
+@pytest.mark.parametrize("shape", [(2, 3, 7, 8), (1, 1, 5, 6), (0, 2, 4, 4)])
+def test_a_largest_value_and_its_place_are_onnx_runtimes(
+    shape: tuple[int, ...], pads: list[int], ceil_mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReferenceMaxPool, "_run", None)  # which is slow
+    for by_columns in (0, 1):
+        window = {"kernel_shape": [2, 3], "strides": [3, 2], "pads": pads, "storage_order": by_columns}
+        node = helper.make_node("MaxPool", ["x"], ["y", "places"], ceil_mode=ceil_mode, **window)
+        assert_as_onnx_runtime(node, 12, x=uniform(*shape).numpy())
