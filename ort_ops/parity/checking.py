@@ -70,9 +70,10 @@ def check(
     *Export*: the file and the model are both evaluated in float64, casts in either lifted; they may differ by
     float64's own rounding, and by what the rounding of constants in the file explains that are no weights of
     the model. *Runtime*: a run may be off the file in float64 by four times what PyTorch's own run is off,
-    and where the bound of the arithmetic explains it by four roundings of the largest element; what is
-    further off is less precise within that bound, and wrong beyond it. Of a session that can't be made, and
-    of a sample over which ONNX Runtime fails, nothing can be said.
+    absolutely and as a share of an element's size (where PyTorch turned at a step, at that element alone),
+    and where the bound of the arithmetic explains it by four roundings of most elements; what is further off
+    is less precise within that bound, and wrong beyond it. Of a session that can't be made, and of a sample
+    over which ONNX Runtime fails, nothing can be said.
     Integers, booleans and strings are the same or not; NaN and infinities are compared by place.
 
     Raises ParityError where nothing can be compared: a model in training mode, no inputs, inputs that it

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ort_ops.errors import ParityError
 
-__all__ = ["Difference", "compare", "distance", "largest", "same_but_rounding"]
+__all__ = ["Difference", "compare", "distance", "largest", "same_but_rounding", "typical_size"]
 
+_SMALLER = 1e4  # times
 _LAST_PLACES = 4  # by which two libraries' results of one operation may differ
 
 _INTEGER_OF_WIDTH = {2: np.int16, 4: np.int32, 8: np.int64}
@@ -87,6 +88,16 @@ def distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 def largest(array: NDArray[Any]) -> float:
     """Return the largest size of the finite elements; 0 where there are none."""
     return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
+def typical_size(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Return for each element the size that its errors are a share of; 0 where it is 0 or isn't finite.
+
+    Where most numbers are of one size their differences are as exact as they are; few are far smaller.
+    """
+    size = np.where(np.isfinite(array), np.abs(array), 0.0)
+    median = np.median(size) if size.size else 0.0
+    return np.maximum(size, np.minimum(median, _SMALLER * size))
 
 
 def same_but_rounding(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .compare import distance, largest
+from .compare import distance, largest, typical_size
 from .exact import ExactFile
 from .planting import plant_in
 from .profile import Profile, profile
@@ -25,7 +25,6 @@ _DOUBLE = 2.0**-53
 # may do on both sides together.
 _NOISE = 64.0
 _BEYOND = "beyond what rounding explains, float64's and that of constants in the file"
-_SMALLER = 1e4  # times
 _SINGLE = 1e-5  # of an output: what a node in float32 may do to it
 
 
@@ -237,11 +236,9 @@ def _noise(own: Array, exact: Array) -> Array:
     if own.dtype.kind not in "fV" and own.dtype.name != "bfloat16":
         return np.zeros(exact.shape)
     unit = arithmetic_of(own.dtype).storage
-    size = np.where(np.isfinite(exact), np.abs(exact), 0.0)
+    typical = typical_size(exact)
     error = distance(own.astype(np.float64), exact)
     error = np.where(np.isfinite(error), error, 0.0)
-    # Where most numbers are of one size their differences are as exact as they are; few are far smaller.
-    typical = np.maximum(size, np.minimum(np.median(size) if size.size else 0.0, _SMALLER * size))
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = float(np.nan_to_num(error / typical, posinf=0.0).max(initial=0.0))
     # Absolutely or relatively, for what hides numbers beside a mask's -1e30 is either.

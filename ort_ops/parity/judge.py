@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .compare import Difference, compare, largest
+from .compare import Difference, compare, largest, typical_size
 from .profile import Profile, profile
 from .report import Row
 from .tolerance import arithmetic_of
@@ -17,6 +17,9 @@ __all__ = ["NARROWER", "Bounds", "Golden", "judge_output"]
 Array = NDArray[Any]
 
 _TIMES = 4.0  # PyTorch's own error
+_USUAL = 0.25  # the share of elements that are less far off than usual: those that turn at a step may be most
+_LARGER = 16.0  # than most elements: what is larger still says nothing of them
+_FAR = 64.0  # times what is usual: no smooth errors are spread as wide
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 NARROWER = ("TF32", "float16", "bfloat16")
 """What a provider other than the CPU's may compute in without being asked, the nearest to float32 first."""
@@ -133,8 +136,12 @@ class _Judge:
             self._plant(expected, bound)
             reason = "the bound of float64's arithmetic"
             return (Verdict.EQUAL if difference.within else Verdict.RUNTIME_WRONG), reason, difference
-        self.torch_error = _error(self._own, self._reference) if comparable else 0.0
-        allowed = np.full(expected.shape, _TIMES * self.torch_error)
+        allowed = np.zeros(expected.shape)
+        if comparable:
+            self.torch_error = _error(self._own, self._reference)
+            same = expected.shape == self._own.shape
+            own = _own_error(self._own, self._reference, dtype) if same else self.torch_error
+            allowed = allowed + _TIMES * own
         difference = compare(self.got, expected, allowed)
         if difference.within:
             self._plant(expected, allowed)
@@ -145,7 +152,7 @@ class _Judge:
         difference = compare(self.got, expected, rounding)
         if difference.within:
             self._plant(expected, rounding)
-            return Verdict.EQUAL, f"{_TIMES:g} times the rounding of the largest element", difference
+            return Verdict.EQUAL, f"{_TIMES:g} times the rounding of most elements", difference
         difference = compare(self.got, expected, bound)
         if difference.within:
             self._plant(expected, bound)
@@ -234,9 +241,39 @@ def _error(got: Array, exact: Array) -> float:
     return float(np.abs(wide[finite] - exact[finite]).max(initial=0.0))
 
 
-def _rounding(expected: Array) -> float:
-    """Return how far off the largest element is if nothing but storing it has rounded it, at most."""
-    return arithmetic_of(expected.dtype).storage * largest(expected.astype(np.float64))
+def _own_error(own: Array, exact: Array, dtype: Any) -> Array:
+    """Return how far off PyTorch is at most, absolutely or as a share of an element's size, as is less.
+
+    Where it is far further off than usual, as at a step that it turned at, that is an element's own.
+    """
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(own.astype(np.float64) - exact)
+    apart = np.where(np.isfinite(apart), apart, 0.0)
+    size = typical_size(exact)
+    some = size > 0
+    if not some.any():
+        return np.full(exact.shape, apart.max(initial=0.0))
+    share = apart / np.where(some, size, np.median(size[some]))  # by cancelling, a 0 has no size of its own
+    usual = max(float(np.quantile(share[some], _USUAL)), arithmetic_of(dtype).storage)
+    turned = share > _FAR * usual
+    found = np.where(turned, apart, 0.0)
+    most = np.max(apart, where=~turned, initial=0.0)
+    for these in (some, ~some):  # of zeros most are exact
+        limit = np.max(share, where=these & ~turned, initial=0.0)
+        by_size = limit * np.where(some, size, np.median(size[some]))
+        found = np.where(these, np.maximum(found, np.minimum(most, by_size)), found)
+    return found
+
+
+def _rounding(expected: Array) -> Array:
+    """Return how far off elements are if nothing but storing them has rounded them, at most.
+
+    A small one may be what is left of terms of the largest size, or of a usual one if few are as large.
+    """
+    size = np.abs(np.nan_to_num(expected.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0))
+    some = size[size > 0]
+    usual = _LARGER * float(np.median(some)) if some.size else 0.0
+    return arithmetic_of(expected.dtype).storage * np.maximum(size, min(largest(size), usual))
 
 
 def _integer_distance(a: Array, b: Array) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bounds import local_errors
+from .compare import largest, typical_size
 from .evaluator import is_narrow, widened
 from .exact import ExactFile
 from .step import Step
@@ -74,7 +75,7 @@ def rounded_runs(
     def moved(signs: Signs, step: Step) -> Sequence[Any]:
         outputs = []
         ways = arithmetic.get(step.node.output[0], arithmetic[""])
-        for output, error in zip(step.outputs, local_errors(step, ways), strict=True):
+        for output, error in zip(step.outputs, _errors(step, ways, signs), strict=True):
             if isinstance(output, list) and step.node.op_type in _WITH_BODIES:
                 outputs.append([_moved_by(each, ways, signs) for each in output])
             elif error is None:
@@ -84,6 +85,37 @@ def rounded_runs(
         return outputs if then is None else then(replace(step, outputs=outputs))
 
     return file.run_beside(feeds, [functools.partial(moved, each) for each in signs], replaced=replaced)
+
+
+def _errors(step: Step, ways: Arithmetic, signs: Signs) -> list[Array | None]:
+    """Return how far each output may be off; of a custom node, of which nothing is known, element by element.
+
+    What is known is a share of the largest. An algorithm is as good as one that is right for inputs as near:
+    off by that share of an element's own size, and by what inputs do to it that are off by that share.
+    """
+    errors = local_errors(step, ways)
+    if step.node.domain in ("", "ai.onnx"):
+        return errors
+    found: list[Array | None] = []
+    for place, (output, error) in enumerate(zip(step.outputs, errors, strict=True)):
+        if error is None or not largest(output):
+            found.append(error)
+            continue
+        share = largest(error) / largest(output)
+        other = step.again([_off(value, share, signs) for value in step.inputs])[place]
+        if other.shape == output.shape:
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(other - output)
+            error = np.fmin(error, share * typical_size(output) + np.where(np.isfinite(apart), apart, np.inf))
+        found.append(error)
+    return found
+
+
+def _off(value: Any, share: float, signs: Signs) -> Any:
+    """Return an input with each fraction in it off by a share of its size."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64:
+        return value
+    return value * (1 + share * signs.of(value.shape))
 
 
 def _moved_by(element: Any, ways: Arithmetic, signs: Signs) -> Any:
@@ -138,7 +170,8 @@ def _rounded_otherwise(array: Array, generator: np.random.Generator, together: i
 def spread_of(exact: Array, others: Iterator[Array] | Sequence[Array]) -> Array:
     """Return how far each element of an output may be off, as the samples show it.
 
-    An element that no sample moved by chance is given half of what its row was moved by.
+    An element that no sample moved by chance is given half of what most of its row were moved by, as a share
+    of their size or absolutely: what few were moved by, that turn at a step or are far larger, is no measure.
     """
     moved = np.zeros_like(exact)
     with np.errstate(invalid="ignore"):
@@ -148,5 +181,8 @@ def spread_of(exact: Array, others: Iterator[Array] | Sequence[Array]) -> Array:
             apart = np.abs(other - exact)
             moved = np.maximum(moved, np.where(np.isfinite(apart), apart, 0.0))
     if moved.ndim and moved.size:
-        moved = np.maximum(moved, 0.5 * np.sqrt(np.square(moved).mean(axis=-1, keepdims=True)))
+        size = typical_size(exact)
+        share = np.median(np.divide(moved, size, out=np.zeros_like(moved), where=size > 0), -1, keepdims=True)
+        usual = np.broadcast_to(np.median(moved, axis=-1, keepdims=True), moved.shape)
+        moved = np.maximum(moved, 0.5 * np.where(size > 0, np.minimum(usual, share * size), usual))
     return MARGIN * moved

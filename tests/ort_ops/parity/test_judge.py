@@ -19,11 +19,13 @@ class Within:
 
     size: float
 
+    shape: tuple[int, ...] = EXACT.shape
+
     def bound(self, name: str, kind: str = "") -> Any:
-        return np.full(EXACT.shape, self.size)
+        return np.full(self.shape, self.size)
 
     def undecided(self, name: str) -> Any:
-        return np.zeros(EXACT.shape, bool)
+        return np.zeros(self.shape, bool)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,34 @@ def test_numbers_of_the_largest_size_have_a_rounding_too() -> None:
     golden = Golden("y", exact, own, own.dtype)
     row = judge_output(own - np.float16(32), golden, Within(1e3), rule=None, on_cpu=True)
     assert row.verdict is Verdict.EQUAL, row.reason
+
+
+def judged(exact: Any, own: Any, got: Any) -> Verdict:
+    golden = Golden("y", exact, own, own.dtype)
+    return judge_output(got, golden, Within(0.0, exact.shape), rule=None, on_cpu=True).verdict
+
+
+def test_the_error_of_large_elements_excuses_no_small_ones() -> None:
+    exact = np.exp(np.linspace(-14, 21, 200))
+    own = np.nextafter(exact.astype(np.float32), np.float32(0))
+    assert judged(exact, own, np.nextafter(own, np.float32(np.inf))) is Verdict.EQUAL
+    assert judged(exact, own, np.where(own < 200, 0, own)) is Verdict.RUNTIME_WRONG
+
+
+def test_a_step_that_pytorch_turned_at_excuses_its_own_element_alone() -> None:
+    exact = np.arange(10.0, 90.0)
+    own = exact.astype(np.float32)
+    own[7] -= 10
+    assert judged(exact, own, own) is Verdict.EQUAL
+    assert judged(exact, own, exact.astype(np.float32)) is Verdict.EQUAL
+    for place, verdict in ((7, Verdict.EQUAL), (8, Verdict.RUNTIME_WRONG)):
+        got = own.copy()
+        got[place] += 1
+        assert judged(exact, own, got) is verdict
+
+
+def test_what_cancels_to_nothing_has_an_error_too() -> None:
+    exact = np.array([0.0, 0.0, 1.0, 0.5])
+    own = np.array([1e-8, -1e-8, 1 + LAST_PLACE, 0.5], np.float32)
+    assert judged(exact, own, -own * np.array([1, 1, -1, -1], np.float32)) is Verdict.EQUAL
+    assert judged(exact, own, own + np.array([1e-6, 0, 0, 0], np.float32)) is Verdict.RUNTIME_WRONG
