@@ -1,6 +1,5 @@
 """Which constants of a file are the model's own weights, bit by bit, and which are but for some elements."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,9 @@ __all__ = ["ChangedWeight", "match_weights"]
 _LAST_PLACES = 4  # what folding a factor into a weight may cost
 _BLOCK = 2**15  # elements that are mixed at a time, and stay in the processor's cache meanwhile
 _ENOUGH = 8  # elements of which most can't be the same by chance
+_SOME = 1024  # elements that are looked at first
+_FEW = 24  # channels that are, or a few more, and of each as many elements
+_MAYBE = 0.3  # of these, where most of all may be the same
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -63,27 +65,62 @@ def match_weights(
         else:
             others.append((name, array))
     missing = {name: array for name, array in state.items() if name not in found}
+    pool = _Pool(missing)
     for name, array in others:
-        nearest = next(_nearly(name, array, state), None) or _put_together(name, array, missing)
+        nearest = next(_nearly(name, array, state), None)
+        scaled = next(_scaled(name, array, missing), None) if nearest is None else None
+        if nearest is None and scaled is None:
+            nearest = pool.put_together(name, array)
         if nearest is not None:
             exact.add(name)
-            if nearest.elements:
-                changed.append(nearest)
-        else:
-            changed.extend(itertools.islice(_scaled(name, array, missing), 1))
+        if (each := nearest or scaled) is not None and each.elements:
+            changed.append(each)
     return exact, changed
 
 
-def _put_together(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -> ChangedWeight | None:
-    """Return how many of an array's elements are of no parameter, where most are."""
-    parts = [values.reshape(-1) for values in state.values() if values.dtype == array.dtype]
-    if not parts or array.size < _ENOUGH:
-        return None
-    elements = _bits(array)
-    strange = int((~np.isin(elements, np.concatenate([_bits(part) for part in parts]))).sum())
-    if 2 * strange >= array.size:
-        return None
-    return ChangedWeight(name, "weights put together", strange, array.size, float("nan"))
+class _Pool:
+    """The elements of parameters, of which arrays may be put together, sorted when they are asked for."""
+
+    def __init__(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._state = state
+        self._sorted: dict[Any, NDArray[Any]] = {}
+
+    def put_together(self, name: str, array: NDArray[Any]) -> ChangedWeight | None:
+        """Return how many of an array's elements are of no parameter, where most are."""
+        if array.size < _ENOUGH:
+            return None
+        elements = _bits(array)
+        some = _some(elements)
+        known, by_chance = (int(self._holds(array.dtype, each).sum()) for each in (some, some ^ 1))
+        if known - by_chance < _MAYBE * some.size:  # of many million there are most numbers, and neighbours
+            return None
+        strange = int((~self._holds(array.dtype, elements)).sum())
+        if 2 * strange >= array.size:
+            return None
+        return ChangedWeight(name, "weights put together", strange, array.size, float("nan"))
+
+    def _holds(self, dtype: Any, elements: NDArray[Any]) -> NDArray[np.bool_]:
+        if dtype not in self._sorted:
+            parts = [_bits(values) for values in self._state.values() if values.dtype == dtype]
+            self._sorted[dtype] = np.sort(np.concatenate([elements[:0], *parts]))
+        known = self._sorted[dtype]
+        if not known.size:
+            return np.zeros(elements.shape, bool)
+        found: NDArray[np.bool_] = known[np.searchsorted(known[:-1], elements)] == elements
+        return found
+
+
+def _some(array: NDArray[Any]) -> NDArray[Any]:
+    """Return some elements of an array at random places, of one of this shape the same."""
+    if array.size <= _SOME:
+        return array.reshape(-1)
+    places = np.random.default_rng(0).integers(array.size, size=_SOME)
+    chosen: NDArray[Any] = array[np.unravel_index(places, array.shape)]
+    return chosen
+
+
+def _most(same: NDArray[np.bool_], share: float = 0.5) -> bool:
+    return int(np.count_nonzero(same)) > share * same.size
 
 
 def _bits(array: NDArray[Any]) -> NDArray[Any]:
@@ -108,25 +145,41 @@ def _nearly(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -
         if values.dtype != array.dtype or values.size != array.size or values.size < _ENOUGH:
             continue
         for turned in (values, values.T):
-            if turned.shape == array.shape and 2 * int((turned == array).sum()) > array.size:
+            if turned.shape != array.shape or not _most(_some(turned) == _some(array), _MAYBE):
+                continue
+            if _most(turned == array):
                 yield _changed(name, array, parameter, turned)
 
 
 def _scaled(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -> Iterator[ChangedWeight]:
-    """Give what differs from a parameter by more than one factor a channel, where most elements don't."""
+    """Give what differs from a parameter by more than one factor a channel, where most elements don't.
+
+    Where channels are too small for that to be no chance, what doesn't differ at all isn't given.
+    """
+    if array.size < _ENOUGH:
+        return
     for parameter, values in state.items():
         if values.dtype != array.dtype or values.shape != array.shape or values.ndim < 2:
             continue
-        a, b = array.astype(np.float64), values.astype(np.float64)
-        last = _LAST_PLACES * float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
         for axis in (0, 1):  # a transposed convolution has its channels second
-            others = tuple(place for place in range(values.ndim) if place != axis)
-            with np.errstate(all="ignore"):
-                factor = np.median(np.where(b == 0, 1.0, a / b), axis=others, keepdims=True)
-                differing = ~((np.abs(a - factor * b) <= last * np.abs(a)) | ((a == 0) & (b == 0)))
-                if array.size >= _ENOUGH and 0 < 4 * int(differing.sum()) < array.size:
-                    scaled = (factor * b).astype(array.dtype)
-                    yield _changed(name, array, f"{parameter} times a factor a channel", scaled, differing)
+            channels = [np.moveaxis(each, axis, 0).reshape(array.shape[axis], -1) for each in (array, values)]
+            apart = tuple(slice(None, None, max(1, size // _FEW)) for size in channels[0].shape)
+            if not _most(~_by_factor(*(each[apart] for each in channels))[1], _MAYBE):
+                continue
+            factor, differing = _by_factor(*channels)
+            count = int(np.count_nonzero(differing))
+            if 4 * count < array.size and (count or channels[0].shape[1] >= _ENOUGH):
+                scaled = (factor * channels[1]).astype(array.dtype)
+                yield _changed(name, channels[0], f"{parameter} times a factor a channel", scaled, differing)
+
+
+def _by_factor(array: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return each row's usual factor, and which elements of an array are not this multiple of some values."""
+    a, b = array.astype(np.float64), values.astype(np.float64)
+    last = _LAST_PLACES * float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
+    with np.errstate(all="ignore"):
+        factor = np.median(np.where(b == 0, 1.0, a / b), axis=1, keepdims=True)
+        return factor, ~((np.abs(a - factor * b) <= last * np.abs(a)) | ((a == 0) & (b == 0)))
 
 
 def _changed(
