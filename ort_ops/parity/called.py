@@ -16,15 +16,16 @@ from ort_ops.recorded import CALL, FUNCTION, is_named
 
 from .modes import nothing_compiled
 
-__all__ = ["names_without_body", "noting_calls"]
+__all__ = ["names_of_calls", "noting_calls"]
 
 
-def names_without_body(model: ir.Model) -> set[str]:
-    """Return the Functions that a file names for whole calls by nodes that have no function body in it."""
+def names_of_calls(model: ir.Model, *, with_body: bool = True) -> set[str]:
+    """Return the Functions that a file names for whole calls: by any node, or one without a function body."""
     return {
         node.metadata_props[FUNCTION]
         for node in ir.traversal.RecursiveGraphIterator(model.graph)
-        if node.op_identifier() not in model.functions and {FUNCTION, CALL} <= node.metadata_props.keys()
+        if (with_body or node.op_identifier() not in model.functions)
+        and {FUNCTION, CALL} <= node.metadata_props.keys()
     }
 
 

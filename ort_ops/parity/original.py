@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -22,7 +24,7 @@ from .held import computed_tensors, put_back
 from .modes import Mode, nothing_compiled
 from .tensors import NARROW, to_numpy
 
-__all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "run_model"]
+__all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "lifted", "own_dtype", "run_model"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -58,7 +60,7 @@ class ExactModel:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
         self.notes: dict[str, str] = {} if notes is None else notes
         self._own = dict(zip(_tensors(self._model), _tensors(model), strict=True))
-        self._dtype = next((each.dtype for each in _tensors(model) if each.dtype in NARROW), torch.float32)
+        self._dtype = own_dtype(model)
         self.numbers: set[float] = set()
         self._constants = constants or {}
         self._taken: set[str] = set() if taken is None else taken
@@ -89,26 +91,52 @@ class ExactModel:
         ``seen`` is called with each operation of torch, what it was given, and the tensors that it gave.
         """
         positional, keywords = pytree.tree_map_only(Tensor, lambda t: _wide(t.clone()), arguments)
-        default = torch.get_default_dtype()
         constants, own = self._constants, self._own
         folded = Folded(constants, own, self._dtype, self._taken) if constants else None
         if folded is not None:
             folded.depend((positional, keywords))
+        wide = _Wide(self.notes, self.numbers, seen, folded)
         with _left_as_it_is(self._model) as apart:
-            torch.set_default_dtype(torch.float64)
-            try:
-                # Attention in the steps that an exporter writes, not in one kernel.
-                with (
-                    nothing_compiled(),
-                    sdpa_kernel(SDPBackend.MATH),
-                    _limits_of(self._dtype),
-                    _Limits(self._dtype),
-                    _Wide(self.notes, self.numbers, seen, folded),
-                ):
-                    returned = self._model(*positional, **keywords)
-            finally:
-                torch.set_default_dtype(default)
+            with _all_in_float64(self._dtype, wide):
+                returned = self._model(*positional, **keywords)
             return apart(_leaves(returned))
+
+
+@functools.cache
+def lifted(function: type[Function], dtype: torch.dtype) -> type[Function]:
+    """Return a Function that computes what another does, with casts in it lifted where it is given float64.
+
+    dtype: the model's. The same one each time, since what runs a node's call is kept for good.
+    """
+    own: Callable[..., Any] = function.apply
+
+    def apply(*arguments: Any, **keywords: Any) -> Any:
+        given = pytree.tree_leaves((arguments, keywords))
+        if not any(isinstance(leaf, Tensor) and leaf.dtype == torch.float64 for leaf in given):
+            return own(*arguments, **keywords)
+        with _all_in_float64(dtype, _Wide({}, set(), None, None)):
+            return own(*arguments, **keywords)
+
+    names = {"__module__": function.__module__, "__qualname__": function.__qualname__}
+    return type(function.__name__, (function,), {**names, "apply": staticmethod(apply)})
+
+
+@contextlib.contextmanager
+def _all_in_float64(dtype: torch.dtype, wide: "_Wide") -> Iterator[None]:
+    """Compute in float64 what is written for a dtype."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        # Attention in the steps that an exporter writes, not in one kernel.
+        with nothing_compiled(), sdpa_kernel(SDPBackend.MATH), _limits_of(dtype), _Limits(dtype), wide:
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+def own_dtype(model: nn.Module) -> torch.dtype:
+    """Return the floating-point dtype that a model is written for."""
+    return next((each.dtype for each in _tensors(model) if each.dtype in NARROW), torch.float32)
 
 
 def check_mode(model: nn.Module) -> None:

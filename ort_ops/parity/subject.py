@@ -12,18 +12,20 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 from torch import nn
+from torch.autograd import Function
 
 from ort_ops.errors import ParityError
+from ort_ops.functions import find_function
 from ort_ops.model import read_model
 from ort_ops.recorded import is_named
 from ort_ops.selection import Prefer
 
-from .called import names_without_body, noting_calls
+from .called import names_of_calls, noting_calls
 from .exact import ExactFile
 from .folded import Constant
 from .graphs import input_names, read_tensor
 from .inputs import make_inputs
-from .original import ExactModel, as_arrays, check_mode, run_model
+from .original import ExactModel, as_arrays, check_mode, lifted, own_dtype, run_model
 from .sample import Given, Sample, bind, fits, take_sample
 from .tensors import to_numpy
 from .uses import tell_uses_apart
@@ -67,7 +69,7 @@ class Subject:
         either = tell_uses_apart(self.content.graph, state.values())
         weights = ((name, read_tensor(v.const_value)) for name, v in initializers.items() if v.const_value)
         parameters, self._changed = match_weights(weights, state)
-        self._called: set[type[torch.autograd.Function]] = set()
+        self._called: set[type[Function]] = set()
         self._parameters, self._either = parameters, either
         self._exact_model: ExactModel | None = None
         self.notes: dict[str, str] = {}
@@ -80,11 +82,21 @@ class Subject:
         """Return the file in float64; made when it is first asked for, after ``given``."""
         return ExactFile(
             self.content,
-            functions=(*self._called, *self.options["functions"]),
+            functions=self._functions(),
             trust=self.options["trust"],
             parameters=self._parameters,
             either=self._either,
         )
+
+    def _functions(self) -> list[type]:
+        """Return the Functions that compute nodes in float64, with casts in them lifted as in the model."""
+        found = [*self._called, *self.options["functions"]]
+        for name in names_of_calls(self.content):
+            with contextlib.suppress(ValueError):  # one that no package of those to be trusted has
+                found.append(find_function(name, found, self.options["trust"]))
+        dtype = own_dtype(self.model)
+        is_function = {each: isinstance(each, type) and issubclass(each, Function) for each in found}
+        return [lifted(each, dtype) if is_function[each] else each for each in dict.fromkeys(found)]
 
     @property
     def exact_model(self) -> ExactModel:
@@ -148,7 +160,9 @@ class Subject:
         """Find the Functions that the file names and the caller doesn't, as far as the model calls them."""
         named = self.options["functions"]
         missing = {
-            name for name in names_without_body(self.content) if not any(is_named(f, name) for f in named)
+            name
+            for name in names_of_calls(self.content, with_body=False)
+            if not any(is_named(f, name) for f in named)
         }
         for one in given:
             if all(any(is_named(function, name) for function in self._called) for name in missing):
