@@ -2,8 +2,8 @@
 
 An exporter writes the result of operations that depend on no input as a constant, computed in the model's own
 dtype: tables of sines, normalised weights. Such a constant is right where the model computes the same in that
-dtype, but for the last places. The same operations in float64 give something else, as sines of large angles
-do, which is no fault of the file.
+dtype, but for the last places, and for what these become in the operations after them. The same operations in
+float64 give something else, as sines of large angles do, which is no fault of the file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .compare import same_but_rounding
+from .compare import distance, same_but_rounding
+from .rounding import MARGIN
 from .tensors import NARROW, to_numpy, to_torch
+from .tolerance import arithmetic_of
 
 __all__ = ["Constant", "Folded"]
 
@@ -37,6 +39,17 @@ class Constant:
     is_weight: bool = False
 
 
+@dataclass(frozen=True)
+class _Made:
+    """How a result came about: its place among those of an operation, and whether that rounds."""
+
+    func: Callable[..., Any]
+    given: tuple[Any, ...]
+    place: int
+    rounds: bool
+
+
+_SAMPLES = 8  # that an element is unmoved in all of them by chance doesn't happen
 _COPIES = frozenset({"clone", "detach", "lift_fresh", "lift_fresh_copy", "_to_copy", "contiguous"})
 
 
@@ -63,6 +76,7 @@ class Folded:
         self._own: Any = WeakIdKeyDictionary(dict(own))
         self._dependent: Any = WeakIdKeyDictionary()
         self._computed: Any = WeakIdKeyDictionary()
+        self._made: Any = WeakIdKeyDictionary()
 
     def depend(self, tree: Any) -> None:
         """Remember the tensors that depend on inputs."""
@@ -91,7 +105,11 @@ class Folded:
         leaves, tree = pytree.tree_flatten(result)
         for place, each in enumerate(pytree.tree_leaves(own)):
             if isinstance(each, Tensor):
-                leaves[place] = self._taken(leaves[place], each, tensors, computed=computed)
+                wide = leaves[place]
+                rounds = computed and not torch.equal(wide, each.to(wide.dtype))
+                if wide.dtype == torch.float64 and not any(wide is tensor for tensor in tensors):
+                    self._made[wide] = _Made(func, given, place, rounds)
+                leaves[place] = self._taken(wide, each, tensors, computed=computed)
                 self._own[leaves[place]] = each
         if computed:
             _remember(self._computed, leaves)
@@ -117,19 +135,57 @@ class Folded:
         """Return a result in float64, or the file's constant that is this result."""
         if own.dtype not in NARROW or any(wide is each for each in given):
             return wide
-        held = self._held(own, computed=computed)
+        held = self._held(own, computed=computed, wide=wide)
         return wide if held is None else held
 
-    def _held(self, own: Tensor, *, computed: bool) -> Tensor | None:
+    def _held(self, own: Tensor, *, computed: bool, wide: Tensor | None = None) -> Tensor | None:
         array = to_numpy(own)
         for name, each in self._constants.get((array.dtype.name, array.shape), ()):
             if each.is_weight and not computed:
                 continue
             written, read = each.load()
-            if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
+            if (
+                np.array_equal(array, written)
+                or (computed and same_but_rounding(array, written))
+                or (computed and wide is not None and self._explains(wide, written))
+            ):
                 self._names.add(name)
                 return to_torch(read.copy()).to(own.device)
         return None
+
+    def _explains(self, wide: Tensor, written: NDArray[Any]) -> bool:
+        """Tell whether what a file has is a result with other roundings in the operations that made it."""
+        exact = to_numpy(wide)
+        carried = np.zeros(exact.shape)
+        for sample in range(_SAMPLES):
+            moved = self._moved(wide, torch.Generator().manual_seed(sample), {})
+            carried = np.maximum(carried, distance(to_numpy(moved), exact))
+        rounding = arithmetic_of(written.dtype).storage * np.abs(exact)
+        return bool((distance(written.astype(np.float64), exact) <= MARGIN * carried + rounding).all())
+
+    def _moved(self, wide: Tensor, generator: torch.Generator, done: dict[int, Tensor]) -> Tensor:
+        """Return a result with each operation that it is made of off by about a unit in the last place."""
+        made: _Made | None = self._made.get(wide)
+        if made is None:
+            return wide.double() if wide.dtype in NARROW else wide
+        if id(wide) not in done:
+            args, kwargs = pytree.tree_map(
+                lambda leaf: (
+                    self._moved(leaf, generator, done) if isinstance(leaf, Tensor) else _widest(leaf)
+                ),
+                made.given,
+            )
+            result = pytree.tree_leaves(made.func(*args, **kwargs))[made.place]
+            if made.rounds:
+                # No two of one size, which would cancel now and then.
+                off = torch.randn(result.shape, generator=generator, dtype=torch.float64)
+                result = result * (1 + torch.finfo(self._dtype).eps * off.to(result.device))
+            done[id(wide)] = result
+        return done[id(wide)]
+
+
+def _widest(leaf: Any) -> Any:
+    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in NARROW else leaf
 
 
 def _remember(kept: Any, tree: Any) -> None:

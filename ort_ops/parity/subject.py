@@ -35,6 +35,8 @@ __all__ = ["File", "Subject"]
 
 File: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | torch.onnx.ONNXProgram
 
+_NARROW = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
 
 class Subject:
     """A model, its file, and both as they are evaluated in float64.
@@ -122,13 +124,16 @@ class Subject:
         for name in (*read, *unread, *changed):
             pair = file.written(name), file.weight(name)
             found[name] = Constant(pair[0].dtype.name, pair[0].shape, functools.partial(_itself, pair))
-        for name in self._unnamed - changed:  # large ones, too, which are read when one is asked for
-            tensor = self.content.graph.initializers[name].const_value
-            assert tensor is not None
+        initializers = self.content.graph.initializers
+        simple = initializers.keys() - file.parameters - found.keys()
+        for name in sorted(simple | (self._unnamed - changed)):  # large ones, too, read when one is asked for
+            tensor = initializers[name].const_value
+            if tensor is None or tensor.dtype not in _NARROW:
+                continue
             load = functools.partial(_read_weight, file, name)
             dtype = tensor.dtype.numpy().name
             shape = tuple(size for size in tensor.shape if isinstance(size, int))
-            found[name] = Constant(dtype, shape, load, is_weight=True)
+            found[name] = Constant(dtype, shape, load, is_weight=name not in simple)
         return found
 
     def release(self) -> None:

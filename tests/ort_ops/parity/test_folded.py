@@ -1,0 +1,61 @@
+"""What an exporter computed beforehand is right where the model's own rounding explains it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from ort_ops.export import export
+from ort_ops.parity import Verdict, check, locate
+
+from .models import Model, uniform
+
+
+def decay(m: Any, x: Tensor) -> Tensor:
+    """Return what a Mamba does: the exponential of a logarithm is a whole number in float32 alone."""
+    return torch.exp(x[..., None] * -m.logs.exp()).sum(-1)
+
+
+def positions(m: Any, x: Tensor) -> Tensor:
+    rows, width = x.shape
+    angles = torch.arange(rows)[:, None] * torch.exp(torch.arange(0, width, 2) * (-np.log(10000.0) / width))
+    return x + torch.stack([angles.sin(), angles.cos()], -1).reshape(rows, width)
+
+
+def rotated(m: Any, x: Tensor) -> Tensor:
+    rows, width = x.shape
+    angles = torch.outer(torch.arange(rows).float(), 10000.0 ** (torch.arange(0, width, 2) / -width))
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * angles.cos() - second * angles.sin(), second * angles.cos()], -1)
+
+
+def exported(function: Callable[..., Any], path: Path) -> tuple[nn.Module, onnx.ModelProto]:
+    model = Model(function).eval()
+    model.logs = nn.Parameter(torch.arange(1, 5.0).log())
+    export(model, (uniform(128, 64),), path, verbose=False)
+    return model, onnx.load(path)
+
+
+@pytest.mark.parametrize("function", [decay, positions, rotated])
+def test_a_right_constant_is_found_right(function: Callable[..., Any], tmp_path: Path) -> None:
+    model, file = exported(function, tmp_path / "model.onnx")
+    rows = check(model, file, uniform(128, 64)).rows
+    assert [row.verdict for row in rows] == [Verdict.EQUAL, Verdict.EQUAL], str(rows)
+    assert rows[0].tolerance < 1e-11
+    assert locate(model, file, uniform(128, 64)).node is None
+
+
+@pytest.mark.parametrize("function", [decay, positions, rotated])
+def test_one_that_is_off_by_more_is_found(function: Callable[..., Any], tmp_path: Path) -> None:
+    model, file = exported(function, tmp_path / "model.onnx")
+    table = max(file.graph.initializer, key=lambda each: np.prod(each.dims) * (each.data_type == 1))
+    changed = numpy_helper.to_array(table).copy()
+    changed.reshape(-1)[67 % changed.size] *= np.float32(1 + 1e-5)
+    table.CopyFrom(numpy_helper.from_array(changed, table.name))
+    assert check(model, file, uniform(128, 64)).verdict is Verdict.EXPORT_WRONG
