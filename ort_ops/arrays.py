@@ -198,7 +198,7 @@ def _meet(output: Any, target: Any) -> bool:
     except (NotImplementedError, RuntimeError):  # sparse, or a subclass without a storage of its own
         return False
     to = target.data_ptr()
-    return start < to + target.nbytes and to < stop
+    return bool(start < to + target.nbytes and to < stop)
 
 
 def run_on_dlpack(function: Function, outputs: int, takes_out: bool, on_cuda: bool, call: Call) -> None:
