@@ -27,7 +27,7 @@ from onnx import TensorProto
 
 from ort_ops.errors import ExportError
 
-__all__ = ["OP_TYPE", "NodeKind", "function_body", "shape_body"]
+__all__ = ["OP_TYPE", "NodeKind", "function_body"]
 
 OP_TYPE = "MYLINEAR"
 
@@ -85,15 +85,6 @@ def function_body(kinds: Sequence[NodeKind], *, domain: str, opset: int) -> onnx
     else:
         lines = _optional_bias(types, opset)
     return _function(lines, domain=domain, opset=opset, bias=bias)
-
-
-def shape_body(*, domain: str, opset: int) -> onnx.FunctionProto:
-    """Build a body from which ``onnx.shape_inference`` reads y's type and shape, whatever x's rank.
-
-    It leaves the bias out, which adds nothing to a shape, so it is for inference alone.
-    """
-    lines = [_TRANSPOSE.format(weight="weight"), "y = MatMul(x, transposed)"]
-    return _function(lines, domain=domain, opset=opset, bias="bias")
 
 
 def _function(lines: Sequence[str], *, domain: str, opset: int, bias: str) -> onnx.FunctionProto:

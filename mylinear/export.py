@@ -29,7 +29,6 @@ _DOMAIN = "mylinear"  # in which LinearF.symbolic writes the node
 # the operators of 23; below 11 Gemm's C isn't optional.
 _LOWEST_OPSET = {True: 18, False: 11}
 _HIGHEST_OPSET = {True: onnx.defs.onnx_opset_version(), False: 23}
-_MAX_WEIGHTS = 2**31 - 2**24  # bytes: protobuf's limit for a message, less 16 MiB for the graph itself
 _RESERVED_DOMAINS = ("ai.onnx", "com.microsoft", "org.pytorch", "pkg")  # they have operators of their own
 
 
@@ -74,7 +73,7 @@ def export(
     program = _export(model, example, dynamo=dynamo, opset=opset, domain=domain)
     _check_written(program, calls=made, opset=opset)
     written = program.model_proto
-    if domain and not _is_too_large(program):
+    if domain and program.fits_in_one_file:  # one alone can be checked in memory
         _check_valid(written)
     if f is not None:
         program.save(f)
@@ -182,12 +181,6 @@ def _check_written(program: Program, *, calls: int, opset: int) -> None:
     version = program.model.opset_imports.get("", opset)
     if version != opset:
         raise ExportError(f"the exporter wrote opset {version}; expected {opset}, which it can't write")
-
-
-def _is_too_large(program: Program) -> bool:
-    """Tell whether the weights don't fit into one file, which alone can be checked in memory."""
-    weights = (value.const_value for value in program.model.graph.initializers.values())
-    return sum(tensor.nbytes for tensor in weights if tensor is not None) > _MAX_WEIGHTS
 
 
 def _check_valid(model: ModelProto) -> None:

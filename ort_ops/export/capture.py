@@ -26,7 +26,7 @@ from .own import OWN, is_running_own, own_method, running_own, takes_context
 from .running import versions, written_since
 from .torchscript import Writing, mark_symbolic
 
-__all__ = ["Host", "functions_shown", "shown_functions"]
+__all__ = ["functions_shown", "shown_functions"]
 
 
 class Host(Sees, Protocol):

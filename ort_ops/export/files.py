@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from .program import Program
-from .size import MAX_FILE, nbytes
+from .size import MAX_FILE
 
 __all__ = ["read", "save", "scratch", "write"]
 
@@ -55,7 +55,7 @@ def write(program: Program, f: str | os.PathLike[str] | Any) -> None:
             f.write(program.model_proto.SerializeToString())
         return
     program.save(f)
-    if nbytes(program.model) > MAX_FILE:
+    if not program.fits_in_one_file:
         program.model = ir.load(f)  # the weights are where the file is now
 
 

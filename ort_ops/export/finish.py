@@ -56,12 +56,11 @@ def finish(
     wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
     if options.functions != "keep":
         inline = options.functions == "inline"
-        makers = options.bodies or {}
         if any(
             value is not None and value.shape is None for *_, ns in wholes for n in ns for value in n.inputs
         ):
             infer_types(model, wholes)  # the older exporter writes none
-        fates = give_bodies(model, wholes, makers, inline=inline, overloads=options.overloads)
+        fates = give_bodies(model, wholes, options.bodies, inline=inline, overloads=options.overloads)
         _name_nodes(model.graph)  # those that came in the place of others
         for call, whole, _ in calls:
             fates.setdefault(call.number, Fate(reason=whole if isinstance(whole, str) else _UNREAD))
@@ -92,7 +91,7 @@ def _wholes(seen: Record) -> dict[int, Whole | str]:
         if names[function_name(call.function)] > 1:
             found[call.number] = f"the model calls several Functions of the name {call.name}"
         else:
-            _, found[call.number] = seen.written.get(call.number, (call, _UNREAD))
+            found[call.number] = seen.written.get(call.number, _UNREAD)
     return found
 
 

@@ -170,7 +170,7 @@ def _agree_on(candidate: FunctionProto, body: FunctionProto, stand_in: StandIn) 
     for extra in (0, 1, 3):
         feed = _feed(stand_in, generator, extra)
         try:
-            results = [_run(function, stand_in, feed) for function in (candidate, body)]
+            results = [_run(function, feed) for function in (candidate, body)]
         except Exception:
             return False
         if not all(itertools.starmap(_is_same, zip(*results, strict=True))):
@@ -199,7 +199,7 @@ def _feed(stand_in: StandIn, generator: np.random.Generator, extra: int) -> dict
     return feed
 
 
-def _run(function: FunctionProto, stand_in: StandIn, feed: dict[str, Any]) -> list[Any]:
+def _run(function: FunctionProto, feed: dict[str, Any]) -> list[Any]:
     """Run a body in ONNX Runtime as a model of its own."""
     used = [name for name in function.input if name in feed]
     inputs = [

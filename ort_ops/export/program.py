@@ -41,6 +41,11 @@ class Program(torch.onnx.ONNXProgram):
         self.moved = tuple(moved)
         self._functions = tuple(functions)
 
+    @property
+    def fits_in_one_file(self) -> bool:
+        """Tell whether its weights do; else they are written beside it."""
+        return nbytes(self.model) <= MAX_FILE
+
     def save(self, destination: str | os.PathLike[str], **options: Any) -> None:
         """Write the file, in one step: a reader never sees half of it, and a failure leaves what was there.
 
@@ -69,7 +74,7 @@ class Program(torch.onnx.ONNXProgram):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "model.onnx")
             source: str | bytes = path
-            if nbytes(self.model) > MAX_FILE:
+            if not self.fits_in_one_file:
                 ir.save(self.model, path, external_data="model.onnx.data")
             else:
                 source = self.model_proto.SerializeToString()

@@ -26,7 +26,7 @@ class Record:
     """
 
     calls: list[Call] = field(default_factory=list)
-    written: dict[int, tuple[Call, Whole | str]] = field(default_factory=dict)
+    written: dict[int, Whole | str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     program: ExportedProgram | None = None
     writing: Writing | None = None
@@ -39,4 +39,4 @@ class Record:
 
     def note(self, call: Call, whole: Whole | str) -> None:
         """Note that ``symbolic`` has been run for a call, and how its node stands for it."""
-        self.written[call.number] = (call, whole)
+        self.written[call.number] = whole

@@ -26,7 +26,7 @@ from .calls import Call, Slot
 from .graph_op import checked
 from .own import own_method
 
-__all__ = ["MARK", "MISSING", "Whole", "Written", "is_known", "missing", "run_symbolic", "write"]
+__all__ = ["MARK", "MISSING", "Whole", "Written", "missing", "run_symbolic", "write"]
 
 MARK = "ort_ops_call"
 """An attribute that ties a node to its call, and keeps equal calls apart where an exporter merges nodes."""
