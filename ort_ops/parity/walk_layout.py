@@ -37,13 +37,31 @@ class Trials:
 
     def misordered(self, suspect: int, matched: Mapping[str, Counterpart]) -> list[int]:
         """Return the place of the node that gives a suspect numbers in a wrong order, and those between."""
-        places = self._unproven(suspect, _proven(matched))
+        places = self._unproven(suspect, self._proven(matched))
         others = self._others({name for place in places for name in results_of(self._file.nodes[place])})
         for number, place in enumerate(places):
             for name in results_of(self._file.nodes[place]):
                 if any(self._settles(suspect, name, other) for other in others.get(name, ())):
                     return places[number:]
         return []
+
+    def _proven(self, matched: Mapping[str, Counterpart]) -> set[str]:
+        """Return the results that are the model's in shape and order, and new, of nodes that read such.
+
+        What a node only hands on says nothing of whether that is what should be done with it, and what is put
+        right again, not who put it wrong.
+        """
+        first: dict[int, str] = {}
+        for name, counterpart in matched.items():
+            if counterpart.exact is not None:
+                first.setdefault(counterpart.exact, name)
+        new = set(first.values())
+        return {
+            name
+            for node in self._file.nodes
+            for name in new & set(node.output)
+            if new.issuperset(matched.keys() & set(reads(node)))
+        }
 
     def _unproven(self, suspect: int, proven: set[str]) -> list[int]:
         """Return the places of the nodes that a suspect depends on, with nothing proven between."""
@@ -91,18 +109,6 @@ class Trials:
         if name in self._expected:
             return same(value, self._expected[name], self._tolerance)
         return self._counterparts.find(value, self._tolerance) is not None
-
-
-def _proven(matched: Mapping[str, Counterpart]) -> set[str]:
-    """Return the results that are the model's in shape and order, and are so for the first time.
-
-    What a node only hands on says nothing of whether that is what should be done with it.
-    """
-    first: dict[int, str] = {}
-    for name, counterpart in matched.items():
-        if counterpart.exact is not None:
-            first.setdefault(counterpart.exact, name)
-    return set(first.values())
 
 
 def _arrays(step: Step) -> list[tuple[str, Array]]:

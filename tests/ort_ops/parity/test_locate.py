@@ -212,6 +212,10 @@ MISORDERED = {
         lambda x: x.relu().T.reshape(2, 8),
         "r = Relu(x) t = Identity(r) y = Reshape(t, shape)",
     ),
+    "not transposed, and then back": (
+        lambda x: x.relu().T.contiguous().T.cumsum(1),
+        "r = Relu(x) t = Identity(r) u = Transpose(t) y = CumSum(u, one)",
+    ),
     "in order, but added up wrongly": (
         lambda x: x.relu().T.cumsum(0),
         "r = Relu(x) u = Transpose(r) t = CumSum(u, one) y = Neg(t)",
