@@ -47,7 +47,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     if not suspects:
         return Walk(None, rows, share, outputs=outputs)
     trials = Trials(file, sample, counterparts, tolerance)
-    suspects = [*trials.misordered(suspects[0], matched), *suspects]
+    suspects = [*trials.misordered(suspects, matched), *suspects]
     first = suspects[0]
     rows[first] = replace(rows[first], verdict=Verdict.EXPORT_WRONG, counterpart="")
     return Walk(file.nodes[first].name, rows, share, _region(file, suspects), outputs)

@@ -1,14 +1,15 @@
 """A node that puts elements in the wrong order: it shows only where another node reads them.
 
 What it gives has the right numbers. It is found by trial: with them in the order of one of the model's
-tensors the node that looks guilty computes what the model does.
+tensors the node that looks guilty, or one after it, computes what the model does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import NodeProto
 
 from ort_ops.errors import ParityError
 
@@ -35,15 +36,25 @@ class Trials:
         self._expected = dict(zip(file.outputs, sample.model, strict=False))
         self._counterparts, self._tolerance = counterparts, tolerance
 
-    def misordered(self, suspect: int, matched: Mapping[str, Counterpart]) -> list[int]:
-        """Return the place of the node that gives a suspect numbers in a wrong order, and those between."""
-        places = self._unproven(suspect, self._proven(matched))
-        others = self._others({name for place in places for name in results_of(self._file.nodes[place])})
-        for number, place in enumerate(places):
-            for name in results_of(self._file.nodes[place]):
-                if any(self._settles(suspect, name, other) for other in others.get(name, ())):
-                    return places[number:]
-        return []
+    def misordered(self, suspects: Sequence[int], matched: Mapping[str, Counterpart]) -> list[int]:
+        """Return the place of the node that gives the first suspect a wrong order, and those between.
+
+        Of several that would put it right it is that after which most is as in the model.
+        """
+        places = self._unproven(suspects[0], self._proven(matched))
+        if not places:
+            return []
+        results = {name: number for number, place in enumerate(places) for name in self._results(place)}
+        trials = (
+            (self._met(name, other, suspects), results[name])
+            for name, others in self._others(results).items()
+            for other in others
+        )
+        met, number = max(trials, key=lambda trial: trial[0], default=(0, 0))
+        return places[number:] if met else []
+
+    def _results(self, place: int) -> list[str]:
+        return results_of(self._file.nodes[place])
 
     def _proven(self, matched: Mapping[str, Counterpart]) -> set[str]:
         """Return the results that are the model's in shape and order, and new, of nodes that read such.
@@ -74,43 +85,50 @@ class Trials:
                 needed |= set(reads(node)) - proven
         return found[::-1]
 
-    def _others(self, names: set[str]) -> dict[str, list[Array]]:
+    def _others(self, names: Container[str]) -> dict[str, list[Array]]:
         """Return for some results of the file what in the model has their numbers in other orders."""
         found: dict[str, list[Array]] = {}
 
         def look(step: Step) -> None:
-            for name, value in _arrays(step):
+            for name, value in _arrays(step.node, step.outputs):
                 if name in names:
                     found[name] = list(self._counterparts.reordered(value, self._tolerance))
 
-        if names:
-            self._file.run(self._feed, after=look)
+        self._file.run(self._feed, after=look)
         return found
 
-    def _settles(self, suspect: int, name: str, other: Array) -> bool:
-        """Tell whether a suspect gives what is right once a result that it depends on is another."""
+    def _met(self, name: str, other: Array, suspects: Iterable[int]) -> int:
+        """Return how many results of the model the file has once one of its own is another.
+
+        0 where no suspect is right then.
+        """
+        met: set[int] = set()
+        suspected = {each for place in suspects for each in self._results(place)}
         right: list[bool] = []
 
-        def after(step: Step) -> Sequence[Any] | None:
-            if step.node is self._file.nodes[suspect]:
-                right.extend(self._is_right(*pair) for pair in _arrays(step))
-            if name not in step.node.output:
-                return None
+        def after(step: Step) -> Sequence[Any]:
             pairs = zip(step.node.output, step.outputs, strict=False)
-            return [other if each == name else value for each, value in pairs]
+            outputs = [other if each == name else value for each, value in pairs]
+            for each, value in _arrays(step.node, outputs):
+                found = self._counterparts.find(value, self._tolerance)
+                if found is not None and found.exact is not None:
+                    met.add(found.exact)
+                if each in suspected:
+                    right.append(self._is_right(each, value, found))
+            return outputs
 
         try:
             self._file.run(self._feed, after=after)
         except ParityError:  # some node doesn't take that shape
-            return False
-        return any(right)
+            return 0
+        return 1 + len(met) if any(right) else 0
 
-    def _is_right(self, name: str, value: Array) -> bool:
+    def _is_right(self, name: str, value: Array, found: Counterpart | None) -> bool:
         if name in self._expected:
             return same(value, self._expected[name], self._tolerance)
-        return self._counterparts.find(value, self._tolerance) is not None
+        return found is not None
 
 
-def _arrays(step: Step) -> list[tuple[str, Array]]:
-    pairs = zip(step.node.output, step.outputs, strict=False)
+def _arrays(node: NodeProto, outputs: Sequence[Any]) -> list[tuple[str, Array]]:
+    pairs = zip(node.output, outputs, strict=False)
     return [(name, value) for name, value in pairs if name and isinstance(value, np.ndarray)]

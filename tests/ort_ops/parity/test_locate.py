@@ -216,6 +216,14 @@ MISORDERED = {
         lambda x: x.relu().T.contiguous().T.cumsum(1),
         "r = Relu(x) t = Identity(r) u = Transpose(t) y = CumSum(u, one)",
     ),
+    "not transposed, after what is": (
+        lambda x: x.relu().reshape(2, 8).T.cumsum(1),
+        "r = Relu(x) a = Reshape(r, third) b = Reshape(a, shape) t = Identity(b) y = CumSum(t, one)",
+    ),
+    "not transposed before a step that the model hasn't": (
+        lambda x: torch.addmm(x, x.relu().T, x.relu()),
+        "r = Relu(x) t = Identity(r) m = MatMul(t, r) y = Add(m, x)",
+    ),
     "in order, but added up wrongly": (
         lambda x: x.relu().T.cumsum(0),
         "r = Relu(x) u = Transpose(r) t = CumSum(u, one) y = Neg(t)",
@@ -228,7 +236,8 @@ def test_who_misorders_elements_is_blamed_and_not_who_reads_them(name: str) -> N
     function, nodes = MISORDERED[name]
     file = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["": 18]> g (float[4, 4] x) => (float[n, m] y) '
-        f"<int64 one = {{1}}, int64[2] sizes = {{3, 1}}, int64[2] shape = {{2, 8}}> {{ {nodes} }}"
+        "<int64 one = {1}, int64[2] sizes = {3, 1}, int64[2] shape = {2, 8}, int64[3] third = {1, 2, 8}> "
+        f"{{ {nodes} }}"
     )
     (guilty,) = (node for node in file.graph.node if node.output[0] == "t")
     guilty.name = "guilty"
