@@ -5,11 +5,10 @@ A registered kernel wins over the function body that a file may carry, even wher
 registered.
 """
 
-import contextlib
 import contextvars
 import functools
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -201,14 +200,17 @@ _given: dict[int, tuple[tuple[str, str], str]] = {}
 _plan: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("ort_ops_plan", default=None)
 
 
-@contextlib.contextmanager
-def giving(plan: Plan) -> Iterator[None]:
-    """Make ``register_custom_ops_library`` register this plan, in this thread and block."""
-    token = _plan.set(plan)
-    try:
-        yield
-    finally:
-        _plan.reset(token)
+def giving(plan: Plan, register: Callable[[], object]) -> None:
+    """Call ``register``, in which ``register_custom_ops_library`` registers this plan.
+
+    In a context of its own: whatever interrupts this, no later call is given the plan.
+    """
+
+    def run() -> None:
+        _plan.set(plan)
+        register()
+
+    contextvars.copy_context().run(run)
 
 
 def _everything(wanted: str | None) -> Plan:

@@ -195,9 +195,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         providers, provider_options = arguments
 
         def make() -> None:
-            with giving(plan):
-                if plan.overloads:
-                    options.register_custom_ops_library(get_library_path())
+            if plan.overloads:
+                giving(plan, lambda: options.register_custom_ops_library(get_library_path()))
             super(InferenceSession, self).__init__(
                 model,
                 options,
@@ -218,18 +217,16 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
     def _watch(self, make: Callable[[], None]) -> None:
         """Let ONNX Runtime make its session, and note which kernels it makes, as this class's own."""
-        _bridge.start_log()
-        failure: Exception | None = None
+        kernels, errors, failure = _bridge.logged(make)
         try:
-            make()
-        except Exception as error:
-            failure = error
+            if errors:  # of functions that infer shapes, without which ONNX Runtime may then fail by itself
+                raise errors[0] from (errors[0].__cause__ or failure)
+            if isinstance(failure, Exception):
+                raise_failure(failure)
+            if failure is not None:
+                raise failure
         finally:
-            kernels, errors = _bridge.finish_log()
-        if errors:  # of functions that infer shapes, without which ONNX Runtime may then fail by itself
-            raise errors[0] from (errors[0].__cause__ or failure)
-        if failure is not None:
-            raise_failure(failure)
+            del errors, failure  # else an exception would hold this frame, which holds the exception
         # Nodes may share a name, or have none: what runs the one of them runs the other, too, or is listed.
         self._kernels: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
         self._made = Counter((domain, op, node) for domain, op, node, _, _ in kernels)

@@ -53,16 +53,23 @@ void set_hooks(nb::object fail, nb::object collect, nb::object discard, nb::obje
   for (nb::handle dtype : dtypes) to.dtypes.push_back(nb::borrow(dtype));
 }
 
-// Returns ([(domain, op, node, provider, kernel)], [exception]).
-nb::tuple finish_log() {
-  if (logs().empty()) throw nb::value_error("finish_log without start_log");
-  Log log = std::move(logs().back());
+// Calls `make`, which makes a session; returns ([(domain, op, node, provider, kernel)], [exception], what
+// `make` raised or None). Ctrl-C can't come between the beginning and the end of a log.
+nb::tuple logged(nb::handle make) {
+  nb::object failure = nb::none();
+  logs().emplace_back();
+  try {
+    call_python(make);
+  } catch (const nb::python_error& error) {
+    failure = nb::borrow(error.value());
+  }
+  const Log log = std::move(logs().back());
   logs().pop_back();
   nb::list kernels, errors;
   for (const KernelMade& made : log.kernels)
     kernels.append(nb::make_tuple(made.domain, made.op, made.node, made.provider, made.kernel));
   for (const nb::object& error : log.errors) errors.append(error);
-  return nb::make_tuple(kernels, errors);
+  return nb::make_tuple(kernels, errors, failure);
 }
 
 const Call& live(const Call& call) {
@@ -137,8 +144,7 @@ NB_MODULE(_bridge, m) {
         nb::arg("reject"), nb::arg("select"), nb::arg("result_error"), nb::arg("pack"), nb::arg("unpack"),
         nb::arg("debug"), nb::arg("dtypes"));
   m.def("address", address, nb::arg("array"));
-  m.def("start_log", [] { logs().emplace_back(); });
-  m.def("finish_log", finish_log);
+  m.def("logged", logged, nb::arg("make"));
 }
 
 }  // namespace ort_ops

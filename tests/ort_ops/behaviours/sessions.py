@@ -283,6 +283,42 @@ def nodes_with_the_names_of_onnxs_own_are_not_taken_for_those() -> None:
     run("Cast", node("Cast", outputs=["v"]), builtin("Abs", ["v"], ["y"]))
 
 
+@behaviour("interrupted everywhere", "plain onnxruntime says all in text")
+def ctrl_c_comes_while_a_session_is_made() -> None:
+    """Before each line of it in turn; nothing of it may be left for the next session."""
+    register(lambda x: x)
+    ort_ops.onnx_op(f"{DOMAIN}::Other", inputs=["float32"], outputs=["float32"])(raises)
+    left = lines = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal left
+        if "/ort_ops/" not in frame.f_code.co_filename:
+            return None
+        left -= event == "line"
+        if left == 0:
+            raise KeyboardInterrupt
+        return trace
+
+    interrupted = True
+    while interrupted:
+        lines += 1
+        left, interrupted = lines, False
+        sys.settrace(trace)
+        try:
+            session_of()
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            sys.settrace(None)
+    print("interrupted everywhere" if lines > 100 else lines)
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options)
+    try:
+        onnxruntime.InferenceSession(one_node("Other"), options).run(None, {"x": GOOD})
+    except Exception as error:
+        print("plain onnxruntime says all in text" if 'raise ValueError("wrong")' in str(error) else error)
+
+
 class SlowEnd:
     """Keeps the interpreter going down while a thread asks for it."""
 
