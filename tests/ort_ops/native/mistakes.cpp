@@ -112,7 +112,22 @@ struct Sure {
   void compute(Output<float> y) const noexcept { *y.allocate({}) = 1; }
 };
 
+// Exceptions that say nothing, or nothing that can be read.
+struct Mute : std::exception {
+  const char* what() const noexcept override { return nullptr; }
+};
+struct Mumble {
+  static constexpr const char* name = "Mumble";
+  static void infer(Shapes& shapes) {
+    if (shapes.attribute("early", false)) throw Mute();
+  }
+  void compute(Input<float> x, Output<float>) const {
+    if (x.size() == 1) throw Mute();
+    fail("Mumble: \xff\xc3\xa9\xed\xa0\x80\xf0\x9f\x98\x80\xe2\x82");
+  }
+};
+
 }  // namespace
 
 ORT_OPS_LIBRARY("test.native", Say, Hasty, Spread, Early, Shapeless, Unmade, Limits<Float16>,
-                Limits<BFloat16>, Texts, Greedy, Sure)
+                Limits<BFloat16>, Texts, Greedy, Sure, Mumble)

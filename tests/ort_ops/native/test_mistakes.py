@@ -105,3 +105,12 @@ def test_more_memory_than_can_be_counted_is_an_error(session: Session) -> None:
 
 def test_compute_may_be_noexcept(session: Session) -> None:
     assert session("g () => (float y) { y = n.Sure () }").run(None, {})[0] == 1
+
+
+def test_an_exception_may_say_nothing_or_nothing_that_can_be_read(session: Session) -> None:
+    graph = "g (float[n] x) => (float[m] y) { y = n.Mumble <early = 0> (x) }"
+    with pytest.raises(Exception, match="an exception without a text"):
+        session(graph.replace("= 0", "= 1"))
+    for size, said in ((1, "an exception without a text"), (2, r"Mumble: \?é\?\?\?😀\?\?$")):
+        with pytest.raises(Exception, match=said):
+            session(graph).run(None, {"x": np.ones(size, np.float32)})

@@ -202,7 +202,7 @@ struct Callbacks {
       Shapes shapes(registration.api, context, registration.overloads, registration.minor_release);
       Op::infer(shapes);
     } catch (const std::exception& error) {
-      registration.infer_error->keep(registration.name, error.what());
+      registration.infer_error->keep(registration.name, detail::what_of(error));
     } catch (...) {
       registration.infer_error->keep(registration.name, "an exception that is no std::exception");
     }

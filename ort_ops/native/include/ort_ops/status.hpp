@@ -81,12 +81,48 @@ std::string read_string(const abi::Api* api, Get get) {
   return text;
 }
 
+namespace detail {
+// How many bytes of a text are the character at `at` in UTF-8; 0 where they are none.
+inline std::size_t character(const std::string& text, std::size_t at) {
+  const auto byte = [&](std::size_t i) {
+    return static_cast<unsigned char>(at + i < text.size() ? text[at + i] : 0);
+  };
+  const unsigned lead = byte(0), next = byte(1);
+  const std::size_t length = lead < 0x80   ? 1
+                             : lead < 0xc2 ? 0
+                             : lead < 0xe0 ? 2
+                             : lead < 0xf0 ? 3
+                             : lead < 0xf5 ? 4
+                                           : 0;
+  for (std::size_t i = 1; i < length; ++i)
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  // Longer than need be, halves of UTF-16, and beyond the last.
+  const bool none = (lead == 0xe0 && next < 0xa0) || (lead == 0xed && next >= 0xa0) ||
+                    (lead == 0xf0 && next < 0x90) || (lead == 0xf4 && next >= 0x90);
+  return none ? 0 : length;
+}
+
+// A text as UTF-8, each byte of what isn't that as "?": Python could make nothing of it.
+inline std::string as_utf8(std::string text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t length = character(text, at);
+    if (length == 0) text[at] = '?';
+    at += length == 0 ? 1 : length;
+  }
+  return text;
+}
+
+inline const char* what_of(const std::exception& error) {
+  return error.what() == nullptr ? "an exception without a text" : error.what();
+}
+}  // namespace detail
+
 // Runs `body`; whatever it throws becomes a status, whose text begins with what `where` says.
 template <typename Body, typename Where>
 abi::Status* guarded(const abi::Api* api, Body body, Where where) noexcept {
   const auto status = [&](const char* text, int code = abi::kFail) {
     try {
-      return abi::CreateStatus(api, code, (where() + text).c_str());
+      return abi::CreateStatus(api, code, detail::as_utf8(where() + text).c_str());
     } catch (...) {
       return abi::CreateStatus(api, code, text);
     }
@@ -99,7 +135,7 @@ abi::Status* guarded(const abi::Api* api, Body body, Where where) noexcept {
   } catch (const std::bad_alloc&) {
     return status("out of memory");
   } catch (const std::exception& error) {
-    return status(error.what());
+    return status(detail::what_of(error));
   } catch (...) {
     return status("an exception that is no std::exception");
   }
