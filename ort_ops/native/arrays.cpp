@@ -204,6 +204,23 @@ nb::object numpy_copy(const abi::Api* api, const abi::Value* value) {
   return array;
 }
 
+nb::object numpy_constant(const abi::Api* api, const abi::Value* value) {
+  nb::object copy = numpy_copy(api, value);
+  auto* array = reinterpret_cast<PyArrayObject*>(copy.ptr());
+  if (PyArray_DESCR(array)->kind == 'O') return copy;  // of texts there are no bytes
+  // The owner of an array's memory may make it writeable; of bytes it isn't.
+  nb::object bytes = nb::steal(PyBytes_FromStringAndSize(static_cast<const char*>(PyArray_DATA(array)),
+                                                         static_cast<Py_ssize_t>(PyArray_NBYTES(array))));
+  if (!bytes.is_valid()) throw nb::python_error();
+  const npy_intp* dims = PyArray_DIMS(array);
+  nb::object constant = wrap(PyArray_DESCR(array), {dims, dims + PyArray_NDIM(array)},
+                             PyBytes_AsString(bytes.ptr()), NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED);
+  if (!constant.is_valid()) throw nb::python_error();
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(constant.ptr()), bytes.release().ptr()) < 0)
+    throw nb::python_error();
+  return constant;
+}
+
 nb::object numpy_view(const Call& call, const abi::Value* value) {
   const abi::Api* api = call.kernel.api;
   const TypeAndShape type = type_and_shape(api, value);

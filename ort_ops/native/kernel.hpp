@@ -74,6 +74,7 @@ void import_numpy();
 std::uintptr_t address(nb::handle array);  // of a NumPy array's elements: NumPy's own way takes a microsecond
 nb::object numpy_view(const Call& call, const abi::Value* value);
 nb::object numpy_copy(const abi::Api* api, const abi::Value* value);
+nb::object numpy_constant(const abi::Api* api, const abi::Value* value);  // which nobody can make writeable
 nb::object numpy_output(const Call& call, std::size_t index, const std::vector<std::int64_t>& shape);
 void store_numpy(const Call& call, nb::handle result);
 

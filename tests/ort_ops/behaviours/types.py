@@ -5,11 +5,12 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from onnx import numpy_helper
 
 import ort_ops
 from tests.ort_ops.models import DOMAIN, one_node
 
-from .base import BAD, BEHAVIOURS, GOOD, KEPT, Behaviour, attempt
+from .base import BAD, BEHAVIOURS, GOOD, KEPT, Behaviour, attempt, behaviour
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 BYTE = np.dtype(ml_dtypes.float8_e4m3fn)
@@ -188,3 +189,42 @@ def keeps_out(x: Any, out: Any) -> Any:
 )
 def fills_out_with_another_shape(x: Any, out: Any) -> Any:
     np.zeros(7, np.float32)[...] = np.zeros_like(BAD)
+
+
+@behaviour("right", "KernelError: ValueError: cannot set WRITEABLE flag to True of this array", "right")
+def makes_a_tensor_attribute_writeable() -> None:
+    """It serves every run."""
+
+    def step(x: Any, weight: Any) -> Any:
+        if (x == 0).all():
+            weight.flags.writeable = True
+            weight[...] = 7
+        return x * weight
+
+    def check(session: Any) -> None:
+        print("right" if (session.run(None, {"x": GOOD})[0] == [2, 2, 2]).all() else "WRONG")
+
+    @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"])
+    def op(x: Any, *, w: np.ndarray[Any, Any]) -> Any:
+        return step(x, w)
+
+    session = ort_ops.InferenceSession(one_node("Op", w=numpy_helper.from_array(GOOD[0] * 2)))
+    check(session)
+    attempt(session, BAD)
+    check(session)
+
+
+@behaviour("refused", "refused")
+def a_tensor_attribute_is_of_complex_numbers() -> None:
+    """ONNX Runtime can't hand it on; the kernel's default would take its place."""
+
+    @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"])
+    def op(x: Any, *, w: np.ndarray[Any, Any] = BAD) -> Any:
+        return x
+
+    for dtype in (np.complex64, np.complex128):
+        w = numpy_helper.from_array(np.ones(2, dtype))
+        try:
+            ort_ops.InferenceSession(one_node("Op", w=w))
+        except Exception as error:
+            print("refused" if "a tensor of a type that ONNX Runtime hasn't" in str(error) else error)
