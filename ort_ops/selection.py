@@ -222,10 +222,11 @@ def _everything(wanted: str | None) -> Plan:
     newest: dict[tuple[str, str], list[Op]] = {}
     for op in registered_ops():
         for name in op.names:
-            # One that this release refuses would take every session with it: it has to be asked for.
-            given = op in _offered or name[0] not in FOREIGN_DOMAINS
-            given = given and op.needs_release(leaves_out=True) is None
-            if name in names if names is not None else given:
+            if names is None:
+                if op in _offered or name[0] not in FOREIGN_DOMAINS:
+                    # One that this release refuses would take every session with it: it has to be asked for.
+                    newest[name] = [each for each in find_ops(name) if each.needs_release(True) is None]
+            elif name in names:
                 newest[name] = find_ops(name)
                 if refused := _refused_by_release(newest[name], some_left_out=True):
                     raise RegistrationError(refused)

@@ -92,7 +92,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         others, refused = function_ops(self._model, functions, trust)
         plan = plan_for(self._model, names, prefer, ops, others, asked)
         plan = Plan(plan.overloads, {**refused, **plan.reasons})
-        tuning = sess_options if isinstance(sess_options, Tuning) else Tuning()
+        self._tuning = tuning = sess_options if isinstance(sess_options, Tuning) else _AS_IT_COMES
         given = None if isinstance(sess_options, Tuning) else sess_options
         # Options that are made anew say whose a domain is once its library is registered with them.
         registered = tuning.options() if tuning.libraries else given
@@ -120,7 +120,6 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             except Exception as second:
                 _raise_explained(second, self._model, plan, self._libraries)
         self._plan = plan
-        self._tuning = tuning
         self._graphs = itertools.count(1)
         self._settle(providers)
         self._types = {i.name: i.type for i in self.get_inputs()}
@@ -189,7 +188,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             # the time of a NumPy product behind a MatMul on two cores, against 1.06 without spinning, which
             # costs built-in nodes 5 % (MatMul) to 70 % (small Tanh): benchmarks/results/python_kernels.md.
             may_spin = all(overload.provider != CPU for _, overload in plan.overloads)
-            options = (given or _AS_IT_COMES).options(may_spin=may_spin)
+            options = self._tuning.options(may_spin=may_spin)
             # For explain(); releases that don't know the entry make nothing of it.
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         providers, provider_options = arguments
@@ -323,7 +322,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 )
         names = output_names or [output.name for output in self.get_outputs()]
         run = super().run_async
-        held = dict(native(input_feed))  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
+        held = dict(
+            native(input_feed)
+        )  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
 
         def answered(results: list[Any], user_data: Any, err: ErrorText) -> None:
             held.clear()
