@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Self
 
+import numpy as np
 import onnxruntime
 
 from . import _bridge
@@ -274,7 +275,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         """Run the model; see ``onnxruntime.InferenceSession.run`` and this class for what it raises."""
         try:
             run_options = self._with_entries(run_options)
-            input_feed = native(input_feed)
+            input_feed = native(_without_masks(input_feed))
             if self._by_values:
                 return self._run_by_values(output_names, input_feed, run_options)
             return super().run(output_names, input_feed, run_options)  # type: ignore[no-any-return]
@@ -323,7 +324,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         names = output_names or [output.name for output in self.get_outputs()]
         run = super().run_async
         held = dict(
-            native(input_feed)
+            native(_without_masks(input_feed))
         )  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
 
         def answered(results: list[Any], user_data: Any, err: ErrorText) -> None:
@@ -359,6 +360,17 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         if len(there) == 1 or not known:
             return there
         return sorted({part.ep_name for part in self.get_provider_graph_assignment_info()})
+
+
+def _without_masks(feed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a run is fed with; raises ValueError for masked elements."""
+    for name, array in feed.items():
+        if type(array) is not np.ndarray and np.ma.is_masked(array):
+            raise ValueError(
+                f"input {name!r} has masked elements, and a tensor has no mask; say what they are: "
+                "give x.filled(value)"
+            )
+    return feed
 
 
 _BODIES = (

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import numpy_helper
 
 import ort_ops
-from tests.ort_ops.models import DOMAIN, one_node
+from tests.ort_ops.models import DOMAIN, builtin, model, one_node
 
 from .base import BAD, BEHAVIOURS, GOOD, KEPT, Behaviour, attempt, behaviour
 
@@ -228,3 +228,21 @@ def a_tensor_attribute_is_of_complex_numbers() -> None:
             ort_ops.InferenceSession(one_node("Op", w=w))
         except Exception as error:
             print("refused" if "a tensor of a type that ONNX Runtime hasn't" in str(error) else error)
+
+
+@behaviour(*("ValueError: 'x' has masked elements",) * 3, "no error")
+def a_run_is_fed_with_masked_elements() -> None:
+    session = ort_ops.InferenceSession(model([builtin("Neg", ["x"], ["y"])]))
+    masked = np.ma.masked_equal(BAD, 0)
+    feeds = (
+        lambda: session.run(None, {"x": masked}),
+        lambda: session.run_async(None, {"x": masked}, print, None),
+        lambda: session.bind({"x": masked}),
+        lambda: session.run(None, {"x": np.ma.masked_equal(GOOD, 0)}),
+    )
+    for feed in feeds:
+        try:
+            feed()
+            print("no error")
+        except ValueError as error:
+            print(f"ValueError: {str(error).partition(',')[0].removeprefix('input ')}")
