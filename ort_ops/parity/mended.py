@@ -67,6 +67,25 @@ class LRN(OpRun):
         return (x / (bias + alpha / size * total) ** beta,)
 
 
+class GlobalMaxPool(OpRun):
+    """The largest element of each channel, over however many axes."""
+
+    op_domain = ""
+
+    def _run(self, x: Any) -> tuple[Any]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class GlobalLpPool(OpRun):
+    """The norm of each channel."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, p: int = 2) -> tuple[Any]:
+        powers = np.power(np.abs(x), p).sum(axis=tuple(range(2, x.ndim)), keepdims=True)
+        return (powers ** (1 / p),)
+
+
 class LpNormalization(OpRun):
     """A division by the sum of absolute values, or by the root of that of squares; 0 by 0 is 0."""
 
@@ -112,6 +131,8 @@ def _tensor(array: NDArray[Any]) -> torch.Tensor:
 MENDED: tuple[type[OpRun], ...] = (
     BatchNormalization,
     LRN,
+    GlobalMaxPool,
+    GlobalLpPool,
     LpNormalization,
     ReduceLogSumExp,
     DynamicQuantizeLinear,

@@ -94,6 +94,13 @@ def test_norms_are_of_absolute_values(p: int) -> None:
             assert_as_onnx_runtime(node, 13, x=x.numpy())
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 4, 5), (1, 2, 3, 1, 2), (0, 3, 2)])
+def test_a_channel_is_pooled_over_all_of_its_axes(shape: tuple[int, ...]) -> None:
+    x = uniform(*shape).numpy()
+    for kind, attributes in (("GlobalMaxPool", {}), ("GlobalLpPool", {}), ("GlobalLpPool", {"p": 3})):
+        assert_as_onnx_runtime(helper.make_node(kind, ["x"], ["y"], **attributes), 13, x=x)
+
+
 def test_the_logarithm_of_nothing_but_zeros_is_minus_infinity() -> None:
     x = np.array([[0, 1, 2], [-np.inf] * 3, [-np.inf, 1, 0], [np.inf, 0, 1]], np.float32)
     for keepdims in (0, 1):
