@@ -39,10 +39,29 @@ class Resize(ReferenceResize):
         sizes: Any = None,
         **attributes: Any,
     ) -> tuple[Any]:
+        if scales is None and sizes is None:  # opset 10, whose second input are the scales
+            return _from_the_left(self, x, roi, attributes["mode"])
         corners = attributes.get("coordinate_transformation_mode") == "align_corners"
         if corners and scales is not None and scales.size and not attributes.get("axes"):
             sizes, scales = np.floor(np.array(x.shape) * scales).astype(np.int64), None
         return super()._run(x, roi, scales, sizes, **attributes)  # type: ignore[no-any-return]
+
+
+class Upsample(ReferenceResize):
+    """Interpolation as it was before opset 10."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, scales: Any, mode: str = "nearest", **_: Any) -> tuple[Any]:  # type: ignore[override]
+        return _from_the_left(self, x, np.asarray(scales), mode)
+
+
+def _from_the_left(node: ReferenceResize, x: Any, scales: Any, mode: str) -> tuple[Any]:
+    """Interpolate between the elements at and behind each place, as ONNX Runtime does below opset 11."""
+    places = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return ReferenceResize._run(  # type: ignore[no-any-return]
+        node, x, None, scales, mode=mode, keep_aspect_ratio_policy="stretch", **places
+    )
 
 
 class CumSum(ReferenceCumSum):
@@ -177,7 +196,7 @@ class SequenceMap(OpRun):
 
 BY_TORCH: tuple[type[OpRun], ...] = (
     *WINDOWS,
-    *(Resize, CumSum, Erf, Gelu, Selu, LogSoftmax, GridSample, AffineGrid, SequenceMap),
+    *(Resize, Upsample, CumSum, Erf, Gelu, Selu, LogSoftmax, GridSample, AffineGrid, SequenceMap),
     *(GatherElements, ScatterElements),
 )
 """Implementations for ``ReferenceEvaluator``'s ``new_ops``."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_batch_normalization import BatchNormalization_14 as ReferenceBatchNormalization
 from onnx.reference.ops.op_reduce_log_sum_exp import ReduceLogSumExp_18 as ReferenceReduceLogSumExp
+from onnx.reference.ops.op_roi_align import RoiAlign as ReferenceRoiAlign
 
 __all__ = ["FLATTENING", "MENDED", "flattening"]
 
@@ -96,6 +97,17 @@ class LpNormalization(OpRun):
         return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
 
 
+class RoiAlign(ReferenceRoiAlign):
+    """Means of regions, whose places were not moved by half of an element before opset 16."""
+
+    op_domain = ""
+
+    def _run(self, *inputs: Any, **attributes: Any) -> tuple[Any]:
+        if self.run_params["opsets"][""] < 16:
+            attributes["coordinate_transformation_mode"] = "output_half_pixel"
+        return super()._run(*inputs, **attributes)  # type: ignore[no-any-return,no-untyped-call]
+
+
 class ReduceLogSumExp(ReferenceReduceLogSumExp):
     """The logarithm of a sum of exponentials, which is -inf where all that is added up is -inf."""
 
@@ -134,6 +146,7 @@ MENDED: tuple[type[OpRun], ...] = (
     GlobalMaxPool,
     GlobalLpPool,
     LpNormalization,
+    RoiAlign,
     ReduceLogSumExp,
     DynamicQuantizeLinear,
 )

@@ -257,3 +257,19 @@ def test_a_largest_value_and_its_place_are_onnx_runtimes(
         window = {"kernel_shape": [2, 3], "strides": [3, 2], "pads": pads, "storage_order": by_columns}
         node = helper.make_node("MaxPool", ["x"], ["y", "places"], ceil_mode=ceil_mode, **window)
         assert_as_onnx_runtime(node, 12, x=uniform(*shape).numpy())
+
+
+@pytest.mark.parametrize(("kind", "opset"), [("Upsample", 9), ("Resize", 10)])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_interpolation_is_from_the_left_before_opset_11(kind: str, opset: int, mode: str) -> None:
+    node = helper.make_node(kind, ["x", "scales"], ["y"], mode=mode)
+    for scales in ((1, 1, 2, 2), (1, 1, 1.5, 3)):
+        x = uniform(1, 2, 4, 5).numpy()
+        assert_as_onnx_runtime(node, opset, x=x, scales=np.array(scales, np.float32))
+
+
+@pytest.mark.parametrize("opset", [10, 16])
+def test_regions_are_moved_by_half_of_an_element_since_opset_16(opset: int) -> None:
+    x, regions = uniform(1, 2, 8, 8).numpy(), np.array([[0, 0, 4, 4], [1.5, 1, 7, 6]], np.float32)
+    node = helper.make_node("RoiAlign", ["x", "regions", "batch"], ["y"], output_height=3, sampling_ratio=2)
+    assert_as_onnx_runtime(node, opset, x=x, regions=regions, batch=np.zeros(2, np.int64))
