@@ -277,7 +277,7 @@ def _largest_of_rows(array: Array) -> Array:
 def _moved(step: Step, relative: float) -> list[Array]:
     """Return how far errors of its inputs, each up or down, move a node's outputs: the most of some times."""
     generator = np.random.default_rng(0)
-    most = [np.zeros(np.shape(o)) for o in step.outputs]
+    most = [np.zeros(o.shape if _is_wide(o) else ()) for o in step.outputs]
     for _ in range(_NUDGES):
         inputs = [
             v + v * relative * generator.choice([-1.0, 1.0], size=v.shape) if _is_wide(v) else v

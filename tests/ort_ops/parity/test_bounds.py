@@ -131,3 +131,13 @@ def test_a_sum_of_many_that_is_one_in_a_thousand_off_is_beyond_its_bound() -> No
     single = uniform(3, 1).numpy()
     exact, error = bounded(node, {"x": single, "axis": np.array([1])})
     assert (error > 0).all()
+
+
+def test_what_a_custom_operator_gives_beside_arrays_of_fractions_has_no_bound() -> None:
+    x = np.exp(np.linspace(-20, 20, 8))[:, None] * np.ones((8, 3))
+    node = helper.make_node("Any", ["x"], ["y", "parts", "count"], domain="tests.bounds")
+    outputs = [x, [x[:1], x[1:]], np.array(8)]
+    step = Step(node, [x], outputs, lambda inputs: [inputs[0], *outputs[1:]], {})
+    errors = local_errors(step, arithmetic_of(np.float32))
+    assert errors[0] is not None
+    assert errors[1:] == [None, None]
