@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .compare import Difference, compare, largest, typical_size
+from .compare import Difference, compare, distance, largest, typical_size
 from .profile import Profile, profile
 from .report import Row
 from .tolerance import arithmetic_of
@@ -15,6 +15,7 @@ from .verdict import Verdict
 __all__ = ["NARROWER", "Bounds", "Golden", "judge_output"]
 
 Array = NDArray[Any]
+Found = tuple[Verdict, str, Difference | None]
 
 _TIMES = 4.0  # PyTorch's own error
 _USUAL = 0.25  # the share of elements that are less far off than usual: those that turn at a step may be most
@@ -32,7 +33,7 @@ class Bounds(Protocol):
         """Return it element by element, in the file's own arithmetic or in a narrower one of this name."""
 
     def undecided(self, name: str) -> Array:
-        """Return which elements of a discrete output rounding errors decide."""
+        """Return which elements rounding errors decide; of fractions, which are numbers or none by these."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class _Judge:
             profile=self.profile,
         )
 
-    def by_rule(self, atol: float, rtol: float) -> tuple[Verdict, str, Difference | None]:
+    def by_rule(self, atol: float, rtol: float) -> Found:
         """Judge by |got - PyTorch's| <= atol + rtol·|PyTorch's|."""
         mismatch = self._mismatch(self._own, "PyTorch")
         if mismatch:
@@ -112,36 +113,45 @@ class _Judge:
         verdict = Verdict.EQUAL if difference.within else Verdict.RUNTIME_WRONG
         return verdict, f"the rule atol={atol:g}, rtol={rtol:g} against PyTorch", difference
 
-    def by_arithmetic(self, *, may_be_narrower: bool) -> tuple[Verdict, str, Difference | None]:
+    def by_arithmetic(self, *, may_be_narrower: bool) -> Found:
         """Judge by PyTorch's own error, then by the bound of the arithmetic."""
         mismatch = self._mismatch(self._exact, "the file")
         if mismatch:
             return Verdict.RUNTIME_WRONG, mismatch, None
         if self.got.dtype.name not in _FLOATS:
             return self._discrete()
-        dtype = self.got.dtype
-        comparable = self._own is not None and self._own.shape == self._reference.shape
-        with np.errstate(over="ignore"):
-            expected = self._exact.astype(dtype)
-        if comparable and expected.shape == self._own.shape:  # what is beyond the dtype in PyTorch, too
-            finite = np.isfinite(self._exact) & np.isfinite(self._reference)
-            beyond = finite & ~np.isfinite(self._own.astype(np.float64))
-            expected = np.where(beyond, self._own.astype(dtype), expected)
+        expected = self._expected()
         self.error = _error(self.got, self._exact)
         with np.errstate(invalid="ignore"):
             self.profile = profile(self.got.astype(np.float64) - self._exact, self._exact)
-        if dtype == np.float64:  # nothing here is more exact than what is judged
-            bound = self._bound("")
-            difference = compare(self.got, expected, bound)
-            self._plant(expected, bound)
-            reason = "the bound of float64's arithmetic"
-            return (Verdict.EQUAL if difference.within else Verdict.RUNTIME_WRONG), reason, difference
-        allowed = np.zeros(expected.shape)
-        if comparable:
-            self.torch_error = _error(self._own, self._reference)
-            same = expected.shape == self._own.shape
-            own = _own_error(self._own, self._reference, dtype) if same else self.torch_error
-            allowed = allowed + _TIMES * own
+        if self.got.dtype == np.float64:  # nothing here is more exact than what is judged
+            found = self._by_bound(expected)
+        else:
+            found = self._by_own_error(expected, may_be_narrower=may_be_narrower)
+        return self._excused(expected, found) if found[0] is Verdict.RUNTIME_WRONG else found
+
+    def _expected(self) -> Array:
+        """Return what is expected, in the run's dtype: what PyTorch has beyond it may be so there."""
+        with np.errstate(over="ignore"):
+            expected: Array = self._exact.astype(self.got.dtype)
+        if self._own is None or not self._own.shape == self._reference.shape == expected.shape:
+            return expected
+        finite = np.isfinite(self._exact) & np.isfinite(self._reference)
+        beyond = (
+            finite & ~np.isfinite(self._own.astype(np.float64)) & ~np.isfinite(self.got.astype(np.float64))
+        )
+        either: Array = np.where(beyond, self._own.astype(expected.dtype), expected)
+        return either
+
+    def _by_bound(self, expected: Array) -> Found:
+        bound = self._bound("")
+        difference = compare(self.got, expected, bound)
+        self._plant(expected, bound)
+        verdict = Verdict.EQUAL if difference.within else Verdict.RUNTIME_WRONG
+        return verdict, "the bound of float64's arithmetic", difference
+
+    def _by_own_error(self, expected: Array, *, may_be_narrower: bool) -> Found:
+        allowed = self._allowed(expected)
         difference = compare(self.got, expected, allowed)
         if difference.within:
             self._plant(expected, allowed)
@@ -157,7 +167,7 @@ class _Judge:
         if difference.within:
             self._plant(expected, bound)
             return Verdict.LESS_PRECISE, "the bound of the arithmetic; PyTorch is more precise", difference
-        if may_be_narrower and dtype == np.float32:
+        if may_be_narrower and self.got.dtype == np.float32:
             for kind in NARROWER:
                 wide = np.maximum(bound, self._bound(kind))
                 narrow = compare(self.got, expected, wide)
@@ -165,6 +175,28 @@ class _Judge:
                     self._plant(expected, wide)
                     return Verdict.REDUCED_PRECISION, f"as far off as {kind} explains", narrow
         return Verdict.RUNTIME_WRONG, "beyond the bound of the arithmetic", difference
+
+    def _allowed(self, expected: Array) -> Array:
+        """Return how far off each element may be by PyTorch's own error."""
+        if self._own is None or self._own.shape != self._reference.shape:
+            return np.zeros(expected.shape)
+        self.torch_error = _error(self._own, self._reference)
+        if self._own.shape != expected.shape:
+            return np.full(expected.shape, _TIMES * self.torch_error)
+        return _TIMES * _own_error(self._own, self._reference, self.got.dtype)
+
+    def _excused(self, expected: Array, found: Found) -> Found:
+        """Return another verdict for what is PyTorch's own, or where there is nothing to be said."""
+        got, own = self.got, self._own
+        if own is not None and own.dtype == got.dtype and np.array_equal(own, got, equal_nan=True):
+            return Verdict.EQUAL, "every element is PyTorch's own", compare(got, own, np.zeros(got.shape))
+        wrong = distance(got.astype(np.float64), expected.astype(np.float64)) > self._bound("")
+        if bool(self._bounds.undecided(self.name)[wrong].all()):
+            reason = (
+                f"whether {int(wrong.sum())} elements are numbers turns on a rounding error or an overflow"
+            )
+            return Verdict.CANNOT_SAY, reason, found[2]
+        return found
 
     def _bound(self, kind: str) -> Array:
         return self._bounds.bound(self.name, kind)
@@ -183,7 +215,7 @@ class _Judge:
             return f"it is {self.got.dtype.name}, {whose} gives {expected.dtype.name}"
         return ""
 
-    def _discrete(self) -> tuple[Verdict, str, Difference | None]:
+    def _discrete(self) -> Found:
         """Judge integers, booleans and strings: each is the same or not."""
         different = self.got != self._exact
         count = int(np.sum(different))

@@ -89,8 +89,10 @@ def _tensors(subject: Subject, sample: Sample) -> dict[str, NDArray[Any]]:
             raise ParityError(f"output {name!r} is of {golden.exact.dtype}, which can't be recorded")
         found[f"exact/{name}"] = golden.exact
         found[f"torch/{name}"] = golden.torch
+        undecided = bounds.undecided(name)
+        if golden.exact.dtype != np.float64 or undecided.any():
+            found[f"undecided/{name}"] = undecided
         if golden.exact.dtype != np.float64:
-            found[f"undecided/{name}"] = bounds.undecided(name)
             continue
         found[f"bound/{name}"] = bounds.bound(name)
         if golden.torch.dtype == np.float32:

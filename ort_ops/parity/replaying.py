@@ -124,8 +124,9 @@ class _Recorded:
         return self._golden.arrays.get(key, np.zeros(()))
 
     def undecided(self, name: str) -> NDArray[Any]:
-        """Return which elements rounding errors decide."""
-        return self._get("undecided", name)
+        """Return which elements rounding errors decide; of fractions that is recorded where any are."""
+        key = f"{self._sample}/undecided/{name}"
+        return self._golden.arrays.get(key, np.zeros(self._get("exact", name).shape, bool))
 
 
 def _runtime_version() -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ Array = NDArray[Any]
 _SAMPLES = 4
 _FEW = 4.0
 _LAST_PLACES = 16.0
+_BEYOND = 1e-2  # of the largest number: what is further beyond it is so with other roundings, too
 _FACTOR = 3.0  # roundings of a factor: of a variance and its epsilon, of the root, of the quotient
 _WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MARGIN = 4.0
@@ -73,7 +75,7 @@ def rounded_runs(
     """Return the file's outputs with rounding errors, for each of the feeds with the signs given for it."""
 
     def moved(signs: Signs, step: Step) -> Sequence[Any]:
-        outputs = []
+        outputs: list[Any] = []
         ways = arithmetic.get(step.node.output[0], arithmetic[""])
         for output, error in zip(step.outputs, _errors(step, ways, signs), strict=True):
             if isinstance(output, list) and step.node.op_type in _WITH_BODIES:
@@ -81,10 +83,22 @@ def rounded_runs(
             elif error is None:
                 outputs.append(output)
             else:
-                outputs.append(output + error * signs.of(output.shape))
+                outputs.append(_stored(output + error * signs.of(output.shape), ways))
         return outputs if then is None else then(replace(step, outputs=outputs))
 
     return file.run_beside(feeds, [functools.partial(moved, each) for each in signs], replaced=replaced)
+
+
+def _stored(array: Array, ways: Arithmetic) -> Array:
+    """Return results with those infinite that are beyond the arithmetic, by more than roundings alone are."""
+    if ways.name == "float64":
+        return array
+    info: Any = ml_dtypes.finfo("float32" if ways.name == "TF32" else ways.name)  # type: ignore[no-untyped-call]
+    limit = float(info.max)
+    size = np.abs(array)
+    if not bool((size > limit).any()):
+        return array
+    return np.where(size > (1 + _BEYOND) * limit, np.copysign(np.inf, array), np.clip(array, -limit, limit))
 
 
 def _errors(step: Step, ways: Arithmetic, signs: Signs) -> list[Array | None]:

@@ -86,8 +86,14 @@ class RoundingBounds:
         return spread_of(self._sample.file[name], self._spread(name, kind))
 
     def undecided(self, name: str) -> Array:
-        """Return which elements are otherwise in one of the samples, or with errors opposite to one's."""
-        return elsewhere(self._sample.file[name], [*self._spread(name), *self._spread(name, direction=-1.0)])
+        """Return which elements are otherwise in one of the samples, or with errors opposite to one's.
+
+        Of fractions: which are numbers in one and none in another.
+        """
+        exact, others = self._sample.file[name], [*self._spread(name), *self._spread(name, direction=-1.0)]
+        if exact.dtype == np.float64:
+            return elsewhere(np.isfinite(exact), [np.isfinite(other) for other in others])
+        return elsewhere(exact, others)
 
     def _spread(self, name: str, kind: str = "", direction: float = 1.0) -> list[Array]:
         """Return an output with rounding errors, several times over."""

@@ -20,12 +20,13 @@ class Within:
     size: float
 
     shape: tuple[int, ...] = EXACT.shape
+    turning: int = 0
 
     def bound(self, name: str, kind: str = "") -> Any:
         return np.full(self.shape, self.size)
 
     def undecided(self, name: str) -> Any:
-        return np.zeros(self.shape, bool)
+        return np.arange(np.prod(self.shape)) < self.turning
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,29 @@ def test_what_cancels_to_nothing_has_an_error_too() -> None:
     own = np.array([1e-8, -1e-8, 1 + LAST_PLACE, 0.5], np.float32)
     assert judged(exact, own, -own * np.array([1, 1, -1, -1], np.float32)) is Verdict.EQUAL
     assert judged(exact, own, own + np.array([1e-6, 0, 0, 0], np.float32)) is Verdict.RUNTIME_WRONG
+
+
+def test_what_is_pytorchs_own_is_never_wrong() -> None:
+    exact = np.array([1.0, np.nan, 3.0])
+    own = np.array([1.0, 2.0, np.nan], np.float32)
+    assert judged(exact, own, own) is Verdict.EQUAL
+    assert judged(exact, own, own + np.array([1.0, 0, 0], np.float32)) is Verdict.RUNTIME_WRONG
+
+
+@pytest.mark.parametrize("last", [np.inf, 70000.0 / 2])
+def test_what_overflows_in_pytorch_may_do_so_in_a_run_or_not(last: float) -> None:
+    exact = np.array([1.0, 2.0, 35000.0])  # half of what is beyond float16
+    own = np.array([1.0, 2.0, np.inf], np.float16)
+    assert judged(exact, own, np.array([1.0, 2.0, last], np.float16)) is Verdict.EQUAL
+    assert judged(exact, own, np.array([1.0, 2.0, np.nan], np.float16)) is Verdict.RUNTIME_WRONG
+
+
+@pytest.mark.parametrize(("turning", "verdict"), [(1, Verdict.CANNOT_SAY), (0, Verdict.RUNTIME_WRONG)])
+def test_of_what_is_a_number_by_rounding_nothing_is_said(turning: int, verdict: Verdict) -> None:
+    own = EXACT.astype(np.float32)
+    golden = Golden("y", EXACT, own, own.dtype)
+    got = np.array([np.nan, 0.5, 0.25], np.float32)
+    bounds = Within(0.0, turning=turning)
+    assert judge_output(got, golden, bounds, rule=None, on_cpu=True).verdict is verdict
+    got[2] = 1
+    assert judge_output(got, golden, bounds, rule=None, on_cpu=True).verdict is Verdict.RUNTIME_WRONG

@@ -11,7 +11,8 @@ from onnx import parser
 import ort_ops
 from ort_ops.parity.exact import ExactFile
 from ort_ops.parity.rounding import rounding_spread, spread_of
-from ort_ops.parity.runtime_side import own_arithmetic
+from ort_ops.parity.runtime_side import RoundingBounds, own_arithmetic
+from ort_ops.parity.sample import Given, Sample
 
 SIGNS = np.random.default_rng(0).choice([-1.0, 1.0], (4, 8))
 
@@ -59,3 +60,23 @@ def test_elements_of_a_custom_node_are_off_by_a_share_of_their_size() -> None:
     allowed = spread_of(exact, [each["y"] for each in samples])
     assert (allowed[0, 1:] < 1e-3 * exact[0, 1:]).all()
     assert (allowed > 1e-7 * exact).all()
+
+
+@pytest.mark.parametrize(
+    ("body", "numbers"),
+    [
+        ("m = ReduceMean(x) q = Mul(m, m) s = Mul(x, x) e = ReduceMean(s) v = Sub(e, q) y = Sqrt(v)", False),
+        ("e = Exp(x) y = Log(e)", False),  # beyond float32, and back
+        ("e = Exp(x) y = Identity(e)", False),
+        ("e = Tanh(x) y = Log(e)", True),
+    ],
+)
+def test_what_rounding_or_an_overflow_makes_of_numbers_is_known(body: str, numbers: bool) -> None:
+    text = f'<ir_version: 8, opset_import: ["": 18]> g (float[n, 4] x) => (float[n, m] y) {{ {body} }}'
+    file = ExactFile(ir.from_proto(parser.parse_model(text)))
+    feed = {"x": np.full((1, 4), 100.1, np.float32) + np.arange(4, dtype=np.float32) * np.float32(1e-5)}
+    exact = file.run(feed)
+    given = Given(((), {}), feed)
+    bounds = RoundingBounds(file, Sample(given, [], [], exact))
+    assert np.isfinite(exact["y"]).all()
+    assert bool(bounds.undecided("y").all()) is not numbers
