@@ -243,5 +243,7 @@ def _noise(own: Array, exact: Array) -> Array:
         relative = float(np.nan_to_num(error / typical, posinf=0.0).max(initial=0.0))
     # Absolutely or relatively, for what hides numbers beside a mask's -1e30 is either.
     usual = np.minimum(np.maximum(error.max(initial=0.0), unit * typical), typical * max(relative, unit))
+    nothing = typical == 0  # the model's own may have cancelled to something else
+    usual = np.where(nothing, np.max(error, where=nothing, initial=0.0), usual)
     noise: Array = _NOISE * _DOUBLE / unit * usual
     return noise

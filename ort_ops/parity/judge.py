@@ -20,6 +20,7 @@ Found = tuple[Verdict, str, Difference | None]
 _TIMES = 4.0  # PyTorch's own error
 _USUAL = 0.25  # the share of elements that are less far off than usual: those that turn at a step may be most
 _LARGER = 16.0  # than most elements: what is larger still says nothing of them
+_NOTHING = 1e-6  # of the largest error: what is left of numbers that cancel
 _FAR = 64.0  # times what is usual: no smooth errors are spread as wide
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 NARROWER = ("TF32", "float16", "bfloat16")
@@ -282,15 +283,15 @@ def _own_error(own: Array, exact: Array, dtype: Any) -> Array:
         apart = np.abs(own.astype(np.float64) - exact)
     apart = np.where(np.isfinite(apart), apart, 0.0)
     size = typical_size(exact)
-    some = size > 0
+    some = size > _NOTHING * apart.max(initial=0.0)
     if not some.any():
         return np.full(exact.shape, apart.max(initial=0.0))
-    share = apart / np.where(some, size, np.median(size[some]))  # by cancelling, a 0 has no size of its own
+    share = apart / np.where(some, size, np.median(size[some]))  # what has cancelled has none
     usual = max(float(np.quantile(share[some], _USUAL)), arithmetic_of(dtype).storage)
     turned = share > _FAR * usual
     found = np.where(turned, apart, 0.0)
     most = np.max(apart, where=~turned, initial=0.0)
-    for these in (some, ~some):  # of zeros most are exact
+    for these in (some, ~some):  # of nothing most is exact
         limit = np.max(share, where=these & ~turned, initial=0.0)
         by_size = limit * np.where(some, size, np.median(size[some]))
         found = np.where(these, np.maximum(found, np.minimum(most, by_size)), found)
