@@ -13,6 +13,7 @@ __all__ = ["ChangedWeight", "match_weights"]
 _LAST_PLACES = 4  # what folding a factor into a weight may cost
 _BLOCK = 2**15  # elements that are mixed at a time, and stay in the processor's cache meanwhile
 _ENOUGH = 8  # elements of which most can't be the same by chance
+_NEAR = 1e-3  # of an element's size: what it was changed by, and not replaced
 _SOME = 1024  # elements that are looked at first
 _FEW = 24  # channels that are, or a few more, and of each as many elements
 _MAYBE = 0.3  # of these, where most of all may be the same
@@ -66,8 +67,9 @@ def match_weights(
             others.append((name, array))
     missing = {name: array for name, array in state.items() if name not in found}
     pool = _Pool(missing)
+    unfound = {name for name, _ in others}
     for name, array in others:
-        nearest = next(_nearly(name, array, state), None)
+        nearest = next(_nearly(name, array, state), None) or _nearly_by_name(name, array, state, unfound)
         scaled = next(_scaled(name, array, missing), None) if nearest is None else None
         if nearest is None and scaled is None:
             nearest = pool.put_together(name, array)
@@ -149,6 +151,31 @@ def _nearly(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -
                 continue
             if _most(turned == array):
                 yield _changed(name, array, parameter, turned)
+
+
+def _nearly_by_name(
+    name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]], unfound: set[str]
+) -> ChangedWeight | None:
+    """Return what differs from the parameter of its name, of too few elements to be known by them.
+
+    None for one that an exporter folded something into: that leaves no element as it was, and changes the
+    larger weights of a module, too.
+    """
+    values = state.get(name)
+    if values is None or values.dtype != array.dtype or values.shape != array.shape or array.size >= _ENOUGH:
+        return None
+    module = name.rpartition(".")[0]
+    larger = {each for each in unfound if each.rpartition(".")[0] == module and _rank(state, each) > 1}
+    a, b = array.astype(np.float64), values.astype(np.float64)
+    kept = bool(((a == b) & (b != 0)).any())
+    near = bool((np.abs(a - b) <= _NEAR * np.abs(b)).all())
+    if not near or not (kept or (not larger and array.ndim < 2)):
+        return None
+    return _changed(name, array, name, values)
+
+
+def _rank(state: Mapping[str, NDArray[Any]], name: str) -> int:
+    return state[name].ndim if name in state else 0
 
 
 def _scaled(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -> Iterator[ChangedWeight]:

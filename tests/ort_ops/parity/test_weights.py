@@ -3,10 +3,16 @@
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+import torch
+from torch import nn
 
-from ort_ops.parity import weights
+from ort_ops.export import export
+from ort_ops.parity import Verdict, check, weights
 from ort_ops.parity.weights import match_weights
+
+from .models import uniform
 
 RANDOM = np.random.default_rng(0)
 
@@ -46,3 +52,41 @@ def test_what_is_a_weight_times_factors_is_not_looked_for_among_all(shape: Any, 
     assert [(each.initializer, each.parameter) for each in changed] == [
         ("off", "weight times a factor a channel")
     ]
+
+
+class Few(nn.Module):
+    """Weights of few elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.scale = nn.Linear(8, 3), nn.Parameter(torch.tensor(0.7654321))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.linear(x) * self.scale
+        return y
+
+
+@pytest.mark.parametrize(("name", "elements"), [("linear.bias", 1), ("linear.bias", 3), ("scale", 1)])
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_a_weight_of_few_elements_that_differs_is_named(name: str, elements: int, dynamo: bool) -> None:
+    model = Few().eval()
+    program = export(model, (uniform(5, 8),), dynamo=dynamo, verbose=False)
+    assert check(model, program, uniform(5, 8)).verdict is Verdict.EQUAL
+    weight = program.model.graph.initializers[name]
+    assert weight.const_value is not None
+    changed = weight.const_value.numpy().copy()
+    changed.reshape(-1)[:elements] *= np.float32(1 + 1e-6)
+    weight.const_value = ir.tensor(changed)
+    report = check(model, program, uniform(5, 8))
+    assert report.verdict is Verdict.EXPORT_WRONG
+    assert f"{name} differs from the model's {name} in {elements} of {changed.size}" in report.notes[0]
+
+
+def test_what_was_folded_into_few_elements_changed_none() -> None:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1), nn.BatchNorm2d(1))
+    model = nn.Sequential(*layers).eval()
+    program = export(model, (uniform(2, 3, 8, 8),), verbose=False)
+    report = check(model, program, uniform(2, 3, 8, 8))
+    assert (report.verdict, report.notes) == (Verdict.EQUAL, ())
