@@ -32,8 +32,8 @@ class ExportSide:
     """Judges the outputs of a file.
 
     ``changed`` says which weights in it are not the model's, ``notes`` which operations of the model are not
-    in float64; ``plant``, whether faults are planted, in the first sample that has something of an output, to
-    see how small they may be.
+    in float64, ``narrowed`` which outputs depend on what the file alone stores in 16 bits; ``plant``, whether
+    faults are planted, in the first sample that has something of an output, to see how small they may be.
     """
 
     def __init__(
@@ -42,9 +42,10 @@ class ExportSide:
         changed: Sequence[object],
         notes: Mapping[str, str] | None = None,
         *,
+        narrowed: Mapping[str, str] | None = None,
         plant: bool = True,
     ) -> None:
-        self._notes = notes or {}
+        self._notes, self._narrowed = notes or {}, narrowed or {}
         self._file = file
         self._changed = [str(each) for each in changed]
         self._to_plant = set(file.outputs) if plant else set()
@@ -76,6 +77,8 @@ class ExportSide:
             if name in self._to_plant and row.elements:
                 row = self._with_fault(row, place, sample, readings)
                 self._to_plant.discard(name)
+            if name in self._narrowed and row.verdict is not Verdict.EXPORT_WRONG:
+                row = replace(row, verdict=Verdict.EXPORT_WRONG, reason=self._narrowed[name])
             rows.append(row)
         return rows
 

@@ -27,6 +27,7 @@ from .graphs import input_names, read_tensor
 from .inputs import make_inputs
 from .original import ExactModel, as_arrays, check_mode, lifted, own_dtype, run_model
 from .sample import Given, Sample, bind, fits, take_sample
+from .storage import Watched
 from .tensors import to_numpy
 from .uses import tell_uses_apart
 from .weights import ChangedWeight, match_weights
@@ -60,6 +61,7 @@ class Subject:
         check_mode(model)
         self.model = model
         self.source, self.content = _open(file)
+        self.content.graph.sort()  # ONNX Runtime runs nodes in any order
         # Constants that are nodes are looked at as others are.
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.content)
         own = tuple(functions if functions is not None else getattr(file, "_functions", ()))
@@ -76,6 +78,13 @@ class Subject:
         self._exact_model: ExactModel | None = None
         self.notes: dict[str, str] = {}
         self._taken: set[str] = set()
+        rounded = {each.initializer for each in self._changed if each.rounded}
+        arrays = {
+            name: read_tensor(v.const_value)
+            for name, v in initializers.items()
+            if v.const_value and name in rounded
+        }
+        self._watched = Watched(self.content, model, arrays)
         self._unnamed = parameters - state.keys()
         self._made_up = False
 
@@ -111,9 +120,18 @@ class Subject:
     def changed(self) -> list[ChangedWeight]:
         """Return the weights in the file that are the model's but for some elements.
 
-        One that the model computes itself, from others, is none of them once the model was run.
+        One that the model computes itself, from others or by a cast, is none of them once the model was run.
         """
-        return [each for each in self._changed if each.initializer not in self._taken]
+        known = self._taken | self._watched.cast
+        return [each for each in self._changed if each.initializer not in known]
+
+    @property
+    def narrowed(self) -> dict[str, str]:
+        """Return the outputs that depend on what the file alone stores in 16 bits, and what to say of them.
+
+        It is known once the model was run.
+        """
+        return self._watched.strange_outputs(self.exact_file.precisions)
 
     def _constants(self) -> dict[str, Constant]:
         """Return what in the file may be computed from weights."""
@@ -197,6 +215,9 @@ class Subject:
 
     def sample(self, given: Given) -> Sample:
         """Run the model and the file on inputs; raises ParityError for a model that fails on made-up ones."""
+        with self._watched.watching() as needed:
+            if needed:
+                self._run(given)
         return take_sample(as_arrays(self._run(given)), self.exact_model, self.exact_file, given)
 
     def _run(self, given: Given) -> list[Any]:

@@ -1,14 +1,14 @@
 """Which constants of a file are the model's own weights, bit by bit, and which are but for some elements."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ChangedWeight", "match_weights"]
+__all__ = ["ChangedWeight", "match_weights", "print_of"]
 
 _LAST_PLACES = 4  # what folding a factor into a weight may cost
 _BLOCK = 2**15  # elements that are mixed at a time, and stay in the processor's cache meanwhile
@@ -24,7 +24,8 @@ _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 class ChangedWeight:
     """An initializer that is a weight of the model but for some elements.
 
-    ``elements`` of ``size`` differ, by ``relative`` of the largest of them at most.
+    ``elements`` of ``size`` differ, by ``relative`` of the largest of them at most. ``rounded``: it is the
+    weight in a narrower dtype.
     """
 
     initializer: str
@@ -32,6 +33,7 @@ class ChangedWeight:
     elements: int
     size: int
     relative: float
+    rounded: bool = False
 
     def __str__(self) -> str:
         far = f", by up to {self.relative:.2g} of their size" if self.relative == self.relative else ""
@@ -50,16 +52,16 @@ def match_weights(
     elements are the same, or the same multiple of it in each channel, as where an exporter folds a
     normalisation into a convolution.
     """
-    prints = {_print(array): name for name, array in state.items()}
+    prints = {print_of(array): name for name, array in state.items()}
     exact: set[str] = set()
     changed: list[ChangedWeight] = []
     others: list[tuple[str, NDArray[Any]]] = []
     found: set[str] = set()
     for name, array in initializers:
-        if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
+        if not _is_float(array):
             continue
         # One number may be a weight's by chance.
-        seen = prints.get(_print(array)) if array.size > 1 or name in state else None
+        seen = prints.get(print_of(array)) if array.size > 1 or name in state else None
         if seen is not None:
             exact.add(name)
             found.add(seen)
@@ -67,9 +69,15 @@ def match_weights(
             others.append((name, array))
     missing = {name: array for name, array in state.items() if name not in found}
     pool = _Pool(missing)
+    rounded = _Rounded(state)
     unfound = {name for name, _ in others}
     for name, array in others:
-        nearest = next(_nearly(name, array, state), None) or _nearly_by_name(name, array, state, unfound)
+        narrow = rounded.find(name, array)
+        if narrow is not None and narrow.elements:  # which the model may have cast itself
+            changed.append(narrow)
+            continue
+        nearest = narrow or next(_nearly(name, array, state), None)
+        nearest = nearest or _nearly_by_name(name, array, state, unfound)
         scaled = next(_scaled(name, array, missing), None) if nearest is None else None
         if nearest is None and scaled is None:
             nearest = pool.put_together(name, array)
@@ -78,6 +86,33 @@ def match_weights(
         if (each := nearest or scaled) is not None and each.elements:
             changed.append(each)
     return exact, changed
+
+
+class _Rounded:
+    """Parameters rounded to narrower dtypes, for each dtype when it is first asked for."""
+
+    def __init__(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._state = state
+        self._prints: dict[Any, dict[tuple[str, int, int, int], str]] = {}
+
+    def find(self, name: str, array: NDArray[Any]) -> ChangedWeight | None:
+        """Return how many elements of a parameter rounding changed; None for what is none of these."""
+        if array.dtype not in self._prints:
+            self._prints[array.dtype] = {
+                print_of(values.astype(array.dtype)): parameter
+                for parameter, values in self._state.items()
+                if _is_float(values) and values.dtype.itemsize > array.dtype.itemsize
+            }
+        parameter = self._prints[array.dtype].get(print_of(array))
+        if parameter is None or (array.size == 1 and name not in self._state):
+            return None
+        values = self._state[parameter]
+        found = _changed(name, values.astype(array.dtype), f"{parameter}, rounded to {array.dtype},", values)
+        return replace(found, rounded=True)
+
+
+def _is_float(array: NDArray[Any]) -> bool:
+    return array.dtype.kind in "fV" or array.dtype.name == "bfloat16"
 
 
 class _Pool:
@@ -129,7 +164,7 @@ def _bits(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array).reshape(-1).view(_UNSIGNED[array.dtype.itemsize])
 
 
-def _print(array: NDArray[Any]) -> tuple[str, int, int, int]:
+def print_of(array: NDArray[Any]) -> tuple[str, int, int, int]:
     """Return what identifies an array's elements whatever their order."""
     bits = _bits(array)
     total = squares = 0
