@@ -135,8 +135,12 @@ class Folded:
         """Return a result in float64, or the file's constant that is this result."""
         if own.dtype not in NARROW or any(wide is each for each in given):
             return wide
-        held = self._held(own, computed=computed, wide=wide)
-        return wide if held is None else held
+        # In float64 a cast back from 16 bits, which the file has behind it, is no operation.
+        for cast in (own, own.to(self._dtype)):
+            held = self._held(cast, computed=computed, wide=wide)
+            if held is not None:
+                return held
+        return wide
 
     def _held(self, own: Tensor, *, computed: bool, wide: Tensor | None = None) -> Tensor | None:
         array = to_numpy(own)

@@ -31,6 +31,7 @@ RIGHT: dict[str, Callable[..., Any]] = {
     "autocast to float16": autocast(torch.float16),
     "halves inside": lambda m, x: nn.functional.linear(x.half(), m.l.weight.half(), m.l.bias.half()).float(),
     "an input by halves": lambda m, x: m.l(x.half().float()),
+    "a weight by halves": lambda m, x: m.l(x) + m.l.weight.to(torch.bfloat16).to(x.dtype)[0],
     "a layer of halves": lambda m, x: m.h(x.half()).float() + m.l(x),
 }
 
