@@ -115,9 +115,8 @@ def answering(
         start(answer)
     except BaseException as error:
         answer.owe(False)
-        traceback.clear_frames(
-            error.__traceback__
-        )  # which would hold the answer of a run that hasn't started
+        # They would hold the answer of a run that hasn't started.
+        traceback.clear_frames(error.__traceback__)
         raise
     finally:
         del answer

@@ -5,9 +5,7 @@ stepped over by their length, so that reading a file of gigabytes touches a few 
 numbers are those of onnx.proto3.
 """
 
-import contextlib
 import dataclasses
-import mmap
 import os
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
@@ -15,11 +13,9 @@ from dataclasses import dataclass
 
 from .errors import ModelError
 from .schema import Dim
-from .wire import Buffer, fields, number, text
+from .wire import Buffer, content_of, fields, number, text
 
 __all__ = ["UNREAD", "UNREADABLE", "Model", "Node", "Value", "read_model", "weight_files"]
-
-_SMALL = 1 << 26  # bytes of a file that is read as a whole
 
 # The fields of TypeProto that say what a value is.
 _KINDS = {1: "tensor", 4: "sequence", 5: "map", 8: "sparse_tensor", 9: "optional"}
@@ -109,7 +105,7 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Model:
             f"the model is a {type(source).__name__}; expected a path, or bytes "
             "(of a ModelProto: model.SerializeToString())"
         )
-    with _content(source) as content:
+    with content_of(source) as content:
         return _read(content, os.fspath(source))
 
 
@@ -118,30 +114,13 @@ def weight_files(path: str | os.PathLike[str]) -> frozenset[str]:
 
     Raises ModelError where it is no ONNX model, or one in ORT's own format.
     """
-    with _content(path) as content:
+    with content_of(path) as content:
         if _is_in_orts_format(content):
             raise ModelError(f"{os.fspath(path)} {UNREADABLE}")
         try:
             return frozenset(_locations(content, slice(0, len(content)), "model"))
         except (IndexError, ValueError, RecursionError) as error:
             raise ModelError(f"{os.fspath(path)}: not an ONNX model ({error})") from error
-
-
-@contextlib.contextmanager
-def _content(path: str | os.PathLike[str]) -> Iterator[Buffer]:
-    """Give a file's content; raises ModelError where it is empty.
-
-    A large one is mapped into memory: to cut it short while it is read would end the process.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise ModelError(f"{os.fspath(path)} is empty; expected an ONNX model")
-        if size <= _SMALL:
-            yield file.read()
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            yield mapped
 
 
 def _is_in_orts_format(buffer: Buffer) -> bool:

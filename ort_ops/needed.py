@@ -1,11 +1,10 @@
 """Which nodes of a model file its results need, by the file's own data flow."""
 
-import mmap
 import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
-from .wire import Buffer, fields, text
+from .wire import Buffer, content_of, fields, text
 
 __all__ = ["NodeId", "needed_nodes"]
 
@@ -31,8 +30,8 @@ def needed_nodes(
     """
     if isinstance(source, bytes):
         return _needed(source, unknown)
-    with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        return _needed(mapped, unknown)
+    with content_of(source) as content:
+        return _needed(content, unknown)
 
 
 def _needed(buffer: Buffer, unknown: Container[tuple[str, str]]) -> list[NodeId]:

@@ -323,9 +323,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 )
         names = output_names or [output.name for output in self.get_outputs()]
         run = super().run_async
-        held = dict(
-            native(_without_masks(input_feed))
-        )  # ONNX Runtime 1.22 reads the arrays, and doesn't hold them
+        # ONNX Runtime 1.22 reads the arrays, and doesn't hold them.
+        held = dict(native(_without_masks(input_feed)))
 
         def answered(results: list[Any], user_data: Any, err: ErrorText) -> None:
             held.clear()

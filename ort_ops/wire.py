@@ -1,14 +1,37 @@
 """Protocol buffers, of which ONNX files are made: the fields of messages, as they lie in memory."""
 
+import contextlib
 import mmap
+import os
 from collections.abc import Iterator
 
-__all__ = ["Buffer", "fields", "number", "text"]
+from .errors import ModelError
+
+__all__ = ["Buffer", "content_of", "fields", "number", "text"]
+
+_SMALL = 1 << 26  # bytes of a file that is read as a whole
 
 _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}
 
 Buffer = bytes | mmap.mmap
+
+
+@contextlib.contextmanager
+def content_of(path: str | os.PathLike[str]) -> Iterator[Buffer]:
+    """Give a file's content; raises ModelError where it is empty.
+
+    A large one is mapped into memory: to cut it short while it is read would end the process.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise ModelError(f"{os.fspath(path)} is empty; expected an ONNX model")
+        if size <= _SMALL:
+            yield file.read()
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
 
 
 def text(buffer: Buffer, value: int | slice | None) -> str:

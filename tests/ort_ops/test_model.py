@@ -171,7 +171,7 @@ def test_weights_are_stepped_over_in_the_file_and_outside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     if not whole:  # mapped, as a large file is
-        monkeypatch.setattr("ort_ops.model._SMALL", 0)
+        monkeypatch.setattr("ort_ops.wire._SMALL", 0)
     weight = numpy_helper.from_array(np.zeros((1024, 1024), np.float32), "w")
     data = model([node("Op", ["x", "w"])], initializers=[weight])
     inside, outside = tmp_path / "inside.onnx", tmp_path / "outside.onnx"
