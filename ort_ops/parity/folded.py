@@ -136,7 +136,7 @@ class Folded:
         if own.dtype not in NARROW or any(wide is each for each in given):
             return wide
         # In float64 a cast back from 16 bits, which the file has behind it, is no operation.
-        for cast in (own, own.to(self._dtype)):
+        for cast in dict.fromkeys((own, own.to(self._dtype))):
             held = self._held(cast, computed=computed, wide=wide)
             if held is not None:
                 return held
@@ -148,14 +148,24 @@ class Folded:
             if each.is_weight and not computed:
                 continue
             written, read = each.load()
-            if (
-                np.array_equal(array, written)
-                or (computed and same_but_rounding(array, written))
-                or (computed and wide is not None and self._explains(wide, written))
-            ):
+            if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
                 self._names.add(name)
                 return to_torch(read.copy()).to(own.device)
-        return None
+        return self._nearest(array, wide, own.device) if computed and wide is not None else None
+
+    def _nearest(self, array: NDArray[Any], wide: Tensor, device: torch.device) -> Tensor | None:
+        """Return the file's constant that is a result with other roundings, the nearest where several are."""
+        found = []
+        for name, each in self._constants.get((array.dtype.name, array.shape), ()):
+            written, read = each.load()
+            if self._explains(wide, written):
+                apart = distance(written.astype(np.float64), array.astype(np.float64))
+                found.append((float(apart.sum()), name, read))
+        if not found:
+            return None
+        _, name, read = min(found, key=lambda each: each[:2])
+        self._names.add(name)
+        return to_torch(read.copy()).to(device)
 
     def _explains(self, wide: Tensor, written: NDArray[Any]) -> bool:
         """Tell whether what a file has is a result with other roundings in the operations that made it."""
@@ -164,8 +174,9 @@ class Folded:
         for sample in range(_SAMPLES):
             moved = self._moved(wide, torch.Generator().manual_seed(sample), {})
             carried = np.maximum(carried, distance(to_numpy(moved), exact))
-        rounding = arithmetic_of(written.dtype).storage * np.abs(exact)
-        return bool((distance(written.astype(np.float64), exact) <= MARGIN * carried + rounding).all())
+        allowed = MARGIN * carried + arithmetic_of(written.dtype).storage * np.abs(exact)
+        allowed = np.where(np.isfinite(allowed), allowed, 0.0)  # an infinity is another number's by nothing
+        return bool((distance(written.astype(np.float64), exact) <= allowed).all())
 
     def _moved(self, wide: Tensor, generator: torch.Generator, done: dict[int, Tensor]) -> Tensor:
         """Return a result with each operation that it is made of off by about a unit in the last place."""

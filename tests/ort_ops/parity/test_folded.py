@@ -35,6 +35,12 @@ def rotated(m: Any, x: Tensor) -> Tensor:
     return torch.cat([first * angles.cos() - second * angles.sin(), second * angles.cos()], -1)
 
 
+def masked(m: Any, x: Tensor) -> Tensor:
+    """Return what has two constants of one shape, of which infinities could be taken for one another."""
+    hidden = torch.zeros(64, 64).masked_fill(torch.ones(64, 64).tril() == 0, -torch.inf) * m.logs.exp()[0]
+    return ((x @ (m.logs.exp()[1] * torch.ones(64, 64))).sin()[:64] + hidden).softmax(-1)
+
+
 def exported(function: Callable[..., Any], path: Path) -> tuple[nn.Module, onnx.ModelProto]:
     model = Model(function).eval()
     model.logs = nn.Parameter(torch.arange(1, 5.0).log())
@@ -42,7 +48,7 @@ def exported(function: Callable[..., Any], path: Path) -> tuple[nn.Module, onnx.
     return model, onnx.load(path)
 
 
-@pytest.mark.parametrize("function", [decay, positions, rotated])
+@pytest.mark.parametrize("function", [decay, positions, rotated, masked])
 def test_a_right_constant_is_found_right(function: Callable[..., Any], tmp_path: Path) -> None:
     model, file = exported(function, tmp_path / "model.onnx")
     rows = check(model, file, uniform(128, 64)).rows
