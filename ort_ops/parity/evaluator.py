@@ -21,14 +21,14 @@ from .contrib import CONTRIB
 from .mended import FLATTENING, MENDED, flattening
 from .recurrent import RECURRENT
 
-__all__ = ["FEW", "RANDOM", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
+__all__ = ["FEW", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name an element type for floating-point results.
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "softmax_precision"})
 # Operators that onnx implements from an opset on only, which does all that earlier ones do.
 _SINCE = {"DequantizeLinear": 19}
-RANDOM = frozenset(
+_RANDOM = frozenset(
     "Bernoulli Dropout RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()  # noqa: SIM905
 )
 """Operators whose results are another each time, where the file gives them no seed; Dropout's in training."""
@@ -165,4 +165,4 @@ def _seed(operator: Any) -> None:
 
 def _draws(node: NodeProto) -> bool:
     training = node.op_type != "Dropout" or len(node.input) > 2
-    return node.domain == "" and node.op_type in RANDOM and training
+    return node.domain == "" and node.op_type in _RANDOM and training

@@ -144,6 +144,11 @@ class ExactFile:
             raise ParityError(f"initializer {name!r} has no value")
         return read_tensor(tensor)
 
+    def draws(self, node: NodeProto) -> bool:
+        """Tell whether a node, or one inside of it, draws without a seed."""
+        operators = (each for each in self._evaluator.rt_nodes_ if getattr(each, "unseeded", False))
+        return any(node.output == each.onnx_node.output for each in operators)
+
     def chance(self, feed: Values) -> dict[str, str]:
         """Return the outputs that are another each time the file is run, and a node that they owe that to."""
         random = [op for op in self._evaluator.rt_nodes_ if getattr(op, "unseeded", False)]

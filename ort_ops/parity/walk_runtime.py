@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from .bounds import local_errors
 from .compare import distance
-from .evaluator import RANDOM
 from .exact import ExactFile
 from .rounding import rounding_spread, spread_of
 from .runtime_side import elsewhere, own_arithmetic
@@ -80,13 +79,13 @@ class _NodeJudge:
             fused = tuple(dict.fromkeys(each for name in node.input for each in self._inside.get(name, ())))
             outputs = _handed(step, results)
             worst = (0.0, 0.0)
-            seen = False
+            seen, draws = False, self._file.draws(node)
             for place, name in enumerate(node.output):
                 if name not in results or not isinstance(outputs[place], np.ndarray):
                     self._inside[name] = (*fused, node.name)
                     continue
                 seen = True
-                if node.op_type in RANDOM:
+                if draws:
                     continue
                 apart, allowed = self._compare(step, place, outputs[place])
                 if bool((apart > allowed).any()):
@@ -97,7 +96,7 @@ class _NodeJudge:
                     self.kept[name] = outputs[place]
             if seen:
                 error, tolerance = worst
-                verdict = Verdict.CANNOT_SAY if node.op_type in RANDOM else Verdict.EQUAL
+                verdict = Verdict.CANNOT_SAY if draws else Verdict.EQUAL
                 row = node_row("runtime", node, verdict, fused=fused)
                 self.rows.append(replace(row, error=error, tolerance=tolerance))
             return outputs
