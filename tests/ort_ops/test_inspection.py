@@ -337,7 +337,7 @@ def test_json_has_all_of_it_under_the_names_that_are_promised() -> None:
     (custom,) = whole["custom"]
     assert list(custom) == [
         *("domain", "op_type", "count", "nodes", "dtypes", "inside"),
-        *("runner", "kernel", "provider", "reason"),
+        *("runner", "kernel", "provider", "reason", "libraries"),
     ]
     assert (custom["op_type"], custom["runner"], whole["runnable"]) == ("Any", "kernel", True)
 
