@@ -19,7 +19,7 @@ from .recorded import CALL, FUNCTION, MAIN, REASON, Input, RecordedCall, functio
 from .registry import CPU, CUDA, Op
 from .schema import Formal, OpSchema
 
-__all__ = ["function_ops"]
+__all__ = ["find_function", "function_ops"]
 
 
 def function_ops(

@@ -14,6 +14,7 @@ from .profile import Profile, profile
 from .readings import Readings
 from .report import Row
 from .sample import Sample
+from .storage import Stored
 from .tolerance import arithmetic_of
 from .verdict import Verdict
 
@@ -42,7 +43,7 @@ class ExportSide:
         changed: Sequence[object],
         notes: Mapping[str, str] | None = None,
         *,
-        narrowed: Mapping[str, str] | None = None,
+        narrowed: Mapping[str, Stored] | None = None,
         plant: bool = True,
     ) -> None:
         self._notes, self._narrowed = notes or {}, narrowed or {}
@@ -78,7 +79,7 @@ class ExportSide:
                 row = self._with_fault(row, place, sample, readings)
                 self._to_plant.discard(name)
             if name in self._narrowed and row.verdict is not Verdict.EXPORT_WRONG:
-                row = replace(row, verdict=Verdict.EXPORT_WRONG, reason=self._narrowed[name])
+                row = replace(row, verdict=Verdict.EXPORT_WRONG, reason=self._narrowed[name].reason)
             rows.append(row)
         return rows
 

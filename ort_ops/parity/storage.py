@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx_ir as ir
 import torch
@@ -14,10 +14,22 @@ from .modes import Mode, nothing_compiled
 from .tensors import to_numpy
 from .weights import print_of
 
-__all__ = ["Watched"]
+__all__ = ["Stored", "Watched"]
 
 _TYPES = {ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 _SEEN = frozenset({"aten", "prim", "prims"})  # namespaces of which each operation is seen
+
+
+class Stored(NamedTuple):
+    """A result of a node, in 16 bits that no operation of the model stores."""
+
+    node: str
+    kind: str
+
+    @property
+    def reason(self) -> str:
+        """Say it of an output that depends on it."""
+        return f"node {self.node} stores {self.kind}, which no operation of the model does"
 
 
 class Watched:
@@ -56,12 +68,12 @@ class Watched:
             name = self._sought.get(print_of(to_numpy(tensor)))
             self.cast |= {name} if name is not None else set()
 
-    def strange_outputs(self, precisions: Mapping[str, ir.DataType]) -> dict[str, str]:
-        """Return the outputs that depend on a result in 16 bits that no run had, and what to say of it.
+    def strange_outputs(self, precisions: Mapping[str, ir.DataType]) -> dict[str, Stored]:
+        """Return the outputs that depend on a result in 16 bits that no run had, and which one that is.
 
         precisions: of the file's values by name. Constants are none of these results.
         """
-        found: dict[str, str] = {}
+        found: dict[str, Stored] = {}
         given = {value.name or "" for value in self._graph.inputs if not value.is_initializer()}
         for node in self._graph:
             read = {value.name or "" for value in node.inputs if value is not None}
@@ -73,8 +85,7 @@ class Watched:
                 given.add(name)
                 dtype = _TYPES.get(precisions.get(name, ir.DataType.UNDEFINED))
                 if dtype is not None and dtype not in self._stored:
-                    kind = str(dtype).removeprefix("torch.")
-                    found[name] = f"node {node.name} stores {kind}, which no operation of the model does"
+                    found[name] = Stored(node.name or "", str(dtype).removeprefix("torch."))
                 elif reached:
                     found[name] = reached[0]
         names = [value.name or "" for value in self._graph.outputs]

@@ -27,7 +27,7 @@ from .graphs import input_names, read_tensor
 from .inputs import make_inputs
 from .original import ExactModel, as_arrays, check_mode, lifted, own_dtype, run_model
 from .sample import Given, Sample, bind, fits, take_sample
-from .storage import Watched
+from .storage import Stored, Watched
 from .tensors import to_numpy
 from .uses import tell_uses_apart
 from .weights import ChangedWeight, match_weights
@@ -126,8 +126,8 @@ class Subject:
         return [each for each in self._changed if each.initializer not in known]
 
     @property
-    def narrowed(self) -> dict[str, str]:
-        """Return the outputs that depend on what the file alone stores in 16 bits, and what to say of them.
+    def narrowed(self) -> dict[str, Stored]:
+        """Return the outputs that depend on what the file alone stores in 16 bits, and where it does.
 
         It is known once the model was run.
         """

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from ort_ops.parity import Verdict, check
+from ort_ops.parity import Verdict, check, locate
 
 from .models import Model, uniform
 from .test_hard import exported, linear
@@ -73,6 +73,8 @@ def test_an_input_that_the_file_rounds_is_a_fault(kind: int, stored: str, tmp_pa
     report = check(plain(), file, uniform(3, 8))
     assert report.rows[0].verdict is Verdict.EXPORT_WRONG
     assert report.rows[0].reason == f"node there stores {stored}, which no operation of the model does"
+    found = locate(plain(), file, uniform(3, 8))
+    assert (found.node, found.rows[0].verdict) == ("there", Verdict.EXPORT_WRONG)
 
 
 def test_a_weight_that_the_file_rounds_is_a_changed_one(tmp_path: Path) -> None:
