@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bounds import local_errors
-from .compare import largest, typical_size
+from .compare import typical_size
 from .evaluator import is_narrow, widened
 from .exact import ExactFile
 from .step import Step
@@ -77,7 +77,7 @@ def rounded_runs(
     def moved(signs: Signs, step: Step) -> Sequence[Any]:
         outputs: list[Any] = []
         ways = arithmetic.get(step.node.output[0], arithmetic[""])
-        for output, error in zip(step.outputs, _errors(step, ways, signs), strict=True):
+        for output, error in zip(step.outputs, local_errors(step, ways), strict=True):
             if isinstance(output, list) and step.node.op_type in _WITH_BODIES:
                 outputs.append([_moved_by(each, ways, signs) for each in output])
             elif error is None:
@@ -99,37 +99,6 @@ def _stored(array: Array, ways: Arithmetic) -> Array:
     if not bool((size > limit).any()):
         return array
     return np.where(size > (1 + _BEYOND) * limit, np.copysign(np.inf, array), np.clip(array, -limit, limit))
-
-
-def _errors(step: Step, ways: Arithmetic, signs: Signs) -> list[Array | None]:
-    """Return how far each output may be off; of a custom node, of which nothing is known, element by element.
-
-    What is known is a share of the largest. An algorithm is as good as one that is right for inputs as near:
-    off by that share of an element's own size, and by what inputs do to it that are off by that share.
-    """
-    errors = local_errors(step, ways)
-    if step.node.domain in ("", "ai.onnx"):
-        return errors
-    found: list[Array | None] = []
-    for place, (output, error) in enumerate(zip(step.outputs, errors, strict=True)):
-        if error is None or not largest(output):
-            found.append(error)
-            continue
-        share = largest(error) / largest(output)
-        other = step.again([_off(value, share, signs) for value in step.inputs])[place]
-        if other.shape == output.shape:
-            with np.errstate(invalid="ignore"):
-                apart = np.abs(other - output)
-            error = np.fmin(error, share * typical_size(output) + np.where(np.isfinite(apart), apart, np.inf))
-        found.append(error)
-    return found
-
-
-def _off(value: Any, share: float, signs: Signs) -> Any:
-    """Return an input with each fraction in it off by a share of its size."""
-    if not isinstance(value, np.ndarray) or value.dtype != np.float64:
-        return value
-    return value * (1 + share * signs.of(value.shape))
 
 
 def _moved_by(element: Any, ways: Arithmetic, signs: Signs) -> Any:
