@@ -153,8 +153,7 @@ def _rounded_otherwise(array: Array, generator: np.random.Generator, together: i
 def spread_of(exact: Array, others: Iterator[Array] | Sequence[Array]) -> Array:
     """Return how far each element of an output may be off, as the samples show it.
 
-    An element that no sample moved by chance is given half of what most of its row were moved by, as a share
-    of their size or absolutely: what few were moved by, that turn at a step or are far larger, is no measure.
+    An element that no sample moved by chance is given half of what most were moved by, of its row or of all.
     """
     moved = np.zeros_like(exact)
     with np.errstate(invalid="ignore"):
@@ -165,7 +164,17 @@ def spread_of(exact: Array, others: Iterator[Array] | Sequence[Array]) -> Array:
             moved = np.maximum(moved, np.where(np.isfinite(apart), apart, 0.0))
     if moved.ndim and moved.size:
         size = typical_size(exact)
-        share = np.median(np.divide(moved, size, out=np.zeros_like(moved), where=size > 0), -1, keepdims=True)
-        usual = np.broadcast_to(np.median(moved, axis=-1, keepdims=True), moved.shape)
-        moved = np.maximum(moved, 0.5 * np.where(size > 0, np.minimum(usual, share * size), usual))
+        usual = np.maximum(_usual(moved, size, -1), _usual(moved, size, None))
+        moved = np.maximum(moved, 0.5 * usual)
     return MARGIN * moved
+
+
+def _usual(moved: Array, size: Array, axis: int | None) -> Array:
+    """Return what most elements were moved by, absolutely or as a share of their size, as is less.
+
+    What few were moved by, that turn at a step or are far larger, is no measure.
+    """
+    shares = np.divide(moved, size, out=np.zeros_like(moved), where=size > 0)
+    share, most = (np.median(each, axis=axis, keepdims=True) for each in (shares, moved))
+    usual: Array = np.where(size > 0, np.minimum(most, share * size), most)
+    return usual

@@ -41,6 +41,12 @@ def test_an_element_that_no_sample_moved_may_be_off_as_most_are() -> None:
     assert spread_of(exact, samples).min() > 1e-6
 
 
+def test_where_few_of_a_row_were_moved_by_chance_others_rows_tell() -> None:
+    exact, by = np.full((6, 3), 2.0), np.full((6, 3), 1e-7)
+    by[0] = [0.0, 1e-9, 1e-7]
+    assert spread_of(exact, [exact + by]).min() > 1e-7
+
+
 def test_large_elements_excuse_no_small_ones() -> None:
     exact = 10.0 ** np.array([8, 8, 8, 8, 8, 0, 0, 0])
     samples = [exact * (1 + 1e-7 * signs * (np.arange(8) < 5)) for signs in SIGNS]
