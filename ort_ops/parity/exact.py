@@ -27,7 +27,7 @@ from .graphs import all_values, input_names, last_uses, precisions, read_tensor,
 from .narrow import Narrow, compute_narrow, loses_digits, narrowed
 from .step import Elementwise, Step
 
-__all__ = ["ExactFile", "Paused"]
+__all__ = ["ExactFile", "Paused", "put_in_order"]
 
 Values = Mapping[str, NDArray[Any]]
 _After = Callable[[Step], Sequence[Any] | None]
@@ -61,7 +61,7 @@ class ExactFile:
         either: Iterable[str] = (),
     ) -> None:
         self.model = ir.load(model) if isinstance(model, str | os.PathLike) else model
-        _put_in_order(self.model.graph)
+        put_in_order(self.model.graph)
         self.notes: dict[str, Narrow] = {}
         self.parameters = set(parameters)
         self._either = sorted(either)
@@ -308,7 +308,7 @@ class ExactFile:
         )
 
 
-def _put_in_order(graph: ir.Graph) -> None:
+def put_in_order(graph: ir.Graph) -> None:
     """Have each node after those that it reads from, as ONNX has it; ONNX Runtime takes them in any order."""
     try:
         graph.sort()

@@ -21,7 +21,7 @@ from ort_ops.recorded import is_named
 from ort_ops.selection import Prefer
 
 from .called import names_of_calls, noting_calls
-from .exact import ExactFile
+from .exact import ExactFile, put_in_order
 from .folded import Constant
 from .graphs import input_names, read_tensor
 from .inputs import make_inputs
@@ -61,7 +61,7 @@ class Subject:
         check_mode(model)
         self.model = model
         self.source, self.content = _open(file)
-        self.content.graph.sort()  # ONNX Runtime runs nodes in any order
+        put_in_order(self.content.graph)
         # Constants that are nodes are looked at as others are.
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.content)
         own = tuple(functions if functions is not None else getattr(file, "_functions", ()))

@@ -50,7 +50,8 @@ def state() -> dict[str, Any]:
         **{
             f"{f.__module__}.{f.__qualname__} {id(f)}": dict(f.__dict__) for f in [Function, *all_functions()]
         },
-        "GLOBALS": dict(vars(GLOBALS)),
+        # torch.onnx.export itself leaves the opset of the last export.
+        "GLOBALS": {name: value for name, value in vars(GLOBALS).items() if "opset" not in name},
         "gradients": torch.is_grad_enabled(),
         "random": torch.get_rng_state().tolist(),
         "autocast": torch.is_autocast_enabled("cpu"),
