@@ -94,7 +94,7 @@ def check(
         samples.append(subject.sample(each))
     subject.release()
     tell("the file beside the model")
-    export = ExportSide(subject.exact_file, subject.changed, subject.notes, narrowed=subject.narrowed)
+    export = ExportSide(subject)
     rows = worst_rows([export.judge(sample, number) for number, sample in enumerate(samples)])
     for setting in settings:
         tell(f"a run on {setting}")

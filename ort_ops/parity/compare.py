@@ -100,13 +100,16 @@ def typical_size(array: NDArray[Any]) -> NDArray[np.float64]:
     return np.maximum(size, np.minimum(median, _SMALLER * size))
 
 
-def same_but_rounding(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Tell whether two arrays are one result in its dtype, computed by different libraries."""
+def same_but_rounding(a: NDArray[Any], b: NDArray[Any], places: int = _LAST_PLACES) -> bool:
+    """Tell whether two arrays are one result in its dtype, computed by different libraries.
+
+    places: the units in the last place that their elements may differ by.
+    """
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     finite = np.isfinite(a) & np.isfinite(b)
     others = distance(a[~finite].astype(np.float64), b[~finite].astype(np.float64))
-    return not others.any() and _max_ulp(a, b, finite) <= _LAST_PLACES
+    return not others.any() and _max_ulp(a, b, finite) <= places
 
 
 def _max_ulp(a: NDArray[Any], b: NDArray[Any], finite: NDArray[np.bool_]) -> int:

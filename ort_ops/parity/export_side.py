@@ -1,6 +1,5 @@
 """Is the file right: the file in float64 beside the model in float64."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import distance, largest, typical_size
-from .exact import ExactFile
 from .planting import plant_in
 from .profile import Profile, profile
 from .readings import Readings
 from .report import Row
 from .sample import Sample
-from .storage import Stored
+from .subject import Subject
 from .tolerance import arithmetic_of
 from .verdict import Verdict
 
@@ -32,24 +30,15 @@ _SINGLE = 1e-5  # of an output: what a node in float32 may do to it
 class ExportSide:
     """Judges the outputs of a file.
 
-    ``changed`` says which weights in it are not the model's, ``notes`` which operations of the model are not
-    in float64, ``narrowed`` which outputs depend on what the file alone stores in 16 bits; ``plant``, whether
-    faults are planted, in the first sample that has something of an output, to see how small they may be.
+    subject: was sampled. plant: whether faults are planted, in the first sample that has something of an
+        output, to see how small they may be.
     """
 
-    def __init__(
-        self,
-        file: ExactFile,
-        changed: Sequence[object],
-        notes: Mapping[str, str] | None = None,
-        *,
-        narrowed: Mapping[str, Stored] | None = None,
-        plant: bool = True,
-    ) -> None:
-        self._notes, self._narrowed = notes or {}, narrowed or {}
-        self._file = file
-        self._changed = [str(each) for each in changed]
-        self._to_plant = set(file.outputs) if plant else set()
+    def __init__(self, subject: Subject, *, plant: bool = True) -> None:
+        self._notes, self._narrowed = subject.notes, subject.narrowed
+        self._file, self._computed = subject.exact_file, subject.computed
+        self._changed = [str(each) for each in subject.changed]
+        self._to_plant = set(self._file.outputs) if plant else set()
 
     def judge(self, sample: Sample, number: int) -> list[Row]:
         """Return a row for each output."""
@@ -62,7 +51,9 @@ class ExportSide:
         rows = []
         # With a weight that is nearly the model's, it isn't its constants that make a difference.
         expected = dict(zip(names, sample.model, strict=True))
-        readings = Readings(self._file, sample.feed, sample.file, expected, constants=not self._changed)
+        read, unread = self._file.constants()
+        rounded = () if self._changed else [name for name in unread if name not in self._computed]
+        readings = Readings(self._file, sample.feed, sample.file, expected, read, rounded)
         for place, name in enumerate(names):
             mismatch = self._mismatch(name, place, sample)
             if mismatch:
@@ -217,7 +208,8 @@ class ExportSide:
 
         # The change must be found whatever the difference is that is there already.
         least = row.tolerance + row.max_abs
-        fault = plant_in(self._file, sample.feed, name, sample.file[name], least, finds)
+        file, output, computed = self._file, sample.file[name], self._computed
+        fault = plant_in(file, sample.feed, name, output, least, finds, spared=computed)
         return replace(row, smallest_fault=fault)
 
 

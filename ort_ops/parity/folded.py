@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .compare import distance, same_but_rounding
+from .modes import default_dtype
 from .rounding import MARGIN
 from .tensors import NARROW, to_numpy, to_torch
 from .tolerance import arithmetic_of
@@ -31,12 +32,14 @@ class Constant:
 
     load: gives it as the file has it, and as it is read in float64. is_weight: that it holds what a weight of
     the model does, which what is computed from weights may do, too: a weight over its norm that is one.
+    joinable: that a normalisation may have gone into it (see ``joined``).
     """
 
     dtype: str
     shape: tuple[int, ...]
     load: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
     is_weight: bool = False
+    joinable: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,21 @@ class Folded:
         """Return the file's constant that is this tensor, which is held by the model as it is."""
         return None if tensor in self._dependent else self._held(tensor, computed=False)
 
+    def find(self, func: Callable[..., Tensor], given: Sequence[Any], places: int) -> Tensor | None:
+        """Return the file's constant that a function gives in the model's own dtype, of the joinable ones.
+
+        places: how many units in the last place it may be off. None where there is no such constant, and
+        where what the function is given depends on inputs.
+        """
+        if any(isinstance(each, Tensor) and each in self._dependent for each in given):
+            return None
+        own = self._compute(func, (given, {}))
+        array = to_numpy(own)
+        for name, each in self._constants.get((array.dtype.name, array.shape), ()):
+            if each.joinable and same_but_rounding(array, each.load()[0], places):
+                return self._give(name, each, own.device)
+        return None
+
     def take(self, func: Callable[..., Any], given: tuple[Any, ...], result: Any) -> Any:
         """Return what an operation gave in float64, with results that the file holds taken from it.
 
@@ -117,12 +135,8 @@ class Folded:
 
     def _compute(self, func: Callable[..., Any], given: tuple[Any, ...]) -> Any:
         args, kwargs = pytree.tree_map(self._narrowed, given)
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(self._dtype)
-        try:
+        with default_dtype(self._dtype):
             return func(*args, **kwargs)
-        finally:
-            torch.set_default_dtype(default)
 
     def _narrowed(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
@@ -147,25 +161,28 @@ class Folded:
         for name, each in self._constants.get((array.dtype.name, array.shape), ()):
             if each.is_weight and not computed:
                 continue
-            written, read = each.load()
+            written, _ = each.load()
             if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
-                self._names.add(name)
-                return to_torch(read.copy()).to(own.device)
+                return self._give(name, each, own.device)
         return self._nearest(array, wide, own.device) if computed and wide is not None else None
 
     def _nearest(self, array: NDArray[Any], wide: Tensor, device: torch.device) -> Tensor | None:
         """Return the file's constant that is a result with other roundings, the nearest where several are."""
         found = []
         for name, each in self._constants.get((array.dtype.name, array.shape), ()):
-            written, read = each.load()
+            written, _ = each.load()
             if self._explains(wide, written):
                 apart = distance(written.astype(np.float64), array.astype(np.float64))
-                found.append((float(apart.sum()), name, read))
+                found.append((float(apart.sum()), name, each))
         if not found:
             return None
-        _, name, read = min(found, key=lambda each: each[:2])
+        _, name, nearest = min(found, key=lambda each: each[:2])
+        return self._give(name, nearest, device)
+
+    def _give(self, name: str, constant: Constant, device: torch.device) -> Tensor:
+        """Return a constant of the file as it is read, which the model computes."""
         self._names.add(name)
-        return to_torch(read.copy()).to(device)
+        return to_torch(constant.load()[1].copy()).to(device)
 
     def _explains(self, wide: Tensor, written: NDArray[Any]) -> bool:
         """Tell whether what a file has is a result with other roundings in the operations that made it."""

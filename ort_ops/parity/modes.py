@@ -2,11 +2,14 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Mode", "nothing_compiled"]
+__all__ = ["Mode", "default_dtype", "nothing_compiled"]
+
+_default_dtype = torch.get_default_dtype  # for which another answers while a model is evaluated
 
 
 class Mode(TorchDispatchMode):
@@ -22,6 +25,17 @@ class Mode(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Have a dtype be the one of tensors that are made without."""
+    before = _default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def nothing_compiled() -> contextlib.AbstractContextManager[object]:

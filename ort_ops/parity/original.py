@@ -21,7 +21,8 @@ from ort_ops.errors import ParityError
 from .fake_quantized import EXACT
 from .folded import Constant, Folded
 from .held import computed_tensors, put_back
-from .modes import Mode, nothing_compiled
+from .joined import Joined
+from .modes import Mode, default_dtype, nothing_compiled
 from .tensors import NARROW, to_numpy
 
 __all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "lifted", "own_dtype", "run_model"]
@@ -60,7 +61,6 @@ class ExactModel:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
         self.notes: dict[str, str] = {} if notes is None else notes
         self._own = dict(zip(_tensors(self._model), _tensors(model), strict=True))
-        self._dtype = own_dtype(model)
         self.numbers: set[float] = set()
         self._constants = constants or {}
         self._taken: set[str] = set() if taken is None else taken
@@ -92,12 +92,13 @@ class ExactModel:
         """
         positional, keywords = pytree.tree_map_only(Tensor, lambda t: _wide(t.clone()), arguments)
         constants, own = self._constants, self._own
-        folded = Folded(constants, own, self._dtype, self._taken) if constants else None
+        dtype = own_dtype(list(own.values()), arguments)
+        folded = Folded(constants, own, dtype, self._taken) if constants else None
         if folded is not None:
             folded.depend((positional, keywords))
         wide = _Wide(self.notes, self.numbers, seen, folded)
         with _left_as_it_is(self._model) as apart:
-            with _all_in_float64(self._dtype, wide):
+            with _all_in_float64(dtype, wide):
                 returned = self._model(*positional, **keywords)
             return apart(_leaves(returned))
 
@@ -124,19 +125,26 @@ def lifted(function: type[Function], dtype: torch.dtype) -> type[Function]:
 @contextlib.contextmanager
 def _all_in_float64(dtype: torch.dtype, wide: "_Wide") -> Iterator[None]:
     """Compute in float64 what is written for a dtype."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        # Attention in the steps that an exporter writes, not in one kernel.
-        with nothing_compiled(), sdpa_kernel(SDPBackend.MATH), _limits_of(dtype), _Limits(dtype), wide:
-            yield
-    finally:
-        torch.set_default_dtype(default)
+    with (
+        _answers(dtype),
+        default_dtype(torch.float64),
+        nothing_compiled(),
+        sdpa_kernel(SDPBackend.MATH),  # attention in the steps that an exporter writes, not in one kernel
+        _Told(dtype),
+        wide,
+    ):
+        yield
 
 
-def own_dtype(model: nn.Module) -> torch.dtype:
-    """Return the floating-point dtype that a model is written for."""
-    return next((each.dtype for each in _tensors(model) if each.dtype in NARROW), torch.float32)
+def own_dtype(*trees: Any) -> torch.dtype:
+    """Return the floating-point dtype that a model is written for: of what it holds, or else is given."""
+    for tree in trees:
+        leaves = pytree.tree_leaves(_tensors(tree) if isinstance(tree, nn.Module) else tree)
+        found = [leaf.dtype for leaf in leaves if isinstance(leaf, Tensor)]
+        narrow = next((dtype for dtype in found if dtype in NARROW), None)
+        if narrow is not None or torch.float64 in found:
+            return narrow or torch.float64
+    return torch.float32
 
 
 def check_mode(model: nn.Module) -> None:
@@ -169,22 +177,24 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _limits_of(dtype: torch.dtype) -> Iterator[None]:
-    """Have torch.finfo give the limits of the model's dtype where it is asked for those of float64."""
-    own = torch.finfo
+def _answers(dtype: torch.dtype) -> Iterator[None]:
+    """Have torch answer as for the model's dtype where it is asked for limits or for the dtype by default."""
+    finfo, get_default_dtype, default = torch.finfo, torch.get_default_dtype, torch.get_default_dtype()
 
-    def finfo(kind: torch.dtype | None = None) -> Any:
-        return own(dtype if kind in (None, torch.float64) else kind)
+    def own_finfo(kind: torch.dtype | None = None) -> Any:
+        return finfo(dtype if kind in (None, torch.float64) else kind)
 
-    torch.finfo = finfo  # type: ignore[assignment,misc]
+    torch.finfo = own_finfo  # type: ignore[assignment,misc]
+    torch.get_default_dtype = lambda: default
     try:
         yield
     finally:
-        torch.finfo = own  # type: ignore[misc]
+        torch.finfo = finfo  # type: ignore[misc]
+        torch.get_default_dtype = get_default_dtype
 
 
-class _Limits(TorchFunctionMode):
-    """Give functions that take limits of a dtype by themselves those of the model's, not float64's."""
+class _Told(TorchFunctionMode):
+    """Tell a model that asks, and functions that go by a dtype themselves, its own instead of float64."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -205,7 +215,8 @@ class _Limits(TorchFunctionMode):
                 ("neginf", torch.finfo(self._dtype).min),
             ):
                 given[name] = limit if given.get(name) is None else given[name]
-        return func(*args, **given)
+        returned = func(*args, **given)
+        return self._dtype if returned is torch.float64 else returned
 
 
 class _Wide(Mode):
@@ -222,11 +233,16 @@ class _Wide(Mode):
     ) -> None:
         super().__init__()
         self._notes, self._numbers, self._seen, self._folded = notes, numbers, seen, folded
+        self._joined = None if folded is None else Joined(folded)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        passed = (args, dict(kwargs or {}))
+        with torch._C.DisableTorchFunction():  # which tells of dtypes what isn't so
+            return self._compute(func, args, dict(kwargs or {}))
+
+    def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        passed = (args, kwargs)
         given = pytree.tree_map(self._widened, passed)
         self._numbers.update(leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, float))
         try:
@@ -242,8 +258,13 @@ class _Wide(Mode):
         if "fake_quantize" in str(func) and func not in EXACT:  # it takes float64 and computes in float32
             self._notes.setdefault(str(func), "its kernel computes in float32")
         result = pytree.tree_map_only(Tensor, _wide, result)
-        if self._folded is not None:
+        if self._folded is not None and self._joined is not None:
             result = self._folded.take(func, passed, result)
+            self._joined.see(func, args, result)
+            joined = self._joined.find(func, args, kwargs)
+            if joined is not None:
+                with self:
+                    result = (joined(), *result[1:])
         if self._seen is not None:
             tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
             self._seen(func, given, tensors)

@@ -1,7 +1,7 @@
 """The smallest fault that a comparison finds: by planting one."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,16 @@ def plant_in(
     base: Array,
     least: float,
     finds: Callable[[Array], bool],
+    spared: Collection[str] = (),
 ) -> float | None:
     """Return by how much a fault changes an output that is only just found; None where none was.
 
     The fault is in the largest element of a weight, or of the output where no weight changes it.
 
     base: the output as it is. least: no smaller change is tried. finds: whether the output with a fault in it
-    is called wrong.
+    is called wrong. spared: weights in which none is planted.
     """
-    weights = list(_weights(file))
+    weights = list(_weights(file, spared))
     start = file.pause(feed, (*weights, name))  # what comes before is the same with any of these faults
     for plant in (*(_in_weight(file, weight) for weight in weights), _in_result(name)):
 
@@ -57,11 +58,11 @@ def plant_in(
     return None
 
 
-def _weights(file: ExactFile) -> Iterator[str]:
+def _weights(file: ExactFile, spared: Collection[str]) -> Iterator[str]:
     """Give a few weights to plant a fault in: those that are read last, which show at once."""
     initializers = file.model.graph.initializers
     read = [n for node in reversed(file.nodes) for n in reversed(node.input) if n in initializers]
-    written = ((name, file.written(name)) for name in dict.fromkeys(read))
+    written = ((name, file.written(name)) for name in dict.fromkeys(read) if name not in spared)
     return itertools.islice((name for name, each in written if is_narrow(each) and each.any()), _WEIGHTS)
 
 

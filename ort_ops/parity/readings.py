@@ -48,14 +48,20 @@ class Readings:
     """Explanations, from what hides least to what hides most; each is computed when it is asked for.
 
     outputs: the file's, in float64; expected: the model's.
-    constants: whether the rounding of those may explain something that are no weights of the model.
+    read: constants that are read otherwise than they are written; rounded: others, whose rounding may explain
+        something.
     """
 
     def __init__(
-        self, file: ExactFile, feed: Outputs, outputs: Outputs, expected: Outputs, *, constants: bool
+        self,
+        file: ExactFile,
+        feed: Outputs,
+        outputs: Outputs,
+        expected: Outputs,
+        read: Sequence[str],
+        rounded: Sequence[str],
     ) -> None:
         self._outputs = outputs
-        read, unread = file.constants()
 
         def as_written() -> Outputs:
             return file.run(feed, replaced=file.as_written())
@@ -67,8 +73,8 @@ class Readings:
         self._readings = [Reading(_EITHER, either), Reading(_MAGNIFIED, moved=rounding, limit=_CHAOS)]
         if read:
             self._readings.insert(0, Reading(_WRITTEN, functools.cache(as_written)))
-        if unread and constants:
-            moved = functools.cache(lambda: constant_spread(file, feed, unread))
+        if rounded:
+            moved = functools.cache(lambda: constant_spread(file, feed, rounded))
             self._readings.append(Reading(_CONSTANTS, moved=moved))
 
     def __iter__(self) -> Iterator[Reading]:

@@ -56,8 +56,7 @@ def record(
     subject = Subject(model, file, functions, trust, prefer)
     samples = [subject.sample(given) for given in subject.given(inputs, seeds, ranges, dims)]
     subject.release()
-    file_and_model = subject.exact_file, subject.changed, subject.notes
-    export = ExportSide(*file_and_model, narrowed=subject.narrowed, plant=False)
+    export = ExportSide(subject, plant=False)
     report = Report(tuple(row for n, sample in enumerate(samples) for row in export.judge(sample, n)))
     wrong = [row for row in report.rows if row.verdict is not Verdict.EQUAL]
     if wrong:

@@ -25,6 +25,7 @@ from .exact import ExactFile, put_in_order
 from .folded import Constant
 from .graphs import input_names, read_tensor
 from .inputs import make_inputs
+from .joined import joinable
 from .original import ExactModel, as_arrays, check_mode, lifted, own_dtype, run_model
 from .sample import Given, Sample, bind, fits, take_sample
 from .storage import Stored, Watched
@@ -87,6 +88,7 @@ class Subject:
         self._watched = Watched(self.content, model, arrays)
         self._unnamed = parameters - state.keys()
         self._made_up = False
+        self._arguments: Any = ()
 
     @functools.cached_property
     def exact_file(self) -> ExactFile:
@@ -105,7 +107,7 @@ class Subject:
         for name in names_of_calls(self.content):
             with contextlib.suppress(ValueError):  # one that no package of those to be trusted has
                 found.append(find_function(name, found, self.options["trust"]))
-        dtype = own_dtype(self.model)
+        dtype = own_dtype(self.model, self._arguments)
         is_function = {each: isinstance(each, type) and issubclass(each, Function) for each in found}
         return [lifted(each, dtype) if is_function[each] else each for each in dict.fromkeys(found)]
 
@@ -126,6 +128,11 @@ class Subject:
         return [each for each in self._changed if each.initializer not in known]
 
     @property
+    def computed(self) -> frozenset[str]:
+        """Return the constants in the file that the model computes itself, once it was run."""
+        return frozenset(self._taken)
+
+    @property
     def narrowed(self) -> dict[str, Stored]:
         """Return the outputs that depend on what the file alone stores in 16 bits, and where it does.
 
@@ -139,19 +146,22 @@ class Subject:
         read, unread = file.constants()
         changed = {each.initializer for each in self._changed}
         found = {}
+        joins = joinable(self.content.graph)
         for name in (*read, *unread, *changed):
             pair = file.written(name), file.weight(name)
-            found[name] = Constant(pair[0].dtype.name, pair[0].shape, functools.partial(_itself, pair))
+            load = functools.partial(_itself, pair)
+            found[name] = Constant(pair[0].dtype.name, pair[0].shape, load, joinable=name in joins)
         initializers = self.content.graph.initializers
         simple = initializers.keys() - file.parameters - found.keys()
-        for name in sorted(simple | (self._unnamed - changed)):  # large ones, too, read when one is asked for
+        weights = self._unnamed | (joins & file.parameters)
+        for name in sorted(simple | (weights - changed)):  # large ones, too, read when one is asked for
             tensor = initializers[name].const_value
             if tensor is None or tensor.dtype not in _NARROW:
                 continue
             load = functools.partial(_read_weight, file, name)
             dtype = tensor.dtype.numpy().name
             shape = tuple(size for size in tensor.shape if isinstance(size, int))
-            found[name] = Constant(dtype, shape, load, is_weight=name not in simple)
+            found[name] = Constant(dtype, shape, load, is_weight=name not in simple, joinable=name in joins)
         return found
 
     def release(self) -> None:
@@ -176,6 +186,7 @@ class Subject:
         bound = [bind(self.model, names, one) for one in each]
         for one in bound:
             self._check_inputs(one)
+        self._arguments = bound[0].arguments
         self._note_calls(bound)
         return bound
 

@@ -29,7 +29,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     """Match the file's tensors with the model's, and blame the first node that leads to none that matches."""
     file = subject.exact_file
     stored = subject.narrowed
-    side = ExportSide(file, subject.changed, subject.notes, narrowed=stored, plant=False)
+    side = ExportSide(subject, plant=False)
     outputs = side.judge(sample, 0)
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
     counterparts = Counterparts(memory, subject.exact_model.parameters())

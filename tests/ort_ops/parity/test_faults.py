@@ -88,8 +88,7 @@ def test_the_right_file_is_equal_and_says_what_it_would_see(name: str) -> None:
     for row in report.rows:
         if row.question == "export" and row.dtype == "float64":
             assert row.smallest_fault is not None
-            # Folded into a convolution's weights, a normalisation leaves them rounded.
-            assert row.smallest_fault < (1e-7 if "CNN" in name else 1e-12)
+            assert row.smallest_fault < 1e-12
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

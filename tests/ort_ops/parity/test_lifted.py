@@ -59,3 +59,42 @@ def test_a_fault_beside_it_is_found(tmp_path: Path) -> None:
     with torch.no_grad():
         model.weight[3] *= 1 + 1e-6
     assert check(model, path, uniform(4, 8), functions=[Norm]).verdict is Verdict.EXPORT_WRONG
+
+
+class Asks(nn.Module):
+    """Computes something else for each dtype that it is given or holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.first(x)
+        if y.dtype == torch.float16:  # as T5 does
+            y = y.clamp(max=torch.finfo(y.dtype).max - 1000) * 0.25
+        if torch.get_default_dtype() == torch.float32:
+            y = y + 0.75  # in a float64 model the exporter would write 0.7 as float32 has it
+        if torch.result_type(y, 1.0) == torch.float64:
+            y = y.sin()
+        return (y * y.float().exp()).to(x.dtype), torch.ones(8, dtype=y.dtype) * y
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_a_model_that_asks_for_its_dtype_is_told_its_own(dtype: torch.dtype, tmp_path: Path) -> None:
+    model, path = Asks().eval().to(dtype), tmp_path / "model.onnx"
+    export(model, (uniform(4, 8).to(dtype),), path, verbose=False)
+    report = check(model, path, uniform(4, 8).to(dtype))
+    assert report.verdict is Verdict.EQUAL, str(report)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_one_that_holds_nothing_is_told_that_of_its_inputs(tmp_path: Path) -> None:
+    class Parameterless(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sin() if x.dtype == torch.float16 else x.cos()
+
+    path = tmp_path / "model.onnx"
+    for dtype in (torch.float16, torch.float32):
+        export(Parameterless().eval(), (uniform(4, 8).to(dtype),), path, verbose=False)
+        report = check(Parameterless().eval(), path, uniform(4, 8).to(dtype))
+        assert report.verdict is Verdict.EQUAL, f"{dtype}: {report}"
