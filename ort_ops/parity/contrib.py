@@ -3,6 +3,7 @@
 What they compute is in ONNX Runtime's ContribOperators.md.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from torch.nn import functional
+
+from .windows import convolve
 
 __all__ = ["CONTRIB"]
 
@@ -22,9 +25,16 @@ class _Contrib(OpRun):
     op_domain = "com.microsoft"
     op_schema = None  # onnx would take that of its operator of the same name
 
-    def attribute(self, name: str, default: float) -> Any:
-        """Return a number that the node has, or its default."""
+    def attribute(self, name: str, default: Any) -> Any:
+        """Return what the node has by a name, or its default."""
         return getattr(self, name, default)
+
+    def activated(self, x: Array, parameters: Sequence[float]) -> Array:
+        """Return what the activation that was fused into the node makes of its result."""
+        name = self.attribute("activation", "")
+        if name and name not in _ACTIVATIONS:
+            raise NotImplementedError(f"the activation {name!r} is not known")
+        return _ACTIVATIONS[name](x, *parameters) if name else x
 
 
 class FusedMatMul(_Contrib):
@@ -38,6 +48,25 @@ class FusedMatMul(_Contrib):
         """Return a factor with its batch first and its rows before its columns."""
         factor = np.moveaxis(factor, 0, -2) if self.attribute(f"transBatch{which}", 0) else factor
         return factor.swapaxes(-1, -2) if self.attribute(f"trans{which}", 0) else factor
+
+
+class FusedGemm(_Contrib):
+    """alpha times a product and beta times a summand, and an activation of it."""
+
+    def _run(self, a: Any, b: Any, c: Any = None, **_: Any) -> tuple[Any]:
+        a, b = (each.T if self.attribute(f"trans{n}", 0) else each for each, n in ((a, "A"), (b, "B")))
+        product = self.attribute("alpha", 1.0) * (a @ b)
+        total = product if c is None else product + self.attribute("beta", 1.0) * c
+        names = (f"activation_{each}" for each in ("alpha", "beta", "gamma"))
+        return (self.activated(total, [vars(self)[name] for name in names if name in vars(self)]),)
+
+
+class FusedConv(_Contrib):
+    """A convolution, what is added to it, and an activation of both."""
+
+    def _run(self, x: Any, w: Any, b: Any = None, z: Any = None, **_: Any) -> tuple[Any]:
+        y = convolve(x, w, b, vars(self))
+        return (self.activated(y if z is None else y + z, self.attribute("activation_params", ())),)
 
 
 class Gelu(_Contrib):
@@ -95,6 +124,16 @@ def _normalised(node: _Contrib, total: Array, mean: Array, scale: Array, shift: 
     return (y if shift is None else y + shift, mean, inverse, total)[: len(node.onnx_node.output)]
 
 
+_ACTIVATIONS: dict[str, Callable[..., Array]] = {
+    "Relu": lambda x: np.maximum(x, 0),
+    "Tanh": np.tanh,
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "LeakyRelu": lambda x, alpha=0.01: np.where(x < 0, alpha * x, x),
+    "Clip": np.clip,
+    "HardSigmoid": lambda x, alpha=0.2, beta=0.5: np.clip(alpha * x + beta, 0, 1),
+}
+
+
 def _gelu(x: Array, approximate: str) -> Array:
     tensor = torch.from_numpy(np.ascontiguousarray(x))
     y: Array = functional.gelu(tensor, approximate=approximate).numpy()
@@ -102,7 +141,7 @@ def _gelu(x: Array, approximate: str) -> Array:
 
 
 CONTRIB: tuple[type[OpRun], ...] = (
-    *(FusedMatMul, Gelu, BiasGelu, FastGelu, QuickGelu),
+    *(FusedMatMul, FusedGemm, FusedConv, Gelu, BiasGelu, FastGelu, QuickGelu),
     *(SkipLayerNormalization, SkipSimplifiedLayerNormalization),
 )
 """Implementations for ``ReferenceEvaluator``'s ``new_ops``."""

@@ -6,7 +6,7 @@ dtype, but for the last places, and for what these become in the operations afte
 float64 give something else, as sines of large angles do, which is no fault of the file.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,18 +89,24 @@ class Folded:
         """Return the file's constant that is this tensor, which is held by the model as it is."""
         return None if tensor in self._dependent else self._held(tensor, computed=False)
 
-    def find(self, func: Callable[..., Tensor], given: Sequence[Any], places: int) -> Tensor | None:
-        """Return the file's constant that a function gives in the model's own dtype, of the joinable ones.
+    def find(
+        self, func: Callable[..., Tensor], plain: Callable[..., Tensor], given: Sequence[Any], places: int
+    ) -> Tensor | None:
+        """Return the file's constant that a function gives in the model's own dtype.
 
-        places: how many units in the last place it may be off. None where there is no such constant, and
-        where what the function is given depends on inputs.
+        plain: gives what a normalisation went into by ``func``. Where that is the same, the constant is a
+            joinable one.
+        places: how many units in the last place it may be off.
+
+        None where there is no such constant, and where what the functions are given depends on inputs.
         """
         if any(isinstance(each, Tensor) and each in self._dependent for each in given):
             return None
-        own = self._compute(func, (given, {}))
+        own, before = (self._compute(each, (tuple(given), {})) for each in (func, plain))
         array = to_numpy(own)
-        for name, each in self._constants.get((array.dtype.name, array.shape), ()):
-            if each.joinable and same_but_rounding(array, each.load()[0], places):
+        either = same_but_rounding(array, to_numpy(before), places)
+        for name, each, written in self._alike(array):
+            if (each.joinable or not either) and same_but_rounding(array, written, places):
                 return self._give(name, each, own.device)
         return None
 
@@ -158,10 +164,7 @@ class Folded:
 
     def _held(self, own: Tensor, *, computed: bool, wide: Tensor | None = None) -> Tensor | None:
         array = to_numpy(own)
-        for name, each in self._constants.get((array.dtype.name, array.shape), ()):
-            if each.is_weight and not computed:
-                continue
-            written, _ = each.load()
+        for name, each, written in self._alike(array, computed=computed):
             if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
                 return self._give(name, each, own.device)
         return self._nearest(array, wide, own.device) if computed and wide is not None else None
@@ -169,8 +172,7 @@ class Folded:
     def _nearest(self, array: NDArray[Any], wide: Tensor, device: torch.device) -> Tensor | None:
         """Return the file's constant that is a result with other roundings, the nearest where several are."""
         found = []
-        for name, each in self._constants.get((array.dtype.name, array.shape), ()):
-            written, _ = each.load()
+        for name, each, written in self._alike(array):
             if self._explains(wide, written):
                 apart = distance(written.astype(np.float64), array.astype(np.float64))
                 found.append((float(apart.sum()), name, each))
@@ -178,6 +180,22 @@ class Folded:
             return None
         _, name, nearest = min(found, key=lambda each: each[:2])
         return self._give(name, nearest, device)
+
+    def _alike(
+        self, array: NDArray[Any], *, computed: bool = True
+    ) -> Iterator[tuple[str, Constant, NDArray[Any]]]:
+        """Give the file's constants of an array's shape and dtype, and those of it that were cast to float32.
+
+        computed: whether the array is, so that what holds a weight of the model is one of them, too.
+        """
+        for dtype in dict.fromkeys((array.dtype.name, "float32")):
+            for name, each in self._constants.get((dtype, array.shape), ()):
+                if each.is_weight and not computed:
+                    continue
+                written = each.load()[0]
+                narrow = written.astype(array.dtype)
+                if np.array_equal(narrow.astype(written.dtype), written, equal_nan=True):
+                    yield name, each, narrow
 
     def _give(self, name: str, constant: Constant, device: torch.device) -> Tensor:
         """Return a constant of the file as it is read, which the model computes."""

@@ -5,8 +5,9 @@ convolution or a matrix product. These are rounded to the model's dtype: in 16 b
 0.999995 is 1, and the weight in the file the model's own, bit by bit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -21,38 +22,64 @@ __all__ = ["Joined", "joinable"]
 _ATEN = torch.ops.aten
 # They are given input, weight, bias, mean, variance, training, momentum, epsilon.
 _NORMS = frozenset({_ATEN.native_batch_norm.default, _ATEN.cudnn_batch_norm.default})
-_TAKES = frozenset({"Conv", "ConvTranspose", "Gemm"})  # a weight and a bias, second and third
+_TAKES = frozenset(
+    {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm"}
+)  # a weight and a bias: 1 and 2
 _BY_CHANNEL = frozenset({"BatchNormalization", "Mul", "Div", "Add", "Sub"})
 _LAST_PLACES = 2  # two libraries add a number to 16 bits, and round it to them, in either order
 
 
 def joinable(graph: ir.Graph) -> set[str]:
     """Return the weights and biases that a normalisation may have gone into, since none comes after them."""
-    return {
-        name
-        for name, value in graph.initializers.items()
-        if any(use.idx in (1, 2) and use.node.op_type in _TAKES for use in value.uses())
-        and not any(_is_normalised(graph, use.node) for use in value.uses())
-    }
+    found = set()
+    for name, value in graph.initializers.items():
+        uses = list(_uses(value))
+        if any(use.idx in (1, 2) and use.node.op_type in _TAKES for use in uses) and not any(
+            _is_normalised(graph, use.node) for use in uses
+        ):
+            found.add(name)
+    return found
+
+
+def _uses(value: ir.Value) -> Iterator[Any]:
+    """Give who reads a value, and who reads it cast."""
+    for use in value.uses():
+        if use.node.op_type == "Cast":
+            yield from _uses(use.node.outputs[0])
+        else:
+            yield use
 
 
 def _is_normalised(graph: ir.Graph, node: ir.Node) -> bool:
+    if "activation" in node.attributes:  # between the product and what comes after the node
+        return False
+    readers = [use.node for output in node.outputs for use in _uses(output)]
     return any(
-        use.node.op_type in _BY_CHANNEL
-        and any(each is not None and each.name in graph.initializers for each in use.node.inputs)
-        for output in node.outputs
-        for use in output.uses()
+        each.op_type in _BY_CHANNEL and any(_is_constant(graph, value) for value in each.inputs)
+        for each in readers
     )
+
+
+def _is_constant(graph: ir.Graph, value: ir.Value | None) -> bool:
+    """Tell whether a value is an initializer, or one cast."""
+    node = None if value is None else value.producer()
+    if node is not None and node.op_type == "Cast":
+        return _is_constant(graph, node.inputs[0])
+    return value is not None and value.name in graph.initializers
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A convolution or a matrix product: its weight, the axis of channels in it, and itself with others."""
+    """A convolution or a matrix product: its weight, the axis of channels in it, and itself with others.
+
+    norms: how many normalisations are in its weight and bias already.
+    """
 
     weight: Tensor
     bias: Tensor | None
     channels: int
     again: Callable[[Tensor, Tensor], Tensor]
+    norms: int = 0
 
 
 class Joined:
@@ -79,28 +106,59 @@ class Joined:
         weight = self._weight(product, args)
         return None if weight is None else lambda: product.again(weight, _bias(product, args))
 
+    def follow(self, func: Any, args: Sequence[Any], result: Any) -> None:
+        """Remember a normalisation whose weight the file doesn't have: another one may follow it.
+
+        It is to be called where ``find``'s result is.
+        """
+        product = self._products.get(args[0]) if func in _NORMS else None
+        if product is not None:
+            weight = _by_quotient(product.weight, args[1], args[4], args[-1], product.channels)
+            more = {"weight": weight, "bias": _bias(product, args), "norms": product.norms + 1}
+            self._products[result[0]] = replace(product, **more)
+
     def _weight(self, product: _Product, args: Sequence[Any]) -> Tensor | None:
         """Return the file's constant that is the weight times a factor a channel, in either layout."""
-        shape = [1] * product.weight.ndim
-        shape[product.channels] = -1
-
-        def by_quotient(weight: Tensor, gamma: Tensor | None, variance: Tensor) -> Tensor:
-            root = torch.sqrt(variance + args[-1])
-            return weight * ((1 if gamma is None else gamma) / root).reshape(shape)
-
-        def by_inverse(weight: Tensor, gamma: Tensor | None, variance: Tensor) -> Tensor:
-            inverse = torch.rsqrt(variance + args[-1])
-            return weight * (inverse if gamma is None else gamma * inverse).reshape(shape)
-
-        given = (product.weight, args[1], args[4])
-        for function in (by_quotient, by_inverse):
-            found = self._folded.find(function, given, _LAST_PLACES)
-            if found is None and len(shape) == 2:
-                turned = self._folded.find(lambda *each: function(*each).t(), given, _LAST_PLACES)  # noqa: B023, called at once
-                found = None if turned is None else turned.t()
+        given = (product.weight, args[1], args[4], args[-1], product.channels)
+        places = _LAST_PLACES * (1 + product.norms)
+        for function in (_by_quotient, _by_inverse):
+            found = self._folded.find(function, _plain, given, places)
             if found is not None:
                 return found
+            if product.weight.ndim == 2:
+                turned, plain = (functools.partial(_turned, each) for each in (function, _plain))
+                found = self._folded.find(turned, plain, given, places)
+                if found is not None:
+                    return found.t()
         return None
+
+
+def _by_quotient(
+    weight: Tensor, gamma: Tensor | None, variance: Tensor, epsilon: float, channels: int
+) -> Tensor:
+    factor = (1 if gamma is None else gamma) / torch.sqrt(variance + epsilon)
+    return weight * _along(channels, weight, factor)
+
+
+def _by_inverse(
+    weight: Tensor, gamma: Tensor | None, variance: Tensor, epsilon: float, channels: int
+) -> Tensor:
+    inverse = torch.rsqrt(variance + epsilon)
+    return weight * _along(channels, weight, inverse if gamma is None else gamma * inverse)
+
+
+def _along(axis: int, weight: Tensor, factor: Tensor) -> Tensor:
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    return factor.reshape(shape)
+
+
+def _plain(weight: Tensor, *_: Any) -> Tensor:
+    return weight
+
+
+def _turned(function: Callable[..., Tensor], *given: Any) -> Tensor:
+    return function(*given).t()
 
 
 def _bias(product: _Product, args: Sequence[Any]) -> Tensor:

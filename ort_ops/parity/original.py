@@ -262,9 +262,11 @@ class _Wide(Mode):
             result = self._folded.take(func, passed, result)
             self._joined.see(func, args, result)
             joined = self._joined.find(func, args, kwargs)
-            if joined is not None:
-                with self:
+            with self:
+                if joined is not None:
                     result = (joined(), *result[1:])
+                else:
+                    self._joined.follow(func, args, result)
         if self._seen is not None:
             tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
             self._seen(func, given, tensors)

@@ -28,7 +28,6 @@ _SAMPLES = 4
 _FEW = 4.0
 _LAST_PLACES = 16.0
 _BEYOND = 1e-2  # of the largest number: what is further beyond it is so with other roundings, too
-_FACTOR = 3.0  # roundings of a factor: of a variance and its epsilon, of the root, of the quotient
 _WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MARGIN = 4.0
 """Errors of such sizes with other signs stay below it times what the samples show."""
@@ -111,16 +110,12 @@ def _moved_by(element: Any, ways: Arithmetic, signs: Signs) -> Any:
 def constant_spread(
     file: ExactFile, feed: Mapping[str, Array], names: Sequence[str], seed: int = 0
 ) -> list[dict[str, Array]]:
-    """Return the file's outputs with constants moved by half of their last place, several times over.
-
-    Each element by itself, and all of a channel together, as a factor does that was rounded before them.
-    """
+    """Return the file's outputs with constants moved by half of their last place, several times over."""
     generator = np.random.default_rng(seed)
-    found = []
-    for together in (None, None, 0, 1):
-        replaced = {name: _rounded_otherwise(file.written(name), generator, together) for name in names}
-        found.append(file.run(feed, replaced=replaced))
-    return found
+    return [
+        file.run(feed, replaced={name: _rounded_otherwise(file.written(name), generator) for name in names})
+        for _ in range(_SAMPLES)
+    ]
 
 
 def nudged(array: Array, signs: Signs) -> Array:
@@ -133,20 +128,14 @@ def nudged(array: Array, signs: Signs) -> Array:
     return np.where(np.isfinite(wide), moved, wide)
 
 
-def _rounded_otherwise(array: Array, generator: np.random.Generator, together: int | None) -> Array:
-    """Move each element; those of one place on the axis ``together`` in one direction."""
+def _rounded_otherwise(array: Array, generator: np.random.Generator) -> Array:
     wide = widened(array)
     if not is_narrow(array):
         return wide
     half = np.spacing(np.abs(array)).astype(np.float64) / 2
     if max(array.shape, default=1) == array.size:  # a vector may be a sum, of terms that are larger
         half = np.full_like(half, half.max(initial=0.0))
-    places = range(array.ndim)
-    sizes = [n if together in (None, place) else 1 for place, n in zip(places, array.shape, strict=True)]
-    signs = generator.choice([-1.0, 1.0], size=sizes)
-    if together is not None and array.size > 1:  # one number is no weight with a factor a channel
-        signs = _FACTOR * signs * np.sign(wide)
-    moved: Array = wide + half * signs
+    moved: Array = wide + half * generator.choice([-1.0, 1.0], size=array.shape)
     return moved
 
 

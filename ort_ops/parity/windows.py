@@ -14,7 +14,7 @@ from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["WINDOWS"]
+__all__ = ["WINDOWS", "convolve"]
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
@@ -70,22 +70,30 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
+def convolve(
+    x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None, attributes: dict[str, Any]
+) -> NDArray[Any]:
+    """Return a convolution over one, two or three axes, by the attributes of an ONNX ``Conv``."""
+    kernel = weight.shape[2:]
+    strides, dilations, pads = _window(x, kernel, attributes)
+    summand = None if bias is None else _tensor(bias)
+    group = attributes.get("group") or 1
+    padded = _pad(_tensor(x), pads)
+    y: NDArray[Any] = _CONV[len(kernel)](
+        padded, _tensor(weight), summand, strides, 0, dilations, group
+    ).numpy()
+    return y
+
+
 class Conv(ReferenceConv):
     """Convolution over one, two or three axes."""
 
     op_domain = ""
 
     def _run(self, X: Any, W: Any, B: Any = None, **attributes: Any) -> tuple[Any]:  # type: ignore[override]  # noqa: N803
-        rank = X.ndim - 2
-        if rank not in _CONV or X.dtype != np.float64:
+        if X.ndim - 2 not in _CONV or X.dtype != np.float64:
             return super()._run(X, W, B, **attributes)  # type: ignore[no-any-return,no-untyped-call]
-        kernel = W.shape[2:]
-        strides, dilations, pads = _window(X, kernel, attributes)
-        bias = None if B is None else _tensor(B)
-        y = _CONV[rank](
-            _pad(_tensor(X), pads), _tensor(W), bias, strides, 0, dilations, attributes.get("group") or 1
-        )
-        return (y.numpy(),)
+        return (convolve(X, W, B, attributes),)
 
 
 class ConvTranspose(ReferenceConvTranspose):

@@ -133,6 +133,23 @@ CONTRIB = {
     "FusedMatMul": (((2, 3, 4), (2, 4, 5)), {"alpha": 0.3}, 1),
     "FusedMatMul, transposed": (((2, 4, 3), (2, 5, 4)), {"alpha": 0.3, "transA": 1, "transB": 1}, 1),
     "FusedMatMul, batch last": (((3, 2, 4), (5, 2, 4)), {"transBatchA": 1, "transBatchB": 1, "transB": 1}, 1),
+    "FusedGemm": (((3, 4), (4, 5), (5,)), {"alpha": 0.3, "beta": 2.0, "activation": "Relu"}, 1),
+    "FusedGemm, transposed": (
+        ((4, 3), (5, 4)),
+        {"transA": 1, "transB": 1, "activation": "LeakyRelu", "activation_alpha": 0.3},
+        1,
+    ),
+    "FusedConv": (((2, 3, 9, 7), (4, 3, 3, 3), (4,)), {"activation": "Tanh", "pads": [1, 0, 1, 0]}, 1),
+    "FusedConv, with a summand": (
+        ((1, 4, 9, 9), (4, 1, 3, 3), (4,), (1, 4, 4, 4)),
+        {"activation": "Clip", "activation_params": [-0.5, 0.5], "group": 4, "strides": [2, 2]},
+        1,
+    ),
+    "FusedConv, hard": (
+        ((2, 3, 9, 9), (4, 3, 3, 3)),
+        {"activation": "HardSigmoid", "activation_params": [0.3, 0.4], "auto_pad": "SAME_UPPER"},
+        1,
+    ),
     "Gelu": (((3, 5),), {}, 1),
     "BiasGelu": (((3, 5), (5,)), {}, 1),
     "FastGelu": (((3, 5), (5,)), {}, 1),

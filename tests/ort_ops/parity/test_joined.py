@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -81,6 +82,50 @@ def test_what_is_folded_wrongly_is_found(dtype: torch.dtype, place: int, tmp_pat
     assert check(model, file, given).verdict is Verdict.EXPORT_WRONG
     found = locate(model, file, given)
     assert (found.question, found.node) == ("export", file.graph.node[0].name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_several_in_a_row_are_folded_into_one_weight(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *(nn.BatchNorm2d(8, affine=each) for each in (True, False)))
+    with torch.no_grad():
+        for norm in (model[1], model[2]):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.01, 3)
+    model.eval().to(dtype)
+    given = uniform(2, 3, 9, 9).to(dtype)
+    export(model, (given,), tmp_path / "model.onnx", verbose=False)
+    file = onnx.load(tmp_path / "model.onnx")
+    assert [node.op_type for node in file.graph.node] == ["Conv"]
+    row = check(model, file, given).rows[0]
+    assert (row.verdict, row.tolerance < 1e-10) == (Verdict.EQUAL, True), str(row)
+    file = changed(file, 0, 8 * float(torch.finfo(dtype).eps))
+    assert check(model, file, given).verdict is Verdict.EXPORT_WRONG
+
+
+@pytest.mark.parametrize("level", ["ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["convolution", "linear without bias"])
+def test_those_that_onnx_runtime_folds_are_right(
+    name: str, dtype: torch.dtype, level: str, tmp_path: Path
+) -> None:
+    """It casts float16 where it computes, weights beforehand, and fuses activations."""
+    if (name, level) == ("convolution", "ORT_ENABLE_ALL"):
+        pytest.skip("is of a layout for this processor, whose operators nobody else computes")
+    model, given = normalised(name, dtype, trained=dtype == torch.float32)
+    path, optimised = (str(tmp_path / each) for each in ("model.onnx", "optimised.onnx"))
+    export(model, (given,), path, dynamo=False, verbose=False)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = optimised
+    options.log_severity_level = 3  # that the file is for this machine
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    onnxruntime.InferenceSession(path, options)
+    kinds = {node.op_type for node in onnx.load(optimised).graph.node}
+    assert kinds & {"FusedConv", "FusedGemm", "Gemm", "Cast"}
+    report = check(model, optimised, given)
+    assert report.verdict is Verdict.EQUAL, str(report)
+    assert report.rows[0].tolerance < 1e-10
+    assert report.notes == ()
 
 
 def test_one_that_is_in_the_file_is_not_taken_for_folded(tmp_path: Path) -> None:
