@@ -1,6 +1,8 @@
 """Runs that answer a callback, on a thread of ONNX Runtime's."""
 
 import atexit
+import collections
+import math
 import os
 import threading
 import time
@@ -55,6 +57,7 @@ class _Answer:
                 )
             )
         finally:
+            _answered.append(time.monotonic())
             _in_flight.discard(weakref.ref(self))
 
     def __del__(self) -> None:
@@ -69,14 +72,23 @@ _NO_RESULTS = (
 _in_flight: set[weakref.ref[_Answer]] = set()
 """What has yet to be called. Each change is one step, which Ctrl-C can't leave half done."""
 
+_answered: collections.deque[float] = collections.deque([-math.inf], maxlen=1)
+"""When the last answer came, by the monotonic clock, in seconds."""
+
+_CLEANING_UP = 0.1  # seconds, where microseconds are enough if a processor is free
+
 
 def _wait() -> None:
     """Wait for runs when Python ends.
 
     CPython before 3.14 takes down a thread that asks for an interpreter that is going, and ONNX Runtime's
-    would take the process with it. A run that never started has nobody who holds its answer.
+    would take the process with it. A run that never started has nobody who holds its answer. After an answer
+    the thread asks for the interpreter again, to let go of what it was given.
     """
-    while any(answer() is not None for answer in tuple(_in_flight)):
+    while (
+        any(answer() is not None for answer in tuple(_in_flight))
+        or time.monotonic() < _answered[-1] + _CLEANING_UP
+    ):
         time.sleep(0.005)
 
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .builtin import RELEASE
 from .errors import KernelError, OrtOpsError, RegistrationError, ResultError
 
 __all__ = ["DEBUG", "collect", "discard", "error_of", "fail", "raise_failure"]
@@ -27,6 +28,8 @@ DEBUG = os.environ.get("ORT_OPS_DEBUG", "0") not in ("", "0")
 """Kernels get copies of their inputs, so that a failed one's frames can be kept for a debugger, and ``out=``
 buffers of which every bit is set (NaN, -1), which shows what a kernel left unfilled."""
 
+_CUT_OFF = 1800
+"""What ONNX Runtime up to 1.22 passes on of a kernel's text, in characters: 2,048 with its own before it."""
 _KEPT = 64
 """Failures that wait for more than one run of each thread are nobody's any more, but for so many."""
 _failures: OrderedDict[int, tuple[BaseException, str]] = OrderedDict()
@@ -72,13 +75,21 @@ def _store(error: BaseException, node: str, kernel_name: str, owned: bool) -> st
         else:
             _let_go(link)
     if kernel_name and not owned:
-        return f"{what} failed: {summary}\n{text}"
+        said = f"{what} failed: {summary}\n"
+        return said + (text if RELEASE >= (1, 23) else _end_of(text, _CUT_OFF - len(said)))
     number = next(_numbers)
     _failures[number] = error, f"{what} failed: {summary}"
     while len(_failures) > _KEPT + threading.active_count():
         _failures.popitem(last=False)
-    # The mark stands before what may be long: ONNX Runtime cuts a text off after some 2,000 characters.
+    # The mark stands before what may be long, which ONNX Runtime cuts off.
     return f"(ort_ops failure {_PROCESS} {number}) {what} failed: {summary}"
+
+
+def _end_of(text: str, size: int) -> str:
+    """Return the last lines of a traceback, which say what was raised and where: about so many characters."""
+    if len(text) <= size:
+        return text
+    return "  [...]\n" + text[-max(size, 0) :].partition("\n")[2]
 
 
 def _summary(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 import re
 import signal
 import time
+from typing import Any
 
 from .base import BAD, behaviour, check, register, session_of
 from .exceptions import exits, is_interrupted, raises
@@ -20,6 +21,27 @@ def plain_onnxruntime_says_it_all_in_text() -> None:
             "says which node" if re.search(r"node 'Op' failed: ValueError: wrong", str(error)) else str(error)
         )
         print("shows the kernel's line" if 'raise ValueError("wrong")' in str(error) else str(error))
+    check(session)
+
+
+def raises_at_length(x: Any) -> Any:
+    try:
+        raise RuntimeError("first " + 3000 * "x")
+    except RuntimeError:
+        raises(x)
+
+
+@behaviour("says what", "shows the kernel's line", "next run right")
+def plain_onnxruntime_says_where_at_the_end_of_a_long_text() -> None:
+    """Up to 1.22 it cuts texts off."""
+    register(raises_at_length)
+    session = session_of(plain=True)
+    try:
+        session.run(None, {"x": BAD})
+    except Exception as error:
+        text = str(error)
+        print("says what" if "node 'Op' failed: ValueError: wrong\n" in text else text)
+        print("shows the kernel's line" if text.rstrip().endswith("\nValueError: wrong") else text)
     check(session)
 
 
