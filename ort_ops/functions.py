@@ -9,15 +9,18 @@ import contextlib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import ort_ops
 
 from .kernel import Kernel
 from .model import Model, Node
-from .recorded import CALL, FUNCTION, MAIN, REASON, Input, RecordedCall, function_name, is_named, restore
+from .recorded import CALL, FUNCTION, MAIN, REASON, RecordedCall, function_name, is_named
 from .registry import CPU, CUDA, Op
 from .schema import Formal, OpSchema
+
+if TYPE_CHECKING:  # the package loads it when it is first asked for, and torch with it
+    import ort_ops.torch_calls
 
 __all__ = ["find_function", "function_ops"]
 
@@ -50,9 +53,8 @@ def _checked(functions: Iterable[type] | None) -> tuple[type, ...]:
     if isinstance(functions, type):
         raise TypeError(f"functions={functions.__qualname__}; expected a list: [{functions.__qualname__}]")
     given = tuple(functions or ())
-    torch = importlib.import_module("torch") if given else None
     for each in given:
-        if torch is None or not (isinstance(each, type) and issubclass(each, torch.autograd.Function)):
+        if not ort_ops.torch_calls.is_function(each):
             raise TypeError(f"functions: {each!r} is no torch.autograd.Function, and only these run nodes")
     return given
 
@@ -83,7 +85,6 @@ def find_function(name: str, allowed: Sequence[type], packages: Sequence[str]) -
 
 def _import(name: str) -> type:
     module, _, qualified = name.partition(":")
-    torch = importlib.import_module("torch")
     try:
         found: Any = importlib.import_module(module)
         for part in qualified.split("."):
@@ -92,11 +93,12 @@ def _import(name: str) -> type:
             found = getattr(found, part)
     except Exception as error:  # whatever a module raises
         raise ValueError(f"the file names {name} for it, which can't be imported: {error!r}") from error
-    if not (isinstance(found, type) and issubclass(found, torch.autograd.Function)):
+    if not ort_ops.torch_calls.is_function(found):
         raise ValueError(f"the file names {name} for it, which is no torch.autograd.Function")
-    if function_name(found) != name:
-        raise ValueError(f"the file names {name} for it, which is {function_name(found)}: another's")
-    return found
+    function: type = found
+    if function_name(function) != name:
+        raise ValueError(f"the file names {name} for it, which is {function_name(function)}: another's")
+    return function
 
 
 def _remedy(name: str, allowed: Sequence[type]) -> str:
@@ -164,9 +166,9 @@ def _op_of(name: tuple[str, str], recorded: Mapping[str, RecordedCall], function
     return Op(kernel, (name,), 1)
 
 
-def _call_of(node: str, function: type, recorded: RecordedCall) -> "_Call":
+def _call_of(node: str, function: type, recorded: RecordedCall) -> Any:
     try:
-        return _Call(function, recorded)
+        return ort_ops.torch_calls.Call(function, recorded)
     except Exception as error:
         raise ValueError(f"what node {node!r} records of its call can't be read: {error!r}") from error
 
@@ -180,68 +182,3 @@ def _schema(calls: Sequence[RecordedCall], outputs: Sequence[int]) -> OpSchema:
         inputs.append(Formal(f"input_{index}", optional=0 in types))
     given = [Formal(f"output_{i}", (element_type,)) for i, element_type in enumerate(outputs)]
     return OpSchema(tuple(inputs), tuple(given), ())
-
-
-class _Call:
-    """A call that can be run: the Function, and its arguments with the inputs to be filled in.
-
-    Tensors, devices and autocast are those of the inputs' device, whichever the call was recorded on.
-    """
-
-    def __init__(self, function: Any, recorded: RecordedCall) -> None:
-        self.function = function
-        self._args = [restore(value) for value in recorded.args]
-        self._kwargs = {key: restore(value) for key, value in recorded.kwargs.items()}
-        self._autocast = dict(recorded.autocast)
-        self._writes = recorded.writes
-        self._count = len(recorded.outputs)
-        self._there: dict[Any, tuple[Any, Any]] = {}  # the arguments, by device
-
-    def __call__(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Return the tensors among what the Function returns, as many as the node has outputs."""
-        torch = importlib.import_module("torch")
-        if self._writes:
-            inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
-        device = next((tensor.device for tensor in inputs if tensor is not None), torch.device("cpu"))
-        if device not in self._there:
-            self._there[device] = _placed(self._args, device), _placed(self._kwargs, device)
-        args, kwargs = (_fill(torch, value, inputs) for value in self._there[device])
-        if not self._autocast:
-            returned = self.function.apply(*args, **kwargs)
-        else:
-            dtype = self._autocast.get(device.type) or next(iter(self._autocast.values()))
-            with torch.autocast(device.type, getattr(torch, dtype)):
-                returned = self.function.apply(*args, **kwargs)
-        if isinstance(returned, torch.Tensor):
-            return (returned,)
-        leaves = torch.utils._pytree.tree_leaves(returned)
-        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)][: self._count]
-
-
-def _placed(value: Any, device: Any) -> Any:
-    """Return an argument with the tensors and devices in it on a device of torch."""
-    torch = importlib.import_module("torch")
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, torch.device):
-        return device
-    if type(value) in (list, tuple):
-        return type(value)(_placed(item, device) for item in value)
-    if isinstance(value, dict):
-        return {key: _placed(item, device) for key, item in value.items()}
-    return value
-
-
-def _fill(torch: Any, value: Any, inputs: Sequence[Any]) -> Any:
-    """Return an argument for one run; what forward may change, it changes for that run alone."""
-    if isinstance(value, Input):
-        # A node may leave trailing inputs out.
-        tensor = inputs[value.index] if value.index < len(inputs) else None
-        return int(tensor) if value.number and tensor is not None else tensor
-    if type(value) in (list, tuple):
-        return type(value)(_fill(torch, item, inputs) for item in value)
-    if isinstance(value, dict):
-        return {key: _fill(torch, item, inputs) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    return value.clone() if isinstance(value, torch.Tensor) else value

@@ -3,17 +3,23 @@
 import functools
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import ort_ops
 
 from . import _bridge
-from .arrays import hides, reject, run_on_dlpack, run_on_torch
 from .callables import name_of, parameters_of
+from .dlpack_arrays import run_on_dlpack
 from .dtypes import DTYPES
 from .errors import ResultError
 from .failures import DEBUG, collect, discard, fail
 from .inference import Infer
 from .packing import pack, unpack
+from .results import hides, reject
 from .schema import OpSchema, Signature
+
+if TYPE_CHECKING:  # the package loads it when it is first asked for, and torch with it
+    import ort_ops.torch_arrays
 
 __all__ = ["ArrayKind", "Kernel", "set_select_hook"]
 
@@ -103,9 +109,11 @@ class Kernel:
         function = functools.partial(self.function, call.node()) if self.by_node else self.function
         outputs, takes_out = len(self.schema.outputs), self.schema.takes_out
         if self.array == "torch":
-            run_on_torch(function, outputs, takes_out, on_cuda, call, debug=DEBUG)
+            ort_ops.torch_arrays.run_on_torch(function, outputs, takes_out, on_cuda, call, debug=DEBUG)
+        elif on_cuda:
+            ort_ops.torch_arrays.run_on_dlpack_on_cuda(function, outputs, takes_out, call)
         else:
-            run_on_dlpack(function, outputs, takes_out, on_cuda, call)
+            run_on_dlpack(function, outputs, takes_out, call)
 
 
 def _characteristic(optional: bool, variadic: bool) -> int:

@@ -1,16 +1,20 @@
 """A call of a torch Function as a file records it: in the metadata of the node that stands for it."""
 
 import base64
-import importlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import ort_ops
+
 from .model import Node
+
+if TYPE_CHECKING:  # the package loads it when it is first asked for, and torch with it
+    import ort_ops.torch_values
 
 __all__ = [
     "CALL",
@@ -126,23 +130,10 @@ def record(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
         kind = "array" if isinstance(value, np.ndarray) else "scalar"
         return {kind: [value.dtype.str, list(value.shape), base64.b64encode(value.tobytes()).decode()]}
-    return _record_torch(value)
-
-
-def _record_torch(value: Any) -> Any:
-    torch = importlib.import_module("torch")
-    if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
-        return {"torch": str(value).removeprefix("torch.")}
-    if isinstance(value, torch.device):
-        return {"device": str(value)}
-    if type(value) is torch.Size:
-        return {"size": list(value)}
-    if isinstance(value, torch.Tensor):
-        flat = value.detach().cpu().contiguous().flatten()
-        data = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-        dtype = str(value.dtype).removeprefix("torch.")
-        return {"tensor": [dtype, list(value.shape), base64.b64encode(data).decode()]}
-    raise UnrecordableError(f"a {type(value).__qualname__} can't be recorded in a file")
+    found = ort_ops.torch_values.record_torch(value)
+    if found is None:
+        raise UnrecordableError(f"a {type(value).__qualname__} can't be recorded in a file")
+    return found
 
 
 def restore(value: Any) -> Any:
@@ -156,7 +147,7 @@ def restore(value: Any) -> Any:
     if kind == "dict":
         return {key: restore(item) for key, item in content.items()}
     if kind in ("torch", "device", "size", "tensor"):
-        return _restore_torch(kind, content)
+        return ort_ops.torch_values.restore_torch(kind, content)
     if kind in ("array", "scalar"):
         dtype, shape, data = content
         array = np.frombuffer(bytearray(base64.b64decode(data)), np.dtype(dtype)).reshape(shape)
@@ -175,20 +166,3 @@ def _index(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is no number of an input")
     return value
-
-
-def _restore_torch(kind: str, content: Any) -> Any:
-    torch = importlib.import_module("torch")
-    if kind == "device":
-        return torch.device(content)
-    if kind == "size":
-        return torch.Size(content)
-    if kind == "torch":
-        found = getattr(torch, content)
-        if not isinstance(found, torch.dtype | torch.memory_format | torch.layout):
-            raise ValueError(f"torch.{content} is no dtype, layout or memory format")
-        return found
-    name, shape, data = content
-    dtype = _restore_torch("torch", name)
-    raw = bytearray(base64.b64decode(data))
-    return (torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)).reshape(shape)

@@ -15,9 +15,10 @@ from onnx import helper
 
 import ort_ops
 from ort_ops.errors import NoKernelError, RegistrationError
-from ort_ops.functions import _Call, function_ops
+from ort_ops.functions import function_ops
 from ort_ops.model import read_model
 from ort_ops.recorded import Input, RecordedCall, UnrecordableError, function_name, record, restore
+from ort_ops.torch_calls import Call
 
 from .models import model as graph
 
@@ -230,7 +231,7 @@ def test_a_call_that_was_recorded_elsewhere_runs_on_the_inputs_device(device: st
         outputs=[1],
         autocast=[("cpu" if device == "cuda" else "cuda", "bfloat16")],
     )
-    (y,) = _Call(OnADevice, recorded)((torch.ones(2, 3, device=device),))
+    (y,) = Call(OnADevice, recorded)((torch.ones(2, 3, device=device),))
     assert (y.device.type, y.dtype) == (device, torch.float32)  # of the sum, by the type of the zeros
     assert y.tolist() == [[3, 3]] * 2  # what bfloat16 makes of it
 
@@ -246,7 +247,7 @@ def test_a_call_under_several_autocasts_runs_under_its_devices(autocast: list[st
         def forward(ctx: Any, x: Any) -> Any:
             return x @ x
 
-    (y,) = _Call(Twice, recorded)((torch.ones(2, 2),))
+    (y,) = Call(Twice, recorded)((torch.ones(2, 2),))
     assert y.dtype == (torch.bfloat16 if "cpu" in autocast else torch.float16)
 
 

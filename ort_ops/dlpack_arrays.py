@@ -1,0 +1,60 @@
+"""Kernels that are given objects that speak DLPack, over ONNX Runtime's buffers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._bridge import Call
+from .errors import ResultError
+from .results import buffers_of, not_an_array, out_of, refuse_mask, refuse_result, results_of
+
+__all__ = ["Library", "run_on_dlpack"]
+
+
+@dataclass(frozen=True)
+class Library:
+    """How a library of arrays reads what speaks DLPack, takes a buffer that is to be filled, and copies."""
+
+    read: Callable[[Any], Any]
+    target_of: Callable[[Any], Any]
+    copy: Callable[[Any, Any], object]
+
+
+def _copy(target: NDArray[Any], source: NDArray[Any]) -> None:
+    target[...] = source
+
+
+# By the buffer protocol, since what NumPy 1 makes of DLPack is read-only.
+_NUMPY = Library(np.from_dlpack, lambda buffer: np.asarray(memoryview(buffer)), _copy)
+
+
+def run_on_dlpack(
+    function: Callable[..., Any], outputs: int, takes_out: bool, call: Call, library: Library = _NUMPY
+) -> None:
+    """Run a kernel on objects that speak DLPack; its results have to speak it, too.
+
+    ``outputs`` is how many the operator has; a kernel that ``takes_out`` fills their buffers by itself.
+    ``library`` stores results.
+    """
+    out = out_of(buffers_of(lambda buffer: buffer, call)) if takes_out else {}
+    result = function(*call.inputs(), **call.attributes(), **out)
+    if takes_out:
+        refuse_result(result, out)
+        return
+    for index, output in enumerate(results_of(outputs, result)[: call.output_count()]):
+        if isinstance(output, np.generic):  # what NumPy makes of a sum
+            output = np.asarray(output)
+        refuse_mask(output, index)
+        if not hasattr(output, "__dlpack__"):
+            raise ResultError(not_an_array(result, "an array with __dlpack__", outputs))
+        source = library.read(output)
+        buffer = call.output(index, tuple(source.shape))
+        if buffer is None:
+            continue
+        target = library.target_of(buffer)
+        if source.dtype != target.dtype:
+            raise ResultError(f"returned {source.dtype} for output {index}; expected {target.dtype}")
+        library.copy(target, source)
