@@ -276,6 +276,11 @@ def test_who_is_preferred_is_what_is_run(cli: Cli, tmp_path: Path) -> None:
         for command in ("check", "locate"):
             assert [cli(command, *options, "--prefer", each)[0] for each in ("kernel", "body")] == [1, 0]
         assert cli("record", *options, "--prefer", "body")[0] == 0
+        replay = ("replay", "golden.safetensors", options[0], *options[-2:])
+        assert [cli(*replay, "--prefer", each)[0] for each in ("kernel", "body")] == [1, 0]
+        (tmp_path / "bundle").mkdir()
+        code, _, err = cli("replay", "bundle", "--prefer", "body")
+        assert (code, "a bundle is replayed as its sessions run it" in err) == (4, True)
     finally:
         ort_ops.registry._ops[:] = [
             op for op in ort_ops.registry._ops if op.kernel.where != "parity_kernel.zeros"
