@@ -20,7 +20,7 @@ from onnx import NodeProto
 from ort_ops.errors import ParityError
 
 from .attributes import float_attributes
-from .constants import Known
+from .constants import NOTHING_KNOWN, Known
 from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
 from .graphs import all_values, input_names, last_uses, precisions, read_tensor, reads, without_weights
@@ -79,6 +79,7 @@ class ExactFile:
             if hasattr(operator, "by_forward")
         }
         self._known = Known()
+        self._settled: set[str] = set()
         self._attributes = dict(float_attributes(self._evaluator.rt_nodes_))
         self._last_use = last_uses(self.nodes, self.outputs)
         for operator in self._evaluator.rt_nodes_:
@@ -88,8 +89,12 @@ class ExactFile:
                 )
                 self._note(operator.onnx_node, reason)
 
-    def know(self, numbers: Iterable[float]) -> None:
-        """Read constants and attributes that are one of these numbers, rounded, as that number."""
+    def know(self, numbers: Iterable[float], but: Iterable[str] = ()) -> None:
+        """Read constants and attributes that are one of these numbers, rounded, as that number.
+
+        but: names of constants that somebody was given as they were read before.
+        """
+        self._settled.update(but)
         self._known.add(numbers)
         for name, attribute in self._attributes.items():
             attribute.set(self.weight(name))
@@ -99,7 +104,8 @@ class ExactFile:
         return self._as_read(name, self.written(name))
 
     def _as_read(self, name: str, written: NDArray[Any]) -> NDArray[Any]:
-        return widened(written) if name in self.parameters else read_constant(written, self._known)
+        known = NOTHING_KNOWN if name in self._settled else self._known
+        return widened(written) if name in self.parameters else read_constant(written, known)
 
     def constants(self) -> tuple[list[str], list[str]]:
         """Return the constants that are no weights: those read otherwise than written, and those not read.

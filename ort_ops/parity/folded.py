@@ -133,7 +133,9 @@ class Folded:
                 rounds = computed and not torch.equal(wide, each.to(wide.dtype))
                 if wide.dtype == torch.float64 and not any(wide is tensor for tensor in tensors):
                     self._made[wide] = _Made(func, given, place, rounds)
-                leaves[place] = self._taken(wide, each, tensors, computed=computed)
+                # What torch.tensor makes of numbers is given as what it is.
+                held = () if func is torch.ops.aten.lift_fresh.default else tensors
+                leaves[place] = self._taken(wide, each, held, computed=computed)
                 self._own[leaves[place]] = each
         if computed:
             _remember(self._computed, leaves)

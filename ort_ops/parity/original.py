@@ -63,7 +63,7 @@ class ExactModel:
         self._own = dict(zip(_tensors(self._model), _tensors(model), strict=True))
         self.numbers: set[float] = set()
         self._constants = constants or {}
-        self._taken: set[str] = set() if taken is None else taken
+        self.taken: set[str] = set() if taken is None else taken
 
     def parameters(self) -> Iterator[Tensor]:
         """Give the copies of the model's parameters."""
@@ -93,7 +93,7 @@ class ExactModel:
         positional, keywords = pytree.tree_map_only(Tensor, lambda t: _wide(t.clone()), arguments)
         constants, own = self._constants, self._own
         dtype = own_dtype(list(own.values()), arguments)
-        folded = Folded(constants, own, dtype, self._taken) if constants else None
+        folded = Folded(constants, own, dtype, self.taken) if constants else None
         if folded is not None:
             folded.depend((positional, keywords))
         wide = _Wide(self.notes, self.numbers, seen, folded)

@@ -155,7 +155,7 @@ def take_sample(
     if not outputs:
         raise ParityError("the model returned nothing; expected one tensor at least")
     exact = as_arrays(exact_model.run(given.arguments))
-    exact_file.know(exact_model.numbers)
+    exact_file.know(exact_model.numbers, exact_model.taken)
     chance = exact_file.chance(given.feed)
     draws = bool(chance) and exact_model.draws(given.arguments)
     return Sample(given, outputs, exact, exact_file.run(given.feed), chance, draws)

@@ -65,3 +65,31 @@ def test_one_that_is_off_by_more_is_found(function: Callable[..., Any], tmp_path
     changed.reshape(-1)[67 % changed.size] *= np.float32(1 + 1e-5)
     table.CopyFrom(numpy_helper.from_array(changed, table.name))
     assert check(model, file, uniform(128, 64)).verdict is Verdict.EXPORT_WRONG
+
+
+LITERALS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tensor": lambda x: x * torch.tensor(0.123456789),
+    "tensor of the input's dtype": lambda x: x * torch.tensor(0.123456789, dtype=x.dtype),
+    "list": lambda x: x * torch.tensor([0.1, 0.3, 0.123456789, 7.0], dtype=x.dtype),
+    "full": lambda x: x + torch.full((4,), 0.123456789, dtype=x.dtype),
+    "as_tensor": lambda x: x * torch.as_tensor(0.3, dtype=x.dtype) + 0.7,
+    "linspace": lambda x: x * torch.linspace(0.1, 0.5, 4, dtype=x.dtype),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", LITERALS)
+def test_numbers_in_the_code_are_what_the_file_has_of_them(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model, given = Model(lambda m, x: LITERALS[name](x)).eval(), uniform(3, 4).to(dtype)
+    export(model, (given,), tmp_path / "model.onnx", verbose=False)
+    file = onnx.load(tmp_path / "model.onnx")
+    row = check(model, file, given).rows[0]
+    assert row.verdict is Verdict.EQUAL, str(row)
+    assert row.tolerance < 1e-13
+    constant = next(each for each in file.graph.initializer if each.data_type != 7)
+    changed = numpy_helper.to_array(constant).copy()
+    changed.reshape(-1)[-1] *= changed.dtype.type(1 + 8 * np.finfo(changed.dtype).eps)
+    constant.CopyFrom(numpy_helper.from_array(changed, constant.name))
+    assert check(model, file, given).verdict is Verdict.EXPORT_WRONG
