@@ -22,10 +22,8 @@ __all__ = ["Joined", "joinable"]
 _ATEN = torch.ops.aten
 # They are given input, weight, bias, mean, variance, training, momentum, epsilon.
 _NORMS = frozenset({_ATEN.native_batch_norm.default, _ATEN.cudnn_batch_norm.default})
-_TAKES = frozenset(
-    {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm"}
-)  # a weight and a bias: 1 and 2
-_BY_CHANNEL = frozenset({"BatchNormalization", "Mul", "Div", "Add", "Sub"})
+# They are given a weight and a bias, second and third.
+_TAKES = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm"})
 _LAST_PLACES = 2  # two libraries add a number to 16 bits, and round it to them, in either order
 
 
@@ -34,9 +32,8 @@ def joinable(graph: ir.Graph) -> set[str]:
     found = set()
     for name, value in graph.initializers.items():
         uses = list(_uses(value))
-        if any(use.idx in (1, 2) and use.node.op_type in _TAKES for use in uses) and not any(
-            _is_normalised(graph, use.node) for use in uses
-        ):
+        takes = any(use.idx in (1, 2) and use.node.op_type in _TAKES for use in uses)
+        if takes and not any(_is_normalised(use.node) for use in uses):
             found.add(name)
     return found
 
@@ -50,22 +47,11 @@ def _uses(value: ir.Value) -> Iterator[Any]:
             yield use
 
 
-def _is_normalised(graph: ir.Graph, node: ir.Node) -> bool:
+def _is_normalised(node: ir.Node) -> bool:
     if "activation" in node.attributes:  # between the product and what comes after the node
         return False
-    readers = [use.node for output in node.outputs for use in _uses(output)]
-    return any(
-        each.op_type in _BY_CHANNEL and any(_is_constant(graph, value) for value in each.inputs)
-        for each in readers
-    )
-
-
-def _is_constant(graph: ir.Graph, value: ir.Value | None) -> bool:
-    """Tell whether a value is an initializer, or one cast."""
-    node = None if value is None else value.producer()
-    if node is not None and node.op_type == "Cast":
-        return _is_constant(graph, node.inputs[0])
-    return value is not None and value.name in graph.initializers
+    readers = {use.node.op_type for output in node.outputs for use in _uses(output)}
+    return "BatchNormalization" in readers
 
 
 @dataclass(frozen=True)

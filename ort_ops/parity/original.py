@@ -193,12 +193,25 @@ def _answers(dtype: torch.dtype) -> Iterator[None]:
         torch.get_default_dtype = get_default_dtype
 
 
+@functools.cache
+def _epsilon_of_rms_norm(dtype: torch.dtype) -> float:
+    """Return what ``rms_norm`` adds by itself: that of the dtype, or of float32, in which it computes.
+
+    That differs from release to release, so that it is tried.
+    """
+    x = torch.full((1,), 2.0**-8, dtype=dtype)
+    own = float(functional.rms_norm(x, (1,)))
+    candidates = (torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+    return min(candidates, key=lambda epsilon: abs(2.0**-8 / (2.0**-16 + epsilon) ** 0.5 - own))
+
+
 class _Told(TorchFunctionMode):
     """Tell a model that asks, and functions that go by a dtype themselves, its own instead of float64."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self._dtype = dtype
+        self._epsilon = _epsilon_of_rms_norm(dtype)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -206,7 +219,7 @@ class _Told(TorchFunctionMode):
         given = dict(kwargs or {})
         if func in (torch.rms_norm, functional.rms_norm):
             epsilon = args[3] if len(args) > 3 else given.get("eps")
-            args, given["eps"] = args[:3], torch.finfo(self._dtype).eps if epsilon is None else epsilon
+            args, given["eps"] = args[:3], self._epsilon if epsilon is None else epsilon
         if func in (torch.nan_to_num, Tensor.nan_to_num):
             given = {**dict(zip(("nan", "posinf", "neginf"), args[1:], strict=False)), **given}
             args = args[:1]

@@ -84,6 +84,20 @@ def test_what_is_folded_wrongly_is_found(dtype: torch.dtype, place: int, tmp_pat
     assert (found.question, found.node) == ("export", file.graph.node[0].name)
 
 
+def test_what_comes_after_one_is_not_taken_for_it(tmp_path: Path) -> None:
+    model, given = normalised("linear", torch.float16, trained=False)
+    model[2] = Scaled().eval()
+    export(model, (given,), tmp_path / "model.onnx", verbose=False)
+    file = onnx.load(tmp_path / "model.onnx")
+    assert [node.op_type for node in file.graph.node][:2] == ["Gemm", "Mul"]
+    assert check(model, file, given).verdict is Verdict.EQUAL
+
+
+class Scaled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.full((8,), 0.3, dtype=x.dtype)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_several_in_a_row_are_folded_into_one_weight(dtype: torch.dtype, tmp_path: Path) -> None:
     torch.manual_seed(0)

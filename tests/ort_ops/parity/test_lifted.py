@@ -98,3 +98,14 @@ def test_one_that_holds_nothing_is_told_that_of_its_inputs(tmp_path: Path) -> No
         export(Parameterless().eval(), (uniform(4, 8).to(dtype),), path, verbose=False)
         report = check(Parameterless().eval(), path, uniform(4, 8).to(dtype))
         assert report.verdict is Verdict.EQUAL, f"{dtype}: {report}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_what_a_normalisation_adds_by_itself_is_that_of_its_arithmetic(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """It is float32's in 16 bits, too, where small numbers show it."""
+    model, given = nn.RMSNorm(8).eval().to(dtype), (uniform(4, 8) * 2**-10).to(dtype)
+    export(model, (given,), tmp_path / "model.onnx", verbose=False)
+    report = check(model, tmp_path / "model.onnx", given)
+    assert report.rows[0].verdict is Verdict.EQUAL, str(report)
