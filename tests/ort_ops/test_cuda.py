@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 import ort_ops
-from ort_ops import arrays
 from ort_ops.dtypes import DTYPES, DType
 from ort_ops.errors import KernelError, ProviderError, ResultError
 from ort_ops.registry import CPU, CUDA
@@ -21,6 +20,7 @@ from ort_ops.registry import CPU, CUDA
 from .models import DOMAIN, builtin, function, model, node, one_node, tensor
 
 torch: Any = pytest.importorskip("torch")
+torch_arrays: Any = ort_ops.torch_arrays
 
 on_cuda = pytest.mark.cuda
 DEVICES = ["cpu", pytest.param("cuda", marks=on_cuda)]
@@ -143,7 +143,7 @@ def test_it_runs_on_the_stream_that_onnx_runtime_is_given(streams: list[int]) ->
     assert streams == [mine.cuda_stream]
 
 
-def test_cudas_default_stream_is_no_stream_of_torchs_own() -> None:
+def test_cudas_default_stream_is_no_stream_of_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     class Call:
         def __init__(self, handle: int) -> None:
             self.stream = lambda: handle
@@ -154,9 +154,10 @@ def test_cudas_default_stream_is_no_stream_of_torchs_own() -> None:
         default_stream=lambda device: given.append(("default", device)),
         current_device=lambda: 1,
     )
-    fake = type("torch", (), {"cuda": cuda, "device": torch.device})
+    monkeypatch.setattr(torch_arrays, "_stream_of", torch_arrays._stream_of.__wrapped__)  # nothing is kept
+    monkeypatch.setattr(torch_arrays, "torch", SimpleNamespace(cuda=cuda, device=torch.device))
     for handle in (0, 7):
-        arrays._stream(fake, cast(Any, Call(handle)), [None])
+        torch_arrays._stream(cast(Any, Call(handle)), [None])
     assert given == [("default", torch.device("cuda", 1)), (7, torch.device("cuda", 1))]
 
 

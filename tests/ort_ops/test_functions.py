@@ -18,12 +18,12 @@ from ort_ops.errors import NoKernelError, RegistrationError
 from ort_ops.functions import function_ops
 from ort_ops.model import read_model
 from ort_ops.recorded import Input, RecordedCall, UnrecordableError, function_name, record, restore
-from ort_ops.torch_calls import Call
 
 from .models import model as graph
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
+Call: Any = ort_ops.torch_calls.Call
 
 PACKAGE = """
 import torch
