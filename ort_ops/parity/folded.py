@@ -8,7 +8,7 @@ float64 give something else, as sines of large angles do, which is no fault of t
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -54,6 +54,9 @@ class _Made:
 
 _SAMPLES = 8  # that an element is unmoved in all of them by chance doesn't happen
 _COPIES = frozenset({"clone", "detach", "lift_fresh", "lift_fresh_copy", "_to_copy", "contiguous"})
+
+
+_Constants: TypeAlias = Sequence[tuple[str, Constant]]
 
 
 class Folded:
@@ -103,9 +106,12 @@ class Folded:
         if any(isinstance(each, Tensor) and each in self._dependent for each in given):
             return None
         own, before = (self._compute(each, (tuple(given), {})) for each in (func, plain))
+        alike = self._alike(own)
+        if not alike:
+            return None
         array = to_numpy(own)
         either = same_but_rounding(array, to_numpy(before), places)
-        for name, each, written in self._alike(array):
+        for name, each, written in _written(alike, array.dtype):
             if (each.joinable or not either) and same_but_rounding(array, written, places):
                 return self._give(name, each, own.device)
         return None
@@ -165,16 +171,21 @@ class Folded:
         return wide
 
     def _held(self, own: Tensor, *, computed: bool, wide: Tensor | None = None) -> Tensor | None:
+        alike = self._alike(own, computed=computed)
+        if not alike:
+            return None
         array = to_numpy(own)
-        for name, each, written in self._alike(array, computed=computed):
+        for name, each, written in _written(alike, array.dtype):
             if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
                 return self._give(name, each, own.device)
-        return self._nearest(array, wide, own.device) if computed and wide is not None else None
+        return self._nearest(alike, array, wide, own.device) if computed and wide is not None else None
 
-    def _nearest(self, array: NDArray[Any], wide: Tensor, device: torch.device) -> Tensor | None:
-        """Return the file's constant that is a result with other roundings, the nearest where several are."""
+    def _nearest(
+        self, alike: _Constants, array: NDArray[Any], wide: Tensor, device: torch.device
+    ) -> Tensor | None:
+        """Return the constant that is a result with other roundings, the nearest where several are."""
         found = []
-        for name, each, written in self._alike(array):
+        for name, each, written in _written(alike, array.dtype):
             if self._explains(wide, written):
                 apart = distance(written.astype(np.float64), array.astype(np.float64))
                 found.append((float(apart.sum()), name, each))
@@ -183,21 +194,14 @@ class Folded:
         _, name, nearest = min(found, key=lambda each: each[:2])
         return self._give(name, nearest, device)
 
-    def _alike(
-        self, array: NDArray[Any], *, computed: bool = True
-    ) -> Iterator[tuple[str, Constant, NDArray[Any]]]:
-        """Give the file's constants of an array's shape and dtype, and those of it that were cast to float32.
+    def _alike(self, own: Tensor, *, computed: bool = True) -> _Constants:
+        """Return the file's constants that may be a tensor, by shape and dtype; float32 where it may be cast.
 
-        computed: whether the array is, so that what holds a weight of the model is one of them, too.
+        computed: whether the tensor is, so that what holds a weight of the model may be it, too.
         """
-        for dtype in dict.fromkeys((array.dtype.name, "float32")):
-            for name, each in self._constants.get((dtype, array.shape), ()):
-                if each.is_weight and not computed:
-                    continue
-                written = each.load()[0]
-                narrow = written.astype(array.dtype)
-                if np.array_equal(narrow.astype(written.dtype), written, equal_nan=True):
-                    yield name, each, narrow
+        dtypes = dict.fromkeys((str(own.dtype).removeprefix("torch."), "float32"))
+        named = (pair for dtype in dtypes for pair in self._constants.get((dtype, tuple(own.shape)), ()))
+        return [(name, each) for name, each in named if computed or not each.is_weight]
 
     def _give(self, name: str, constant: Constant, device: torch.device) -> Tensor:
         """Return a constant of the file as it is read, which the model computes."""
@@ -234,6 +238,15 @@ class Folded:
                 result = result * (1 + torch.finfo(self._dtype).eps * off.to(result.device))
             done[id(wide)] = result
         return done[id(wide)]
+
+
+def _written(constants: _Constants, dtype: Any) -> Iterator[tuple[str, Constant, NDArray[Any]]]:
+    """Give constants as the file has them, those that were cast from a dtype in that dtype."""
+    for name, each in constants:
+        written = each.load()[0]
+        narrow = written.astype(dtype, copy=False)
+        if narrow is written or np.array_equal(narrow.astype(written.dtype), written, equal_nan=True):
+            yield name, each, narrow
 
 
 def _widest(leaf: Any) -> Any:

@@ -197,7 +197,7 @@ def _answers(dtype: torch.dtype) -> Iterator[None]:
 def _epsilon_of_rms_norm(dtype: torch.dtype) -> float:
     """Return what ``rms_norm`` adds by itself: that of the dtype, or of float32, in which it computes.
 
-    That differs from release to release, so that it is tried.
+    Torch says nowhere which, so that it is tried.
     """
     x = torch.full((1,), 2.0**-8, dtype=dtype)
     own = float(functional.rms_norm(x, (1,)))
