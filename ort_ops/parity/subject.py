@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 from torch import nn
 from torch.autograd import Function
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ort_ops.errors import ParityError
 from ort_ops.functions import find_function
@@ -146,7 +147,8 @@ class Subject:
         read, unread = file.constants()
         changed = {each.initializer for each in self._changed}
         found = {}
-        joins = joinable(self.content.graph)
+        normalises = any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        joins = joinable(self.content.graph) if normalises else set()
         for name in (*read, *unread, *changed):
             pair = file.written(name), file.weight(name)
             load = functools.partial(_itself, pair)
