@@ -18,6 +18,7 @@ from ort_ops.schema import TensorType
 from .calls import Call
 from .deciding import decided_dims
 from .function_proto import NoBodyError, to_function
+from .literals import put_right
 from .own import running_own
 from .quiet import quiet
 from .running import sample
@@ -210,10 +211,12 @@ def _by_dynamo(
         optimize=False,
         verbose=False,
     )
+    captured = program.exported_program
+    put_right(program.model, captured)
     plain = program.model_proto
     program.optimize()
+    put_right(program.model, captured)
     written = program.model_proto
-    captured = program.exported_program
     given = [
         node.meta["val"]
         for node in captured.graph.nodes

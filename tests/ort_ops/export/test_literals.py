@@ -1,0 +1,119 @@
+"""Numbers in the code of a float64 model are in its file as they are, and not as float32 has them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from ort_ops.export import export, keep_functions
+
+from .functions import Calls
+
+FORWARDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "product": lambda x: x * 0.1 + 0.7,
+    "quotient": lambda x: 0.7 / (x.abs() + 1),
+    "clamped": lambda x: x.clamp(-0.3, 0.7),
+    "filled": lambda x: x + torch.full(tuple(x.shape), 0.3, dtype=x.dtype),
+    "masked": lambda x: x.masked_fill(x > 0.1, 0.3),
+    "power": lambda x: 0.3**x,
+    "log2": lambda x: x.abs().log2(),
+    "in a branch": lambda x: torch.cond(x.sum() > 0, lambda x: x * 0.1, lambda x: x + 0.7, (x,)),
+    "what float32 has, too": lambda x: x * 0.5 + 2.0,
+}
+
+
+class Model(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def x(*shape: int) -> Tensor:
+    generator = np.random.default_rng(list(shape))
+    return torch.from_numpy(generator.uniform(-2, 2, shape))
+
+
+def error_of(model: nn.Module, path: Path, given: Tensor) -> float:
+    """Return how far a session is off, as a share of the largest element."""
+    session = onnxruntime.InferenceSession(path)
+    (y,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+    expected = model(given).detach().numpy()
+    assert y.dtype == expected.dtype
+    return float(np.abs(y - expected).max(initial=0.0) / np.abs(expected).max(initial=1.0))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 7)], ids=str)
+@pytest.mark.parametrize("name", FORWARDS)
+def test_a_float64_model_keeps_its_numbers(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = Model(FORWARDS[name]).eval()
+    export(model, (x(*shape),), tmp_path / "model.onnx", verbose=False)
+    assert error_of(model, tmp_path / "model.onnx", x(*shape)) < 1e-15
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
+def test_without_it_they_are_float32s(tmp_path: Path) -> None:
+    """Or nothing here would be needed."""
+    model = Model(FORWARDS["product"]).eval()
+    torch.onnx.export(model, (x(3, 4),), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    assert error_of(model, tmp_path / "model.onnx", x(3, 4)) > 1e-10
+    with keep_functions():
+        torch.onnx.export(model, (x(3, 4),), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-15
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.tanh(x * 0.1) + 0.7
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.literals::Scaled", x).setType(x.type())
+
+
+@pytest.mark.parametrize("functions", ["attach", "inline"])
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_a_function_body_keeps_its_numbers(dynamo: bool, functions: Any, tmp_path: Path) -> None:
+    model = Calls(lambda m, x: Scaled.apply(x)).eval()
+    export(model, (x(3, 4),), tmp_path / "model.onnx", dynamo=dynamo, functions=functions, verbose=False)
+    assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-15
+
+
+def constants(model: nn.Module, path: Path) -> list[float]:
+    export(model, (x(3, 4),), path, verbose=False)
+    arrays = [numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer]
+    return sorted(float(array) for array in arrays if array.dtype == np.float64 and array.size == 1)
+
+
+class Weighted(nn.Module):
+    """Holds what float32 has of a tenth, as what was trained in float32 may."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.1).double())
+        self.number = number
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight).sin() * self.number
+
+
+def test_a_weight_stays_what_it_is(tmp_path: Path) -> None:
+    held = float(np.float32(0.1))
+    assert constants(Weighted(0.3).eval(), tmp_path / "model.onnx") == [held, 0.3]
+    # One number in the code may then be either.
+    assert set(constants(Weighted(0.1).eval(), tmp_path / "model.onnx")) == {held}
+
+
+def test_numbers_that_are_one_in_float32_are_left_alone(tmp_path: Path) -> None:
+    model = Model(lambda x: (x * 0.1).sin() * 0.1000000001).eval()
+    assert set(constants(model, tmp_path / "model.onnx")) == {float(np.float32(0.1))}
