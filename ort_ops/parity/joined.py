@@ -6,7 +6,7 @@ convolution or a matrix product. These are rounded to the model's dtype: in 16 b
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .folded import Folded
 
-__all__ = ["Joined", "joinable"]
+__all__ = ["NORMS", "Joined", "joinable"]
 
 _ATEN = torch.ops.aten
-# They are given input, weight, bias, mean, variance, training, momentum, epsilon.
-_NORMS = frozenset({_ATEN.native_batch_norm.default, _ATEN.cudnn_batch_norm.default})
+NORMS = frozenset({_ATEN.native_batch_norm.default, _ATEN.cudnn_batch_norm.default})
+"""Normalisations, which are given input, weight, bias, mean, variance, training, momentum and epsilon."""
+
 # They are given a weight and a bias, second and third.
 _TAKES = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm"})
 _LAST_PLACES = 2  # two libraries add a number to 16 bits, and round it to them, in either order
@@ -81,27 +82,31 @@ class Joined:
         if found is not None:
             self._products[result] = found
 
-    def find(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], Tensor] | None:
+    def find(self, args: Sequence[Any]) -> Callable[[], Tensor] | None:
         """Return what computes a normalisation with the file's weight; None where the file has none.
 
         It is to be called where the results of operations are taken from the file, as the bias is.
         """
-        product = self._products.get(args[0]) if func in _NORMS and not kwargs else None
-        if product is None or args[5]:
+        product = self._before(args)
+        if product is None:
             return None
         weight = self._weight(product, args)
         return None if weight is None else lambda: product.again(weight, _bias(product, args))
 
-    def follow(self, func: Any, args: Sequence[Any], result: Any) -> None:
+    def follow(self, args: Sequence[Any], result: Any) -> None:
         """Remember a normalisation whose weight the file doesn't have: another one may follow it.
 
         It is to be called where ``find``'s result is.
         """
-        product = self._products.get(args[0]) if func in _NORMS else None
+        product = self._before(args)
         if product is not None:
             weight = _by_quotient(product.weight, args[1], args[4], args[-1], product.channels)
-            more = {"weight": weight, "bias": _bias(product, args), "norms": product.norms + 1}
-            self._products[result[0]] = replace(product, **more)
+            bias, norms = _bias(product, args), product.norms + 1
+            self._products[result[0]] = replace(product, weight=weight, bias=bias, norms=norms)
+
+    def _before(self, args: Sequence[Any]) -> _Product | None:
+        """Return what a normalisation is of that takes its mean and variance from the model."""
+        return None if args[5] else self._products.get(args[0])
 
     def _weight(self, product: _Product, args: Sequence[Any]) -> Tensor | None:
         """Return the file's constant that is the weight times a factor a channel, in either layout."""

@@ -21,7 +21,7 @@ from ort_ops.errors import ParityError
 from .fake_quantized import EXACT
 from .folded import Constant, Folded
 from .held import computed_tensors, put_back
-from .joined import Joined
+from .joined import NORMS, Joined
 from .modes import Mode, default_dtype, nothing_compiled
 from .tensors import NARROW, to_numpy
 
@@ -274,12 +274,13 @@ class _Wide(Mode):
         if self._folded is not None and self._joined is not None:
             result = self._folded.take(func, passed, result)
             self._joined.see(func, args, result)
-            joined = self._joined.find(func, args, kwargs)
-            with self:
-                if joined is not None:
-                    result = (joined(), *result[1:])
-                else:
-                    self._joined.follow(func, args, result)
+            if func in NORMS:
+                joined = self._joined.find(args)
+                with self:
+                    if joined is not None:
+                        result = (joined(), *result[1:])
+                    else:
+                        self._joined.follow(args, result)
         if self._seen is not None:
             tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
             self._seen(func, given, tensors)

@@ -93,6 +93,21 @@ def test_what_comes_after_one_is_not_taken_for_it(tmp_path: Path) -> None:
     assert check(model, file, given).verdict is Verdict.EQUAL
 
 
+def test_one_of_the_batch_is_none_of_these(tmp_path: Path) -> None:
+    class Batch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Linear(5, 8), nn.BatchNorm1d(8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.norm(self.first(x))
+            return nn.functional.batch_norm(self.first(x), None, None, training=True) + y
+
+    model, given = Batch().eval(), uniform(4, 5)
+    export(model, (given,), tmp_path / "model.onnx", verbose=False)
+    assert check(model, tmp_path / "model.onnx", given).verdict is Verdict.EQUAL
+
+
 class Scaled(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * torch.full((8,), 0.3, dtype=x.dtype)
