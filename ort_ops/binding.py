@@ -10,6 +10,7 @@ import onnxruntime
 
 from ._bridge import address
 from .dtypes import DType, find_dtype, from_numpy
+from .results import hides
 
 __all__ = ["Binding"]
 
@@ -143,7 +144,7 @@ def _checked(name: str, array: Any, declared: str, *, written: bool = False) -> 
 
 
 def _numpy_buffer(name: str, array: Any) -> _Buffer:
-    if type(array) is not np.ndarray and np.ma.is_masked(array):
+    if hides(array):
         raise ValueError(f"{name!r} has masked elements, and a tensor has no mask; give x.filled(value)")
     if not array.flags.c_contiguous or not array.dtype.isnative:
         raise ValueError(f"{name!r} is not contiguous in C's order, in this machine's byte order")

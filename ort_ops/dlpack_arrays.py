@@ -1,6 +1,6 @@
 """Kernels that are given objects that speak DLPack, over ONNX Runtime's buffers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +32,20 @@ _NUMPY = Library(np.from_dlpack, lambda buffer: np.asarray(memoryview(buffer)), 
 
 
 def run_on_dlpack(
-    function: Callable[..., Any], outputs: int, takes_out: bool, call: Call, library: Library = _NUMPY
+    function: Callable[..., Any],
+    outputs: int,
+    takes_out: bool,
+    call: Call,
+    inputs: Sequence[Any],
+    library: Library = _NUMPY,
 ) -> None:
     """Run a kernel on objects that speak DLPack; its results have to speak it, too.
 
     ``outputs`` is how many the operator has; a kernel that ``takes_out`` fills their buffers by itself.
-    ``library`` stores results.
+    ``inputs`` are the call's, ``library`` stores results.
     """
     out = out_of(buffers_of(lambda buffer: buffer, call)) if takes_out else {}
-    result = function(*call.inputs(), **call.attributes(), **out)
+    result = function(*inputs, **call.attributes(), **out)
     if takes_out:
         refuse_result(result, out)
         return

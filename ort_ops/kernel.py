@@ -113,7 +113,7 @@ class Kernel:
         elif on_cuda:
             ort_ops.torch_arrays.run_on_dlpack_on_cuda(function, outputs, takes_out, call)
         else:
-            run_on_dlpack(function, outputs, takes_out, call)
+            run_on_dlpack(function, outputs, takes_out, call, call.inputs())
 
 
 def _characteristic(optional: bool, variadic: bool) -> int:

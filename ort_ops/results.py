@@ -66,7 +66,7 @@ def not_an_array(result: object, wanted: str, count: int) -> str:
 
 def hides(array: Any) -> bool:
     """Tell whether some elements of an array stand for nothing (numpy.ma), which a tensor can't say."""
-    return bool(np.ma.is_masked(array))
+    return type(array) is not np.ndarray and bool(np.ma.is_masked(array))
 
 
 def refuse_mask(item: object, index: int) -> None:

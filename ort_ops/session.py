@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Self
 
-import numpy as np
 import onnxruntime
 
 from . import _bridge
@@ -21,6 +20,7 @@ from .model import Model, read_model
 from .namesakes import optimizers_to_leave_out, refuse_namesakes, refuse_vanished
 from .providers import asked_providers, session_providers
 from .registry import CPU, Op
+from .results import hides
 from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
 from .tuning import Arena, Tuning, graph_options, with_entries
 from .unrunnable import no_kernel_error
@@ -364,7 +364,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 def _without_masks(feed: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a run is fed with; raises ValueError for masked elements."""
     for name, array in feed.items():
-        if type(array) is not np.ndarray and np.ma.is_masked(array):
+        if hides(array):
             raise ValueError(
                 f"input {name!r} has masked elements, and a tensor has no mask; say what they are: "
                 "give x.filled(value)"

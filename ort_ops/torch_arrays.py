@@ -66,7 +66,8 @@ def run_on_dlpack_on_cuda(function: _Function, outputs: int, takes_out: bool, ca
     ``out`` before it returns; its results are waited for as DLPack says, on ONNX Runtime's stream. Since it
     waits, it can't be captured in a CUDA graph.
     """
-    stream = _stream(call, [None if buffer is None else from_dlpack(buffer) for buffer in call.inputs()])
+    inputs = call.inputs()
+    stream = _stream(call, [None if buffer is None else from_dlpack(buffer) for buffer in inputs])
     with torch.cuda.stream(stream):
         if torch.cuda.is_current_stream_capturing():
             raise NotImplementedError(
@@ -74,7 +75,7 @@ def run_on_dlpack_on_cuda(function: _Function, outputs: int, takes_out: bool, ca
                 'expected one with array="torch", which works on ONNX Runtime\'s'
             )
         stream.synchronize()
-        run_on_dlpack(function, outputs, takes_out, call, _TORCH)
+        run_on_dlpack(function, outputs, takes_out, call, inputs, _TORCH)
     if takes_out:
         torch.cuda.synchronize(stream.device)
 

@@ -212,7 +212,6 @@ def _by_dynamo(
         verbose=False,
     )
     captured = program.exported_program
-    put_right(program.model, captured)
     plain = program.model_proto
     program.optimize()
     put_right(program.model, captured)

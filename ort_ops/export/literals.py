@@ -1,7 +1,8 @@
 """Python numbers in float64, of which PyTorch's newer exporter writes what float32 has."""
 
+import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -27,21 +28,30 @@ def put_right(model: ir.Model, program: ExportedProgram) -> None:
     or where several numbers are one in float32.
     """
     held = {**program.state_dict, **program.constants}
-    numbers = _numbers(program, held.values())
-    if not numbers:
-        return
-    for name, value in model.graph.initializers.items():
-        if name in held or value.const_value is None or value.const_value.dtype != ir.DataType.DOUBLE:
-            continue
-        right = _right(value.const_value, numbers)
+    constants = list(_constants(model, held))
+    numbers = _numbers(program, held.values()) if constants else {}
+    for tensor, put in constants:
+        right = _right(tensor, numbers)
         if right is not None:
-            value.const_value = right
+            put(right)
+
+
+def _constants(
+    model: ir.Model, held: Container[str]
+) -> Iterator[tuple[ir.TensorProtocol, Callable[[ir.TensorProtocol], None]]]:
+    """Give the float64 constants that the model doesn't hold, and what puts another in the place of each."""
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype == ir.DataType.DOUBLE and name not in held:
+            yield tensor, functools.partial(setattr, value, "const_value")
     for node in nodes_of(model):
         attribute = node.attributes.get("value") if node.op_type == "Constant" else None
         if attribute is not None and attribute.as_tensor().dtype == ir.DataType.DOUBLE:
-            right = _right(attribute.as_tensor(), numbers)
-            if right is not None:
-                node.attributes["value"] = ir.AttrTensor("value", right)
+            yield attribute.as_tensor(), functools.partial(_put_into, node)
+
+
+def _put_into(node: ir.Node, tensor: ir.TensorProtocol) -> None:
+    node.attributes["value"] = ir.AttrTensor("value", tensor)
 
 
 def _right(tensor: ir.TensorProtocol, numbers: dict[float, float]) -> ir.TensorProtocol | None:

@@ -32,9 +32,11 @@ class _Contrib(OpRun):
     def activated(self, x: Array, parameters: Sequence[float]) -> Array:
         """Return what the activation that was fused into the node makes of its result."""
         name = self.attribute("activation", "")
-        if name and name not in _ACTIVATIONS:
+        if not name:
+            return x
+        if name not in _ACTIVATIONS:  # the evaluator then has ONNX Runtime compute it
             raise NotImplementedError(f"the activation {name!r} is not known")
-        return _ACTIVATIONS[name](x, *parameters) if name else x
+        return _ACTIVATIONS[name](x, *parameters)
 
 
 class FusedMatMul(_Contrib):

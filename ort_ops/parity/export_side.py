@@ -30,12 +30,12 @@ _SINGLE = 1e-5  # of an output: what a node in float32 may do to it
 class ExportSide:
     """Judges the outputs of a file.
 
-    subject: was sampled. plant: whether faults are planted, in the first sample that has something of an
-        output, to see how small they may be.
+    subject: was sampled; ``narrowed`` is what it is then. plant: whether faults are planted, in the first
+        sample that has something of an output, to see how small they may be.
     """
 
     def __init__(self, subject: Subject, *, plant: bool = True) -> None:
-        self._notes, self._narrowed = subject.notes, subject.narrowed
+        self._notes, self.narrowed = subject.notes, subject.narrowed
         self._file, self._computed = subject.exact_file, subject.computed
         self._changed = [str(each) for each in subject.changed]
         self._to_plant = set(self._file.outputs) if plant else set()
@@ -69,8 +69,8 @@ class ExportSide:
             if name in self._to_plant and row.elements:
                 row = self._with_fault(row, place, sample, readings)
                 self._to_plant.discard(name)
-            if name in self._narrowed and row.verdict is not Verdict.EXPORT_WRONG:
-                row = replace(row, verdict=Verdict.EXPORT_WRONG, reason=self._narrowed[name].reason)
+            if name in self.narrowed and row.verdict is not Verdict.EXPORT_WRONG:
+                row = replace(row, verdict=Verdict.EXPORT_WRONG, reason=self.narrowed[name].reason)
             rows.append(row)
         return rows
 

@@ -28,7 +28,6 @@ _REGION = 16  # nodes that are named besides the guilty one, at most
 def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     """Match the file's tensors with the model's, and blame the first node that leads to none that matches."""
     file = subject.exact_file
-    stored = subject.narrowed
     side = ExportSide(subject, plant=False)
     outputs = side.judge(sample, 0)
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
@@ -46,7 +45,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
         rows.append(node_row("export", node, verdict, counterpart=next(iter(there), "")))
     share = judged_share(file, {row.node for row in rows if row.verdict is Verdict.EQUAL})
     suspects = _suspects(file, set(matched), wrong, fractions)
-    narrow = {s.node for row in outputs if (s := stored.get(row.output)) and s.reason == row.reason}
+    narrow = {s.node for row in outputs if (s := side.narrowed.get(row.output)) and s.reason == row.reason}
     if narrow:  # its result is the model's in float64, where nothing is stored in 16 bits
         suspects = [place for place, node in enumerate(file.nodes) if node.name in narrow]
     if not suspects:
