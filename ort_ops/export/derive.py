@@ -214,8 +214,10 @@ def _by_dynamo(
     captured = program.exported_program
     plain = program.model_proto
     program.optimize()
-    put_right(program.model, captured)
+    wrong = put_right(program.model, captured)
     written = program.model_proto
+    if wrong:
+        plain = written  # whose numbers are in forms that can't be put right
     given = [
         node.meta["val"]
         for node in captured.graph.nodes

@@ -1,4 +1,4 @@
-"""Python numbers in float64, of which PyTorch's newer exporter writes what float32 has."""
+"""Python numbers in float64, and tables made of them, of which PyTorch's newer exporter writes what float32 has."""
 
 import functools
 import math
@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -19,21 +20,31 @@ __all__ = ["put_right"]
 _ITS_OWN = (math.log(2), math.log(10), math.pi / 180, 180 / math.pi)
 _LARGEST = 2**20  # elements of a constant that is looked at
 _FEW = 64  # elements of what a model holds, which may be such a number in float32 by itself
+_SAME, _NEAR = (
+    1e-13,
+    1e-5,
+)  # shares of its largest element by which a table is right, and one of float32's numbers
 
 
-def put_right(model: ir.Model, program: ExportedProgram) -> None:
-    """Have float64 constants of one number be the number that a program computes with, in place.
+def put_right(model: ir.Model, program: ExportedProgram) -> bool:
+    """Have float64 constants be what a program computes with, in place: its numbers, and tables made of them.
 
-    What the model holds stays as it is, and so does a constant where that holds the same number in float32,
-    or where several numbers are one in float32.
+    What the model holds stays as it is, and so does a constant of one number where the model holds the same
+    number in float32, and any constant that may be several of the program's. Tells whether any was wrong.
     """
     held = {**program.state_dict, **program.constants}
-    constants = list(_constants(model, held))
-    numbers = _numbers(program, held.values()) if constants else {}
+    constants = [each for each in _constants(model, held) if 0 < each[0].size <= _LARGEST]
+    if not constants:
+        return False
+    wrong = False
+    numbers, tables = _numbers(program, held.values()), _tables(program, held.values())
     for tensor, put in constants:
-        right = _right(tensor, numbers)
+        array: NDArray[np.float64] = tensor.numpy()
+        right = _number(array, numbers) if bool((array == array.flat[0]).all()) else _table(array, tables)
         if right is not None:
-            put(right)
+            put(ir.tensor(right, name=tensor.name))
+            wrong = True
+    return wrong
 
 
 def _constants(
@@ -54,15 +65,25 @@ def _put_into(node: ir.Node, tensor: ir.TensorProtocol) -> None:
     node.attributes["value"] = ir.AttrTensor("value", tensor)
 
 
-def _right(tensor: ir.TensorProtocol, numbers: dict[float, float]) -> ir.TensorProtocol | None:
-    """Return a constant of the number that is meant by it; None for one that is as it should be."""
-    if not 0 < tensor.size <= _LARGEST:
-        return None
-    array: NDArray[np.float64] = tensor.numpy()
-    first = float(array.reshape(-1)[0])
-    if first not in numbers or not bool((array == first).all()):
-        return None
-    return ir.tensor(np.full(array.shape, numbers[first]), name=tensor.name)
+def _number(array: NDArray[np.float64], numbers: dict[float, float]) -> NDArray[np.float64] | None:
+    """Return what a constant of one number should be; None for one that is as it should be."""
+    first = float(array.flat[0])
+    return np.full(array.shape, numbers[first]) if first in numbers else None
+
+
+def _table(
+    array: NDArray[np.float64], tables: dict[int, list[NDArray[np.float64]]]
+) -> NDArray[np.float64] | None:
+    """Return the one table that a constant is in float32's numbers; None for one that is as it should be."""
+    flat = array.reshape(-1)
+    near = []
+    for table in tables.get(flat.size, ()):
+        distance = np.abs(flat - table).max() / np.abs(table).max(initial=np.finfo(np.float64).tiny)
+        if distance <= _SAME:
+            return None
+        if distance <= _NEAR:  # NaN isn't
+            near.append(table)
+    return near[0].reshape(array.shape) if len(near) == 1 else None
 
 
 def _numbers(program: ExportedProgram, held: Iterable[object]) -> dict[float, float]:
@@ -86,3 +107,36 @@ def _floats(program: ExportedProgram) -> Iterator[float]:
         for node in graph.nodes if graph is not None else ():
             leaves = pytree.tree_leaves((node.args, node.kwargs))
             yield from (leaf for leaf in leaves if isinstance(leaf, float) and math.isfinite(leaf))
+
+
+def _tables(program: ExportedProgram, held: Iterable[object]) -> dict[int, list[NDArray[np.float64]]]:
+    """Return what a program holds, or computes of nothing but numbers, flat, by the number of elements."""
+    found: dict[int, list[NDArray[np.float64]]] = {}
+    for tensor in (*held, *_computed(program)):
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64 and _is_small(tensor):
+            flat = tensor.detach().cpu().reshape(-1).numpy()
+            tables = found.setdefault(flat.size, [])
+            if not any(np.array_equal(flat, other) for other in tables):
+                tables.append(flat)
+    return found
+
+
+def _computed(program: ExportedProgram) -> Iterable[Tensor]:
+    """Return what a program computes of nothing but its own numbers."""
+    values: dict[torch.fx.Node, Tensor] = {}
+    for node in program.graph.nodes:
+        operator, expected = node.target, node.meta.get("val")
+        if (
+            isinstance(operator, torch._ops.OpOverload)
+            and torch.Tag.nondeterministic_seeded not in operator.tags
+            and isinstance(expected, Tensor)
+            and _is_small(expected)
+            and all(each in values for each in node.all_input_nodes)
+        ):
+            args, kwargs = pytree.tree_map_only(torch.fx.Node, values.__getitem__, (node.args, node.kwargs))
+            values[node] = operator(*args, **kwargs)
+    return values.values()
+
+
+def _is_small(tensor: Tensor) -> bool:
+    return all(isinstance(size, int) for size in tensor.shape) and tensor.numel() <= _LARGEST

@@ -25,6 +25,9 @@ FORWARDS: dict[str, Callable[[Tensor], Tensor]] = {
     "power": lambda x: 0.3**x,
     "log2": lambda x: x.abs().log2(),
     "in a branch": lambda x: torch.cond(x.sum() > 0, lambda x: x * 0.1, lambda x: x + 0.7, (x,)),
+    "steps": lambda x: x + torch.arange(0.0, 0.1 * x.shape[1] - 0.05, 0.1, dtype=x.dtype),
+    "a line": lambda x: x * torch.linspace(0.1, 1, x.shape[1], dtype=x.dtype),
+    "positions": lambda x: x * torch.exp(torch.arange(x.shape[1], dtype=x.dtype) * -0.1).sin()[None],
     "what float32 has, too": lambda x: x * 0.5 + 2.0,
 }
 
@@ -117,3 +120,43 @@ def test_a_weight_stays_what_it_is(tmp_path: Path) -> None:
 def test_numbers_that_are_one_in_float32_are_left_alone(tmp_path: Path) -> None:
     model = Model(lambda x: (x * 0.1).sin() * 0.1000000001).eval()
     assert set(constants(model, tmp_path / "model.onnx")) == {float(np.float32(0.1))}
+
+
+class Tabled(nn.Module):
+    """Holds a table that was made in float32, and may compute one like it in float64."""
+
+    def __init__(self, *, computes: bool) -> None:
+        super().__init__()
+        self.table = nn.Buffer(torch.arange(1, 5, dtype=torch.float32).mul(0.1).double())
+        self.computes = computes
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x + self.table[None]).sin()
+        return y + torch.arange(1, 5, dtype=x.dtype) * 0.1 if self.computes else y
+
+
+def test_a_table_that_the_model_holds_stays_what_it_is(tmp_path: Path) -> None:
+    model = Tabled(computes=False).eval()
+    export(model, (x(3, 4),), tmp_path / "model.onnx", verbose=False)
+    assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-15
+    # One that is computed may then be either.
+    model = Tabled(computes=True).eval()
+    export(model, (x(3, 4),), tmp_path / "model.onnx", verbose=False)
+    assert 1e-10 < error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-7
+
+
+class Steps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        return torch.tanh(x * scale) + 0.7
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, scale: float) -> Any:
+        return g.op("tests.literals::Steps", x, scale_f=scale).setType(x.type())
+
+
+def test_bodies_that_would_be_one_with_what_is_superfluous_keep_their_numbers(tmp_path: Path) -> None:
+    """A product with 1 is dropped from the first, and one body with it would serve both."""
+    model = Calls(lambda m, x: Steps.apply(Steps.apply(x, 1.0), 0.3)).eval()
+    export(model, (x(3, 4),), tmp_path / "model.onnx", functions="attach", verbose=False)
+    assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-15
