@@ -69,13 +69,20 @@ def test_the_project_in_cpp_is_the_example():
     assert project.read_text(encoding="utf-8").partition("\n")[2] == shown
 
 
-def test_the_demo_prints_what_the_readme_shows(tmp_path):
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Run the demo; returns what it printed, and the folder that it was run in."""
+    folder = tmp_path_factory.mktemp("demo")
+    return run(["mylinear", "demo"], folder), folder
+
+
+def test_the_demo_prints_what_the_readme_shows(demo):
     shown = only(r"`make demo` prints:\n\n```text\n(.*?)```", README)
-    assert masked(run(["mylinear", "demo"], tmp_path)) == masked(shown)
+    assert masked(demo[0]) == masked(shown)
 
 
-def test_inspect_prints_what_its_page_shows(tmp_path):
-    run(["mylinear", "demo"], tmp_path)
+def test_inspect_prints_what_its_page_shows(demo, tmp_path):
+    shutil.copytree(demo[1], tmp_path, dirs_exist_ok=True)
     commands, shown = only(r"inspect\n.*?```sh\n([^`]*)```\n\n```text\n(.*?)```", TEXTS["commands.md"])
     assert masked(run(["bash", "-ec", commands], tmp_path)) == masked(shown)
 
@@ -87,10 +94,10 @@ def test_inspect_prints_what_its_page_shows(tmp_path):
         *(pytest.param(TEXTS[name], id=name) for name in ("verify.md", "deploy.md", "commands.md")),
     ],
 )
-def test_commands_run_one_after_the_other(text, tmp_path):
+def test_commands_run_one_after_the_other(text, demo, tmp_path):
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     assert blocks
-    run(["mylinear", "demo"], tmp_path)
+    shutil.copytree(demo[1], tmp_path, dirs_exist_ok=True)
     shutil.copy(tmp_path / "runs" / "linear.onnx", tmp_path / "model.onnx")
     package = tmp_path / "mypackage"
     package.mkdir()

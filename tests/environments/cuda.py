@@ -49,7 +49,7 @@ def files() -> list[str]:
 
 def run(command: list[str], seconds: float) -> int:
     """Run Python; returns its exit code. After so many seconds it is interrupted, and reports what it has."""
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, preexec_fn=_heed_interrupts)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -59,6 +59,11 @@ def run(command: list[str], seconds: float) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+
+
+def _heed_interrupts() -> None:
+    """Undo what a shell does for commands in the background, which ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def not_passed(report: Path) -> list[str]:

@@ -6,15 +6,21 @@ from xml.etree import ElementTree
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
+
+from ort_ops.export import export  # noqa: E402
 
 MODULE = """
 import datetime
+from pathlib import Path
+
 import torch
 from torch import nn
-from ort_ops.export import export
+
 from ort_ops.pytest_plugin import Accepted
+
+FILE = Path("m.onnx")
 
 
 def build(factor=1.0):
@@ -25,27 +31,26 @@ def build(factor=1.0):
     return model
 
 
-def exported(path):
-    export(build(), (torch.ones(2, 8),), path, output_names=["y"], verbose=False)
-    return path
+def known(verdict, reason="a known rounding", year=9999):
+    return {"y": Accepted(verdict, reason, datetime.date(year, 1, 1))}
 """
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Run tests of this text in a folder of their own; returns what pytest printed and its JUnit XML."""
-    (tmp_path / "models.py").write_text(MODULE)
+def write(folder, text=MODULE):
+    """Write a module of models into a folder, and what it builds as m.onnx."""
+    (folder / "models.py").write_text(text)
+    names = {}
+    exec(text, names)
+    export(names["build"](), (torch.ones(2, 8),), folder / "m.onnx", output_names=["y"], verbose=False)
 
-    def run(text, *arguments, ini=""):
-        (tmp_path / "test_it.py").write_text(f"from models import *\n\n{text}")
-        (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = .\n{ini}")
-        command = [sys.executable, "-m", "pytest", "-rs", "--junitxml=junit.xml", "-p", "no:cacheprovider"]
-        done = subprocess.run(
-            [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        return done.stdout + done.stderr, ElementTree.parse(tmp_path / "junit.xml").getroot()
 
-    return run
+def run(folder, text, *arguments, ini=""):
+    """Run tests of this text in a folder; returns what pytest printed and its JUnit XML."""
+    (folder / "test_it.py").write_text(f"from models import *\n\n{text}")
+    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = .\n{ini}")
+    command = [sys.executable, "-m", "pytest", "-rs", "--junitxml=junit.xml", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr, ElementTree.parse(folder / "junit.xml").getroot()
 
 
 def counts(xml):
@@ -55,107 +60,137 @@ def counts(xml):
 
 
 RIGHT = """
-def test_right(parity, tmp_path):
-    assert parity.check(build(), exported(tmp_path / "m.onnx")).verdict == "equal"
+def test_right(parity):
+    assert parity.check(build(), FILE).verdict == "equal"
+"""
+TESTS = f"""{RIGHT}
+
+def test_wrong(parity):
+    parity.check(build(1.001), FILE)
+
+
+def test_accepted(parity):
+    parity.check(build(1.001), FILE, accept=known("export_wrong"))
+
+
+def test_too_late(parity):
+    parity.check(build(1.001), FILE, accept=known("export_wrong", year=2000))
+
+
+def test_another(parity):
+    parity.check(build(1.001), FILE, accept=known("runtime_wrong"))
+
+
+def test_no_reason(parity):
+    parity.check(build(1.001), FILE, accept=known("export_wrong", reason=" "))
+
+
+def test_for_nothing(parity):
+    parity.check(build(), FILE, accept=known("runtime_wrong"))
 """
 
 
-def test_a_right_model_passes_on_each_provider_and_its_rows_are_in_the_xml(run):
-    out, xml = run(RIGHT, ini="parity_providers = cpu NoSuchExecutionProvider")
-    assert counts(xml) == (1, 0, 0, 1), out
-    assert "NoSuchExecutionProvider is not in this onnxruntime" in out
-    properties = {p.get("name"): p.get("value") for p in xml.iter("property")}
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Run TESTS once, on two providers; returns what pytest printed and the XML of each test."""
+    folder = tmp_path_factory.mktemp("plugin")
+    write(folder)
+    out, xml = run(folder, TESTS, ini="parity_providers = cpu NoSuchExecutionProvider")
+    return out, {case.get("name"): case for case in xml.iter("testcase")}
+
+
+def failure(case):
+    """Return why a test failed, "" where it passed."""
+    assert case.find("error") is None
+    assert case.find("skipped") is None
+    found = case.find("failure")
+    return "" if found is None else found.text
+
+
+def test_a_right_model_passes_on_each_provider_and_its_rows_are_in_the_xml(ran):
+    out, cases = ran
+    case = cases["test_right[cpu]"]
+    assert failure(case) == "", out
+    properties = {p.get("name"): p.get("value") for p in case.iter("property")}
     assert properties["parity export y"].startswith("equal; ")
     assert properties["parity runtime y"].startswith("equal; ")
+    elsewhere = cases["test_right[NoSuchExecutionProvider]"]
+    assert elsewhere.find("skipped") is not None
+    assert "NoSuchExecutionProvider is not in this onnxruntime" in out
 
 
-def test_a_provider_that_is_required_fails(run):
-    out, xml = run(
-        RIGHT, "--parity-require", "NoSuchExecutionProvider", ini="parity_providers = NoSuchExecutionProvider"
-    )
+def test_a_provider_that_is_required_fails(tmp_path):
+    (tmp_path / "models.py").write_text("")
+    required = ("--parity-require", "NoSuchExecutionProvider")
+    out, xml = run(tmp_path, RIGHT, *required, ini="parity_providers = NoSuchExecutionProvider")
     assert counts(xml)[1] + counts(xml)[2] == 1, out
     assert "--parity-require NoSuchExecutionProvider" in out
 
 
-def test_a_wrong_model_fails_and_says_why(run):
-    text = """
-    def test_wrong(parity, tmp_path):
-        parity.check(build(1.001), exported(tmp_path / "m.onnx"))
-    """
-    out, xml = run(text.replace("\n    ", "\n"))
-    assert counts(xml) == (0, 1, 0, 0), out
-    assert "export y: export_wrong" in out
-    assert "differs from the model's 0.weight in 1 of 32 elements" in out
+def test_a_wrong_model_fails_and_says_why(ran):
+    reason = failure(ran[1]["test_wrong[cpu]"])
+    assert "export y: export_wrong" in reason
+    assert "differs from the model's 0.weight in 1 of 32 elements" in reason
 
 
 @pytest.mark.parametrize(
-    ("accepted", "expected"),
+    ("name", "expected"),
     [
-        ('Accepted("export_wrong", "a known rounding", datetime.date(9999, 1, 1))', ""),
-        (
-            'Accepted("export_wrong", "a known rounding", datetime.date(2000, 1, 1))',
-            "accepted only until 2000-01-01",
-        ),
-        ('Accepted("runtime_wrong", "something else", datetime.date(9999, 1, 1))', "export y: export_wrong"),
-        ('Accepted("export_wrong", " ", datetime.date(9999, 1, 1))', "has a reason"),
+        ("accepted", ""),
+        ("too_late", "accepted only until 2000-01-01"),
+        ("another", "export y: export_wrong"),
+        ("no_reason", "has a reason"),
     ],
 )
-def test_a_known_deviation_is_accepted_with_a_reason_until_a_date(run, accepted, expected):
-    out, xml = run(
-        f"def test_known(parity, tmp_path):\n    known = {{'y': {accepted}}}\n"
-        "    parity.check(build(1.001), exported(tmp_path / 'm.onnx'), accept=known)\n"
-    )
-    assert counts(xml) == ((0, 1, 0, 0) if expected else (1, 0, 0, 0)), out
-    assert expected in out
+def test_a_known_deviation_is_accepted_with_a_reason_until_a_date(ran, name, expected):
+    reason = failure(ran[1][f"test_{name}[cpu]"])
+    assert bool(reason) == bool(expected), reason
+    assert expected in reason
     if "until" in expected:
-        assert "is accepted, and not found" not in out
+        assert "is accepted, and not found" not in reason
 
 
-def test_what_is_accepted_for_nothing_fails(run):
-    out, xml = run(
-        "def test_known(parity, tmp_path):\n"
-        "    known = {'y': Accepted('runtime_wrong', 'was so once', datetime.date(9999, 1, 1))}\n"
-        "    parity.check(build(), exported(tmp_path / 'm.onnx'), accept=known)\n"
-    )
-    assert counts(xml) == (0, 1, 0, 0), out
-    assert "y: runtime_wrong is accepted, and not found" in out
+def test_what_is_accepted_for_nothing_fails(ran):
+    assert "y: runtime_wrong is accepted, and not found" in failure(ran[1]["test_for_nothing[cpu]"])
 
 
 GOLDEN = """
-from pathlib import Path
-
-
 def test_golden(parity):
-    path = Path("m.onnx")
-    if not path.exists():
-        exported(path)
-    parity.replay("small", build(FACTOR), path)
+    parity.replay("small", build(), FILE)
 """
+MISSING = (
+    GOLDEN
+    + """
+
+def test_missing(parity):
+    parity.replay("another", build(), FILE)
+"""
+)
 
 
-def test_golden_answers_are_written_on_demand_and_their_changes_shown(run, tmp_path):
-    text = GOLDEN.replace("FACTOR", "1.0")
-    out, xml = run(text)
-    assert "golden/small.safetensors is missing; --parity-update writes it" in out.replace("\n", "")
-    out, xml = run(text, "--parity-update", "-s")
+def test_golden_answers_are_written_on_demand_and_their_changes_shown(tmp_path):
+    write(tmp_path)
+    out, xml = run(tmp_path, GOLDEN, "--parity-update", "-s")
     assert counts(xml) == (1, 0, 0, 0), out
     assert "small.safetensors: new" in out
-    assert counts(run(text)[1]) == (1, 0, 0, 0)
-    (tmp_path / "m.onnx").unlink()
-    (tmp_path / "models.py").write_text(MODULE.replace("manual_seed(0)", "manual_seed(1)"))
-    out, xml = run(text)  # another model was exported meanwhile
+    out, xml = run(tmp_path, MISSING)
+    assert counts(xml) == (1, 1, 0, 0), out
+    assert "golden/another.safetensors is missing; --parity-update writes it" in out.replace("\n", "")
+    write(tmp_path, MODULE.replace("manual_seed(0)", "manual_seed(1)"))
+    out, xml = run(tmp_path, GOLDEN)  # another model was exported meanwhile
     assert counts(xml) == (0, 1, 0, 0), out
     assert "is another than the answers were recorded with" in out
-    out, xml = run(text, "--parity-update", "-s")
+    out, xml = run(tmp_path, GOLDEN, "--parity-update", "-s")
     assert counts(xml) == (1, 0, 0, 0), out
     assert "small.safetensors: m.onnx" in out
     assert "exact/y differs by up to" in out
 
 
-def test_it_works_under_xdist(run):
+def test_it_works_under_xdist(tmp_path):
     pytest.importorskip("xdist")
+    write(tmp_path)
     text = RIGHT + RIGHT.replace("test_right", "test_right_again")
-    out, xml = run(text, "-n", "2")
+    out, xml = run(tmp_path, text, "-n", "2")
     assert counts(xml) == (2, 0, 0, 0), out
 
 

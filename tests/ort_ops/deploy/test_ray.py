@@ -90,7 +90,7 @@ def cluster(marks: Path) -> Iterator[None]:
         patch.setenv("MARKS", str(marks))
         ray.init(
             address="local",
-            num_cpus=16,
+            num_cpus=4,
             include_dashboard=False,
             log_to_driver=False,
             _node_ip_address="127.0.0.2",
@@ -103,8 +103,16 @@ def cluster(marks: Path) -> Iterator[None]:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def applications() -> Iterator[None]:
+    """End what a test started: replicas take CPUs, and replay golden answers as long as they live."""
+    yield
+    for name in serve.status().applications:
+        serve.delete(name, _blocking=False)
+
+
 def run_app(folder: Path, name: str, **options: Any) -> Any:
-    """Run an application, until the cluster ends; returns Ray's handle."""
+    """Run an application; returns Ray's handle."""
     app = application(folder, modules=KERNELS, health_check_period_s=1, logging_config=QUIET, **options)
     return serve.run(app, name=name, route_prefix=None)
 
@@ -212,7 +220,7 @@ def test_rows_that_are_lists_are_stacked(bundle: Path) -> None:
 def test_the_pages_lines_run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[3] / "docs" / "deploy.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```py\n(import ray\n.*?)```", page, re.DOTALL)
-    lines = lines.replace("serve.shutdown()", "")  # other tests have applications, and CPUs are enough
+    lines = lines.replace("serve.shutdown()", "serve.delete('default')")  # other tests need the rest of it
     monkeypatch.chdir(tmp_path)
     shutil.copytree(bundle, "linear-1.0")
     x = np.ones((1, 3), np.float32)

@@ -14,7 +14,7 @@ from torch.onnx.symbolic_helper import parse_args
 from torch.utils.checkpoint import checkpoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A model, what it is called with, and what is known about its export.
 

@@ -1,5 +1,6 @@
 """Each Function of the table exports as the nodes that the TorchScript exporter writes for it."""
 
+import functools
 import io
 import warnings
 from collections import Counter
@@ -81,14 +82,18 @@ def by_us(case: Case, *, dynamo: bool, **more: Any) -> Program:
         )
 
 
+kept = functools.cache(by_us)
+"""A program that several tests look at."""
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_nodes_are_those_of_the_torchscript_exporter(case: Case) -> None:
-    program = by_us(case, dynamo=True)
+    program = kept(case, dynamo=True)
     ours = custom_nodes(program.model_proto)
     assert ours or case.name in ("standard operators only", "a whole operator of an opset module")
     if case.torchscript:
         assert ours == custom_nodes(by_torchscript(case))
-        assert ours == custom_nodes(by_us(case, dynamo=False).model_proto)
+        assert ours == custom_nodes(kept(case, dynamo=False).model_proto)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -115,7 +120,7 @@ def test_the_newer_exporter_by_itself_loses_them_or_fails(case: Case) -> None:
 def test_the_file_runs_at_once(case: Case, dynamo: bool) -> None:
     if not dynamo and not case.torchscript:
         pytest.skip("the TorchScript exporter can't")
-    program = by_us(case, dynamo=dynamo)
+    program = kept(case, dynamo=dynamo)
     session = program.session(providers=["CPUExecutionProvider"])
     feed = {i.name: to_numpy(t) for i, t in zip(session.get_inputs(), case.inputs, strict=True)}
     outputs = session.run(None, feed)
