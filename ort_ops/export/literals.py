@@ -1,4 +1,4 @@
-"""Python numbers in float64, and tables made of them, of which PyTorch's newer exporter writes what float32 has."""
+"""Numbers and tables of them in float64, of which PyTorch's newer exporter writes what float32 has."""
 
 import functools
 import math
