@@ -28,6 +28,7 @@ from .capture import functions_shown
 from .files import read, save, scratch, write
 from .finish import finish
 from .frozen import refuse_frozen
+from .fused import narrow_weights
 from .inputs import inputs_apart
 from .literals import put_right
 from .lost import fixed_size, is_unused, refuse_lost, refuse_traced_through, refuse_untraceable, spoilt
@@ -254,6 +255,7 @@ def _export_captured(
             raise
         lost = [call for call in record.calls if call.number not in record.written]
         refuse_lost(lost, "the exporter didn't translate it")
+        narrow_weights(program.model)
         put_right(program.model, program.exported_program)
         opsets = {**kept._options.custom_opsets, **kept._asked}
         result = kept._finish(program.model, program.exported_program, record, opsets)
