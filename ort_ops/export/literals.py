@@ -2,7 +2,9 @@
 
 import functools
 import math
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -20,10 +22,9 @@ __all__ = ["put_right"]
 _ITS_OWN = (math.log(2), math.log(10), math.pi / 180, 180 / math.pi)
 _LARGEST = 2**20  # elements of a constant that is looked at
 _FEW = 64  # elements of what a model holds, which may be such a number in float32 by itself
-_SAME, _NEAR = (
-    1e-13,
-    1e-5,
-)  # shares of its largest element by which a table is right, and one of float32's numbers
+_SAME = 1e-13  # of an element's size, by which libraries differ
+_WAYS = 3  # in which a table is computed
+_RANGES = ("arange", "linspace", "logspace")
 
 
 def put_right(model: ir.Model, program: ExportedProgram) -> bool:
@@ -37,13 +38,22 @@ def put_right(model: ir.Model, program: ExportedProgram) -> bool:
     if not constants:
         return False
     wrong = False
-    numbers, tables = _numbers(program, held.values()), _tables(program, held.values())
+    numbers, tables = _numbers(program, held.values()), _tables(program, held)
     for tensor, put in constants:
         array: NDArray[np.float64] = tensor.numpy()
-        right = _number(array, numbers) if bool((array == array.flat[0]).all()) else _table(array, tables)
-        if right is not None:
-            put(ir.tensor(right, name=tensor.name))
-            wrong = True
+        flat = array.reshape(-1)
+        alike = tables.get(flat.size, ())
+        if any(np.array_equal(flat, table.right) for table in alike):
+            continue  # as the program has it: what it computes in float32 itself, too
+        if bool((flat == flat[0]).all()) and float(flat[0]) in numbers:
+            right = np.full(flat.shape, numbers[float(flat[0])])
+        else:
+            means = {table.right.tobytes(): table.right for table in alike if table.explains(flat)}
+            if len(means) != 1:
+                continue
+            (right,) = means.values()
+        put(ir.tensor(right.reshape(array.shape), name=tensor.name))
+        wrong = True
     return wrong
 
 
@@ -65,33 +75,11 @@ def _put_into(node: ir.Node, tensor: ir.TensorProtocol) -> None:
     node.attributes["value"] = ir.AttrTensor("value", tensor)
 
 
-def _number(array: NDArray[np.float64], numbers: dict[float, float]) -> NDArray[np.float64] | None:
-    """Return what a constant of one number should be; None for one that is as it should be."""
-    first = float(array.flat[0])
-    return np.full(array.shape, numbers[first]) if first in numbers else None
-
-
-def _table(
-    array: NDArray[np.float64], tables: dict[int, list[NDArray[np.float64]]]
-) -> NDArray[np.float64] | None:
-    """Return the one table that a constant is in float32's numbers; None for one that is as it should be."""
-    flat = array.reshape(-1)
-    near = []
-    for table in tables.get(flat.size, ()):
-        distance = np.abs(flat - table).max() / np.abs(table).max(initial=np.finfo(np.float64).tiny)
-        if distance <= _SAME:
-            return None
-        if distance <= _NEAR:  # NaN isn't
-            near.append(table)
-    return near[0].reshape(array.shape) if len(near) == 1 else None
-
-
 def _numbers(program: ExportedProgram, held: Iterable[object]) -> dict[float, float]:
     """Return the numbers in a program that float32 doesn't have, by what it has of them."""
     found: dict[float, set[float]] = {}
     for number in (*_floats(program), *_ITS_OWN):
-        with np.errstate(over="ignore"):
-            rounded = float(np.float32(number))
+        rounded = _to_float32(number)
         if rounded != number:  # NaN is never one
             found.setdefault(rounded, set()).add(number)
     for tensor in held:
@@ -109,33 +97,83 @@ def _floats(program: ExportedProgram) -> Iterator[float]:
             yield from (leaf for leaf in leaves if isinstance(leaf, float) and math.isfinite(leaf))
 
 
-def _tables(program: ExportedProgram, held: Iterable[object]) -> dict[int, list[NDArray[np.float64]]]:
-    """Return what a program holds, or computes of nothing but numbers, flat, by the number of elements."""
-    found: dict[int, list[NDArray[np.float64]]] = {}
-    for tensor in (*held, *_computed(program)):
-        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64 and _is_small(tensor):
-            flat = tensor.detach().cpu().reshape(-1).numpy()
-            tables = found.setdefault(flat.size, [])
-            if not any(np.array_equal(flat, other) for other in tables):
-                tables.append(flat)
+@dataclass(frozen=True)
+class _Table:
+    """What a program computes of numbers and of what it holds, and what becomes of it with float32's numbers."""
+
+    right: NDArray[np.float64]
+    rounded: tuple[NDArray[np.float64], ...] = ()
+
+    def explains(self, flat: NDArray[np.float64]) -> bool:
+        """Tell whether this is what was to be written."""
+        limits = ((each, _SAME * (np.abs(each) + _SAME * np.abs(each).max())) for each in self.rounded)
+        return any(bool((np.abs(flat - each) <= limit).all()) for each, limit in limits)
+
+
+def _tables(program: ExportedProgram, held: Mapping[str, object]) -> dict[int, list[_Table]]:
+    """Return what a program holds and what it computes without its inputs, by the number of elements."""
+    found: dict[int, list[_Table]] = {}
+    for right, *rounded in _computed(program, held):
+        if right.is_floating_point() and _is_small(right):
+            table = _Table(_flat(right), tuple(map(_flat, rounded)))
+            found.setdefault(table.right.size, []).append(table)
     return found
 
 
-def _computed(program: ExportedProgram) -> Iterable[Tensor]:
-    """Return what a program computes of nothing but its own numbers."""
-    values: dict[torch.fx.Node, Tensor] = {}
+def _computed(program: ExportedProgram, held: Mapping[str, object]) -> Iterable[Sequence[Tensor]]:
+    """Return what a program holds, and what it computes without its inputs.
+
+    That also with its numbers rounded to float32, and where it makes ranges also with these in float32.
+    """
+    signature = program.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    values: dict[torch.fx.Node, list[Tensor]] = {}
     for node in program.graph.nodes:
         operator, expected = node.target, node.meta.get("val")
-        if (
+        if node.op == "placeholder" and isinstance(given := held.get(names.get(node.name, "")), Tensor):
+            values[node] = [given.detach()] * _WAYS
+        elif (
             isinstance(operator, torch._ops.OpOverload)
             and torch.Tag.nondeterministic_seeded not in operator.tags
             and isinstance(expected, Tensor)
             and _is_small(expected)
             and all(each in values for each in node.all_input_nodes)
         ):
-            args, kwargs = pytree.tree_map_only(torch.fx.Node, values.__getitem__, (node.args, node.kwargs))
-            values[node] = operator(*args, **kwargs)
+            values[node] = [_compute(node, way, values) for way in range(_WAYS)]
     return values.values()
+
+
+def _compute(node: torch.fx.Node, way: int, values: Mapping[torch.fx.Node, Sequence[Tensor]]) -> Tensor:
+    """Run a node on the values of one way: exact numbers, float32's, or these in ranges of float32."""
+    args, kwargs = pytree.tree_map_only(
+        torch.fx.Node, lambda each: values[each][way], (node.args, node.kwargs)
+    )
+    if way:
+        args, kwargs = pytree.tree_map_only(float, _to_float32, (args, kwargs))
+    operator: Any = node.target
+    if (
+        way == _WAYS - 1
+        and kwargs.get("dtype") is torch.float64
+        and operator.overloadpacket.__name__ in _RANGES
+    ):
+        made: Tensor = operator(*args, **{**kwargs, "dtype": torch.float32}).double()
+        return made
+    result: Tensor = operator(*args, **kwargs)
+    return result
+
+
+def _to_float32(number: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(number))
+
+
+def _flat(tensor: Tensor) -> NDArray[np.float64]:
+    flat: NDArray[np.float64] = tensor.detach().cpu().double().reshape(-1).numpy()
+    return flat
 
 
 def _is_small(tensor: Tensor) -> bool:

@@ -31,6 +31,7 @@ _COMPOSED = (
 )
 
 
+_MASKED, _MASKED_ALIKE = 1e4, 1e-3  # times what isn't masked, all of about one size
 _AXES = 5  # of more, which have too many orders, the numbers alone are compared
 
 
@@ -191,4 +192,15 @@ def _near(a: Array, b: Array, tolerance: float) -> bool:
     if a.dtype.kind in "iub" and b.dtype.kind in "iub":
         return bool(np.array_equal(a, b))
     x, y = a.astype(np.float64), b.astype(np.float64)
-    return bool((distance(x, y) <= tolerance * largest(x)).all())
+    return bool((distance(x, y) <= tolerance * _scale(x)).all())
+
+
+def _scale(array: Array) -> Array | float:
+    """Return of what the errors of elements are a share: of the largest, but for what a mask has put aside."""
+    most = largest(array)
+    size = np.abs(array)
+    masked = size > (1 - _MASKED_ALIKE) * most
+    others = largest(array[~masked])
+    if int(masked.sum()) > 1 and others * _MASKED < most:
+        return np.where(masked, most, others)
+    return most

@@ -18,10 +18,10 @@ from onnx.reference.ops import load_op
 from .by_torch import BY_TORCH
 from .constants import NOTHING_KNOWN, Known, meant_all
 from .contrib import CONTRIB
-from .mended import FLATTENING, MENDED, flattening
+from .mended import FLATTENING, MENDED, cropping, flattening
 from .recurrent import RECURRENT
 
-__all__ = ["FEW", "WideEvaluator", "is_narrow", "is_simple", "read_constant", "widened"]
+__all__ = ["FEW", "WideEvaluator", "inside", "is_narrow", "is_simple", "read_constant", "widened"]
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name an element type for floating-point results.
@@ -110,6 +110,8 @@ class WideEvaluator(ReferenceEvaluator):
             if node.op_type not in _SINCE:
                 raise
             return load_op(node.domain, node.op_type, _SINCE[node.op_type])
+        if node.domain == "" and node.op_type == "Pad" and self.opsets[""] >= 11:
+            return cropping(found)
         old = node.domain == "" and self.opsets[""] < 13
         return flattening(found) if old and node.op_type in FLATTENING else found
 
@@ -154,13 +156,20 @@ def _seed(operator: Any) -> None:
     """Give a node that draws without a seed one, by which it draws the same each time, and mark it."""
     if _draws(operator.onnx_node) and getattr(operator, "seed", None) is None:
         operator.seed, operator.unseeded = 0, True
+    drawing = [
+        each for body in inside(operator) for each in body.rt_nodes_ if getattr(each, "unseeded", False)
+    ]
+    if drawing:
+        kind = type(operator)
+        operator.__class__ = type(kind.__name__, (kind,), {"seed": _Seeds(drawing)})
+        operator.unseeded = True
+
+
+def inside(operator: Any) -> list[WideEvaluator]:
+    """Return the evaluators of the graphs inside of a node, or of the body of its function."""
     parts = {name: each for name, each in vars(operator).items() if isinstance(each, WideEvaluator)}
     parts.pop("parent", None)  # which the node is part of
-    inside = [each for body in parts.values() for each in body.rt_nodes_ if getattr(each, "unseeded", False)]
-    if inside:
-        kind = type(operator)
-        operator.__class__ = type(kind.__name__, (kind,), {"seed": _Seeds(inside)})
-        operator.unseeded = True
+    return list(parts.values())
 
 
 def _draws(node: NodeProto) -> bool:

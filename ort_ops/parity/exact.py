@@ -80,7 +80,7 @@ class ExactFile:
         }
         self._known = Known()
         self._settled: set[str] = set()
-        self._attributes = dict(float_attributes(self._evaluator.rt_nodes_))
+        self._attributes = dict(float_attributes(self._evaluator))
         self._last_use = last_uses(self.nodes, self.outputs)
         for operator in self._evaluator.rt_nodes_:
             if hasattr(operator, "by_kernel"):

@@ -53,6 +53,7 @@ class _Made:
 
 
 _SAMPLES = 8  # that an element is unmoved in all of them by chance doesn't happen
+_INTERPOLATE = ("upsample", "grid_sampler")
 _COPIES = frozenset({"clone", "detach", "lift_fresh", "lift_fresh_copy", "_to_copy", "contiguous"})
 
 
@@ -186,7 +187,7 @@ class Folded:
         """Return the constant that is a result with other roundings, the nearest where several are."""
         found = []
         for name, each, written in _written(alike, array.dtype):
-            if self._explains(wide, written):
+            if self._explains(wide, array, written):
                 apart = distance(written.astype(np.float64), array.astype(np.float64))
                 found.append((float(apart.sum()), name, each))
         if not found:
@@ -208,10 +209,18 @@ class Folded:
         self._names.add(name)
         return to_torch(constant.load()[1].copy()).to(device)
 
-    def _explains(self, wide: Tensor, written: NDArray[Any]) -> bool:
-        """Tell whether what a file has is a result with other roundings in the operations that made it."""
+    def _explains(self, wide: Tensor, own: NDArray[Any], written: NDArray[Any]) -> bool:
+        """Tell whether what a file has is a result with other roundings in the operations that made it.
+
+        own: the result in the model's own dtype. Roundings inside of an operation, as of the places between
+        which it interpolates, show in that alone.
+        """
         exact = to_numpy(wide)
-        carried = np.zeros(exact.shape)
+        made: _Made | None = self._made.get(wide)
+        inside = 0.0
+        if made is not None and any(part in str(made.func) for part in _INTERPOLATE):
+            inside = float(distance(own.astype(np.float64), exact).max(initial=0.0))
+        carried = np.full(exact.shape, inside)
         for sample in range(_SAMPLES):
             moved = self._moved(wide, torch.Generator().manual_seed(sample), {})
             carried = np.maximum(carried, distance(to_numpy(moved), exact))

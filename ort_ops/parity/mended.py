@@ -11,7 +11,7 @@ from onnx.reference.ops.op_batch_normalization import BatchNormalization_14 as R
 from onnx.reference.ops.op_reduce_log_sum_exp import ReduceLogSumExp_18 as ReferenceReduceLogSumExp
 from onnx.reference.ops.op_roi_align import RoiAlign as ReferenceRoiAlign
 
-__all__ = ["FLATTENING", "MENDED", "flattening"]
+__all__ = ["FLATTENING", "MENDED", "cropping", "flattening"]
 
 FLATTENING = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 """Operators that are computed along one axis since opset 13."""
@@ -24,6 +24,19 @@ def flattening(kind: type[Any]) -> type[OpRun]:
         axis = next((a.i for a in self.onnx_node.attribute if a.name == "axis"), 1) % max(x.ndim, 1)
         rows = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
         return (kind._run(self, rows, axis=1)[0].reshape(x.shape),)
+
+    return type(kind.__name__, (kind,), {"op_domain": "", "_run": _run})
+
+
+def cropping(kind: type[Any]) -> type[OpRun]:
+    """Return a Pad that takes elements away where its pads are negative, of opset 11 or newer."""
+
+    def _run(self: Any, data: Any, pads: Any, *others: Any, **attributes: Any) -> tuple[Any]:
+        axes = others[1] if len(others) > 1 and others[1] is not None else range(data.ndim)
+        parts = [slice(None)] * data.ndim
+        for axis, before, after in zip(axes, *np.minimum(pads, 0).reshape(2, -1), strict=True):
+            parts[axis] = slice(-before, data.shape[axis] + after)
+        return kind._run(self, data[tuple(parts)], np.maximum(pads, 0), *others, **attributes)  # type: ignore[no-any-return]
 
     return type(kind.__name__, (kind,), {"op_domain": "", "_run": _run})
 

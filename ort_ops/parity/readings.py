@@ -104,6 +104,10 @@ class Readings:
                 return np.zeros(own.shape)
         return MARGIN * self._carried(name, self._steps())
 
+    def resized(self, name: str) -> bool:
+        """Tell whether rounding errors of float64 give an output another shape."""
+        return any(outputs[name].shape != self._outputs[name].shape for outputs in self._steps())
+
     def _carried(self, name: str, samples: Sequence[Outputs]) -> Array:
         """Return how far each element is from the file's own in any of some evaluations."""
         own: Array = self._outputs[name]

@@ -17,6 +17,7 @@ _NEAR = 1e-3  # of an element's size: what it was changed by, and not replaced
 _SOME = 1024  # elements that are looked at first
 _FEW = 24  # channels that are, or a few more, and of each as many elements
 _MAYBE = 0.3  # of these, where most of all may be the same
+_KEPT = 0.05  # of the elements of a weight of a parameter's name, where others were replaced
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -191,14 +192,17 @@ def _nearly(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]]) -
 def _nearly_by_name(
     name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]], unfound: set[str]
 ) -> ChangedWeight | None:
-    """Return what differs from the parameter of its name, of too few elements to be known by them.
+    """Return what differs from the parameter of its name, by too many elements to be known by the others.
 
     None for one that an exporter folded something into: that leaves no element as it was, and changes the
     larger weights of a module, too.
     """
     values = state.get(name)
-    if values is None or values.dtype != array.dtype or values.shape != array.shape or array.size >= _ENOUGH:
+    if values is None or values.dtype != array.dtype or values.shape != array.shape:
         return None
+    if array.size >= _ENOUGH:
+        same = (array == values) & (values != 0)
+        return _changed(name, array, name, values) if _most(same, _KEPT) else None
     module = name.rpartition(".")[0]
     larger = {each for each in unfound if each.rpartition(".")[0] == module and _rank(state, each) > 1}
     a, b = array.astype(np.float64), values.astype(np.float64)

@@ -135,14 +135,51 @@ class Tabled(nn.Module):
         return y + torch.arange(1, 5, dtype=x.dtype) * 0.1 if self.computes else y
 
 
-def test_a_table_that_the_model_holds_stays_what_it_is(tmp_path: Path) -> None:
-    model = Tabled(computes=False).eval()
+@pytest.mark.parametrize("computes", [False, True])
+def test_a_table_that_the_model_holds_stays_what_it_is(computes: bool, tmp_path: Path) -> None:
+    model = Tabled(computes=computes).eval()
     export(model, (x(3, 4),), tmp_path / "model.onnx", verbose=False)
     assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-15
-    # One that is computed may then be either.
-    model = Tabled(computes=True).eval()
+
+
+class Offset(nn.Module):
+    """Adds so little to what it holds that most of it is nearly the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Buffer(torch.tensor([1.0, 0.0, 2.0, 3.0], dtype=torch.float64))
+        self.weight = nn.Parameter(torch.from_numpy(np.random.default_rng(0).standard_normal((4, 4))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ (self.weight.T + 1e-6)) * (1e-6 / (self.scale + 1e-6))
+
+
+def test_what_is_added_to_a_weight_stays_added(tmp_path: Path) -> None:
+    model = Offset().eval()
     export(model, (x(3, 4),), tmp_path / "model.onnx", verbose=False)
-    assert 1e-10 < error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-7
+    assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-15
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * torch.full((4,), 0.1).double(),
+        lambda x: x * torch.full((4, 4), 0.1),
+        lambda x: x * (torch.ones(4) * 0.1).double() + 0.7,
+    ],
+)
+def test_what_a_model_computes_in_float32_stays_so(function: Any, tmp_path: Path) -> None:
+    model = Model(function).eval()
+    export(model, (x(4, 4),), tmp_path / "model.onnx", verbose=False)
+    assert error_of(model, tmp_path / "model.onnx", x(4, 4)) < 1e-15
+
+
+def test_a_normalisation_that_changes_a_weight_by_little_stays_in_it(tmp_path: Path) -> None:
+    """By its epsilon alone, which is less than some numbers differ from float32's."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).double().eval()
+    export(model, (x(3, 4),), tmp_path / "model.onnx", verbose=False)
+    assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-14
 
 
 class Steps(torch.autograd.Function):

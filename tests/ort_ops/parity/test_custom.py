@@ -11,7 +11,7 @@ pytest.importorskip("onnxscript")
 
 import onnx_ir as ir
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import ort_ops
 from ort_ops.export import export
@@ -84,3 +84,35 @@ def test_a_kernel_is_of_the_version_that_the_file_imports(kernels: None, importe
     file = of_node("Add", OPSETS[0], helper.make_opsetid("tests.custom", imported))
     x = uniform(3).numpy()
     assert np.array_equal(file.run({"x": x})["y"], x.astype(np.float64) + added)
+
+
+class Selu(torch.autograd.Function):
+    """Computes with numbers of which float32 has the first seven digits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return 1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * (x.exp() - 1))
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.custom::LongSelu", x)
+
+
+@pytest.mark.parametrize("functions", ["attach", "inline"])
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_numbers_in_a_function_body_are_those_of_the_model(dynamo: bool, functions: Any) -> None:
+    model = Model(lambda m, x: Selu.apply(x)).eval()
+    program = export(model, (uniform(3, 8),), dynamo=dynamo, functions=functions, verbose=False)
+    report = check(model, program, uniform(3, 8))
+    assert report.verdict is Verdict.EQUAL, str(report)
+    assert report.rows[0].tolerance < 1e-12
+
+
+def test_a_number_in_a_function_body_that_is_another_is_found() -> None:
+    model = Model(lambda m, x: Selu.apply(x)).eval()
+    program = export(model, (uniform(3, 8),), functions="attach", verbose=False)
+    file = program.model_proto
+    tensors = [a.t for f in file.functions for n in f.node for a in n.attribute if a.HasField("t")]
+    (number,) = (t for t in tensors if np.float32(1.0507009873554805) == numpy_helper.to_array(t))
+    number.CopyFrom(numpy_helper.from_array(np.nextafter(numpy_helper.to_array(number), np.float32(2))))
+    assert check(model, file, uniform(3, 8)).rows[0].verdict is Verdict.EXPORT_WRONG

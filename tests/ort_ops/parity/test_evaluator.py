@@ -273,3 +273,14 @@ def test_regions_are_moved_by_half_of_an_element_since_opset_16(opset: int) -> N
     x, regions = uniform(1, 2, 8, 8).numpy(), np.array([[0, 0, 4, 4], [1.5, 1, 7, 6]], np.float32)
     node = helper.make_node("RoiAlign", ["x", "regions", "batch"], ["y"], output_height=3, sampling_ratio=2)
     assert_as_onnx_runtime(node, opset, x=x, regions=regions, batch=np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize("opset", [11, 18, 21])
+def test_pads_below_nothing_take_elements_away(opset: int) -> None:
+    x, pads = uniform(3, 6).numpy(), np.array([1, -2, 0, -1])
+    node = helper.make_node("Pad", ["x", "pads"], ["y"])
+    model = of_node(node, {"x": x}, opset)
+    model.graph.initializer.append(numpy_helper.from_array(pads, "pads"))
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    (y,) = in_float64(model, {"x": x})
+    np.testing.assert_array_equal(y, expected)

@@ -93,3 +93,24 @@ def test_numbers_in_the_code_are_what_the_file_has_of_them(
     changed.reshape(-1)[-1] *= changed.dtype.type(1 + 8 * np.finfo(changed.dtype).eps)
     constant.CopyFrom(numpy_helper.from_array(changed, constant.name))
     assert check(model, file, given).verdict is Verdict.EXPORT_WRONG
+
+
+def interpolated(m: Any, x: Tensor) -> Tensor:
+    """Return what a vision transformer does for images of another size."""
+    table = nn.functional.interpolate(m.table, size=(10, 10), mode="bicubic")
+    return (x[:, :100].T.reshape(1, -1, 10, 10) + table).sin()
+
+
+def test_an_interpolated_table_is_right_by_what_pytorchs_own_is_off(tmp_path: Path) -> None:
+    model = Model(interpolated).eval()
+    torch.manual_seed(0)
+    model.table = nn.Parameter(torch.randn(1, 128, 7, 7))
+    export(model, (uniform(128, 100),), tmp_path / "model.onnx", verbose=False)
+    file = onnx.load(tmp_path / "model.onnx")
+    report = check(model, file, uniform(128, 100))
+    assert report.rows[0].verdict is Verdict.EQUAL, str(report)
+    (table,) = (each for each in file.graph.initializer if 10 in each.dims)
+    changed = numpy_helper.to_array(table).copy()
+    changed.reshape(-1)[np.argmax(np.abs(changed))] *= 1 + 1e-5
+    table.CopyFrom(numpy_helper.from_array(changed, table.name))
+    assert check(model, file, uniform(128, 100)).rows[0].verdict is Verdict.EXPORT_WRONG

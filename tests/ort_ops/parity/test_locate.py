@@ -341,3 +341,35 @@ def test_what_was_found_is_json() -> None:
     assert read["node"] is None
     assert {row["question"] for row in read["rows"]} == {"export", "runtime"}
     assert read["matched"].keys() == {"export", "runtime"}
+
+
+class Masked(nn.Module):
+    """Attention with a mask that is added."""
+
+    def __init__(self, low: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.low = nn.Linear(8, 8), nn.Linear(8, 8), low
+
+    def forward(self, x: Any, keep: Any) -> Any:
+        scores = self.q(x) @ self.k(x).transpose(-1, -2)
+        return (scores + (1 - keep)[:, None] * self.low).softmax(-1) @ x
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("low", [torch.finfo(torch.float32).min, -1e9, -10.0])
+def test_a_fault_before_a_mask_is_not_that_of_what_reads_it(low: float, dynamo: bool, tmp_path: Path) -> None:
+    model = Masked(low).eval()
+    inputs = uniform(2, 5, 8), torch.tensor([[1.0, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    export(model, inputs, tmp_path / "model.onnx", dynamo=dynamo, verbose=False)
+    file = onnx.load(tmp_path / "model.onnx")
+    weight = model.q.weight.detach().numpy()
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in file.graph.initializer}
+    name = next(n for n, a in arrays.items() if np.array_equal(a, weight) or np.array_equal(a, weight.T))
+    changed = arrays[name].copy()
+    changed[3, 2] *= 1.01
+    next(i for i in file.graph.initializer if i.name == name).CopyFrom(
+        onnx.numpy_helper.from_array(changed, name)
+    )
+    found = locate(model, file, inputs)
+    assert found.node in [node.name for node in file.graph.node if name in node.input]

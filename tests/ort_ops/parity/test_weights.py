@@ -1,12 +1,15 @@
 """Which constants of a file are weights of the model, and which are but for some elements."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from torch import nn
+from onnx import numpy_helper
+from torch import Tensor, nn
 
 from ort_ops.export import export
 from ort_ops.parity import Verdict, check, weights
@@ -90,3 +93,34 @@ def test_what_was_folded_into_few_elements_changed_none() -> None:
     program = export(model, (uniform(2, 3, 8, 8),), verbose=False)
     report = check(model, program, uniform(2, 3, 8, 8))
     assert (report.verdict, report.notes) == (Verdict.EQUAL, ())
+
+
+class Placed(nn.Module):
+    """Reads as many rows of a table as there are positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.layer = nn.Parameter(torch.randn(64, 8)), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x + self.table[: x.shape[1]])
+
+
+@pytest.mark.parametrize("rows", [slice(40, 41), slice(20, 64)], ids=["one row", "most rows"])
+def test_a_weight_that_differs_where_no_output_shows_it_is_not_called_equal(
+    rows: slice, tmp_path: Path
+) -> None:
+    model, path = Placed().eval(), tmp_path / "model.onnx"
+    sizes = ({0: "batch", 1: "positions"},)
+    export(model, (torch.randn(2, 9, 8),), path, dynamic_shapes=sizes, external_data=False, verbose=False)
+    assert check(model, path).verdict is Verdict.EQUAL
+    file = onnx.load(path)
+    (table,) = (each for each in file.graph.initializer if each.name == "table")
+    changed = numpy_helper.to_array(table).copy()
+    changed[rows] *= 2
+    table.CopyFrom(numpy_helper.from_array(changed, "table"))
+    report = check(model, file)
+    assert report.verdict is Verdict.CANNOT_SAY
+    assert "table differs from the model's table" in report.rows[0].reason
+    assert check(model, file, torch.randn(1, 50, 8)).verdict is Verdict.EXPORT_WRONG
