@@ -16,19 +16,23 @@ __all__ = ["Library", "run_on_dlpack"]
 
 @dataclass(frozen=True)
 class Library:
-    """How a library of arrays reads what speaks DLPack, takes a buffer that is to be filled, and copies."""
+    """How a library of arrays reads what speaks DLPack, takes a buffer that is to be filled, and copies.
+
+    apart: returns a result that shares no memory with any of some buffers.
+    """
 
     read: Callable[[Any], Any]
     target_of: Callable[[Any], Any]
+    apart: Callable[[Any, Sequence[Any]], Any]
     copy: Callable[[Any, Any], object]
 
 
-def _copy(target: NDArray[Any], source: NDArray[Any]) -> None:
-    target[...] = source
+def _apart(source: NDArray[Any], targets: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return source.copy() if any(np.may_share_memory(source, target) for target in targets) else source
 
 
 # By the buffer protocol, since what NumPy 1 makes of DLPack is read-only.
-_NUMPY = Library(np.from_dlpack, lambda buffer: np.asarray(memoryview(buffer)), _copy)
+_NUMPY = Library(np.from_dlpack, lambda buffer: np.asarray(memoryview(buffer)), _apart, np.copyto)
 
 
 def run_on_dlpack(
@@ -49,6 +53,7 @@ def run_on_dlpack(
     if takes_out:
         refuse_result(result, out)
         return
+    sources, targets = [], []
     for index, output in enumerate(results_of(outputs, result)[: call.output_count()]):
         if isinstance(output, np.generic):  # what NumPy makes of a sum
             output = np.asarray(output)
@@ -62,4 +67,8 @@ def run_on_dlpack(
         target = library.target_of(buffer)
         if source.dtype != target.dtype:
             raise ResultError(f"returned {source.dtype} for output {index}; expected {target.dtype}")
+        sources.append(source)
+        targets.append(target)
+    # An output may be bound to the memory of an input, of which a result may be a view.
+    for target, source in zip(targets, [library.apart(source, targets) for source in sources], strict=True):
         library.copy(target, source)

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -155,6 +156,7 @@ def _is_dim(dim: object) -> bool:
     return dim is None or isinstance(dim, str)
 
 
+_UNKNOWN = f"unknown_{os.urandom(4).hex()}_"  # which no file has
 _unknown = itertools.count(1)
 
 
@@ -165,7 +167,7 @@ def _dim(dim: Dim) -> int | str:
     symbol of its own, one a call, since dimensions of one symbol are taken to be equal.
     """
     if dim is None:
-        return f"unknown_{next(_unknown)}"
+        return f"{_UNKNOWN}{next(_unknown)}"
     return dim if isinstance(dim, str) else operator.index(dim)
 
 

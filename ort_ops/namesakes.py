@@ -3,6 +3,7 @@
 It looks at the name in many places, and not at the domain.
 """
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
@@ -26,12 +27,16 @@ _READ: Mapping[str, int] = {
     "Where": 3,
 }
 
-# Which optimizer takes a node away, whatever it computes, or reads inputs that it hasn't, by the node's name.
-_OPTIMIZER: Mapping[str, str] = {
-    "Expand": "ExpandElimination",
-    "Identity": "EliminateIdentity",
-    "Shape": "ConstantFolding",
-    "Transpose": "MatmulTransposeFusion",
+# Which optimizers take a node away, whatever it computes, put others in its place or read inputs that it hasn't,
+# by the node's name.
+_OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
+    "Clip": ("QDQSelectorActionTransformer",),
+    "Expand": ("ExpandElimination",),
+    "Identity": ("EliminateIdentity",),
+    "Shape": ("ConstantFolding",),
+    "Transpose": (
+        *("MatmulTransposeFusion", "TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"),
+    ),
 }
 
 
@@ -49,9 +54,9 @@ def refuse_namesakes(model: Model) -> None:
 
 def optimizers_to_leave_out(model: Model, asked: Iterable[str] | None) -> list[str] | None:
     """Return the optimizers that a session is to do without, those that are ``asked`` for among them."""
-    there = {node.op_type for node in model.nodes if node.op_type in _OPTIMIZER and _is_custom(model, node)}
+    there = {node.op_type for node in model.nodes if node.op_type in _OPTIMIZERS and _is_custom(model, node)}
     if there:
-        return [*(asked or ()), *(_OPTIMIZER[name] for name in sorted(there))]
+        return [*(asked or ()), *itertools.chain.from_iterable(_OPTIMIZERS[name] for name in sorted(there))]
     return None if asked is None else list(asked)
 
 

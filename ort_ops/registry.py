@@ -1,6 +1,7 @@
 """Which kernels there are: ``@onnx_op``, what it refuses, and what a session is given of them."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,7 +182,8 @@ class Overload:
         return True
 
 
-_ops: list[Op] = []
+_ops: tuple[Op, ...] = ()  # made anew for each change, as other threads may be reading it
+_changing = threading.Lock()
 
 
 def onnx_op(
@@ -228,13 +230,12 @@ def onnx_op(
 
 def add_op(op: Op) -> None:
     """Register a kernel in place of what the same function registered before; see ``onnx_op``."""
-    predecessors = [o for o in _ops if _redefines(op, o)]
-    for other in _ops:
-        if other not in predecessors:
+    global _ops
+    with _changing:
+        others = tuple(other for other in _ops if not _redefines(op, other))
+        for other in others:
             _refuse_conflict(op, other)
-    for other in predecessors:
-        _ops.remove(other)
-    _ops.append(op)
+        _ops = (*others, op)
 
 
 def _names_provider(provider: object) -> bool:
@@ -278,7 +279,7 @@ def _refuse_conflict(op: Op, other: Op) -> None:
 
 def registered_ops() -> Iterator[Op]:
     """Give every registered kernel, in the order of registration."""
-    return iter(tuple(_ops))
+    return iter(_ops)
 
 
 def find_ops(name: tuple[str, str], version: int | None = None) -> list[Op]:

@@ -7,7 +7,6 @@ registered.
 
 import contextvars
 import functools
-import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -31,7 +30,7 @@ Prefer = Literal["kernel", "body"]
 FOREIGN_DOMAINS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 
 REGISTERED = "ort_ops.registered"
-"""The config entry by which the bridge notes what it has registered."""
+"""The config entry by which the bridge notes what it has registered: a place in ``_noted``."""
 
 _offered: set[Op] = set()
 
@@ -180,17 +179,24 @@ def refuse_leftovers(plan: Plan, model: Model, options: onnxruntime.SessionOptio
     ONNX Runtime can take nothing out of them, and would run it all the same.
     """
     try:
-        there: dict[str, list[int]] = json.loads(options.get_session_config_entry(REGISTERED))
+        there = _noted[int(options.get_session_config_entry(REGISTERED))]
     except Exception:  # nothing of ours was registered
         return
     planned = {name for name, _ in plan.overloads}
-    for name, where in sorted({_given[i] for ids in there.values() for i in ids if i in _given}):
+    for name, where in sorted({_given[i] for _, ids in there for i in ids if i in _given}):
         if name in model.calls() - planned:
             raise RegistrationError(
                 f"this SessionOptions has the kernel {where} of {'::'.join(name)} from before, "
                 f"which is to be left out here ({plan.reasons.get(name, 'it fits no node')}); give each "
                 "session a SessionOptions of its own"
             )
+
+
+_noted: list[tuple[tuple[str, tuple[int, ...]], ...]] = []
+"""What a SessionOptions may have had registered: domains, and the ids of what the bridge was given for each.
+
+An entry of a SessionOptions has no room for these: ONNX Runtime takes 8,192 characters.
+"""
 
 
 _given: dict[int, tuple[tuple[str, str], str]] = {}
@@ -252,10 +258,10 @@ def _select(wanted: str | None, registered: str | None) -> tuple[list[tuple[str,
     domain that is set twice, so a second call adds only domains that are new.
     """
     plan = _plan.get() or _everything(wanted)
-    there: dict[str, list[int]] = json.loads(registered) if registered else {}
+    there = dict(_noted[int(registered)]) if registered else {}
     added = []
     for domain, ops in plan.by_domain().items():
-        ids = [id(op) for op in ops]  # operators are never freed once registered, so ids stay theirs
+        ids = tuple(id(op) for op in ops)  # operators are never freed once registered, so ids stay theirs
         if domain not in there:
             there[domain] = ids
             added.append((domain, ops))
@@ -265,7 +271,10 @@ def _select(wanted: str | None, registered: str | None) -> tuple[list[tuple[str,
                 f"this SessionOptions has had domain {domain!r} registered with other operators, and ONNX "
                 "Runtime can't add to it; give each session a SessionOptions of its own"
             )
-    return added, json.dumps(there)
+    noted = tuple(there.items())
+    if noted not in _noted:
+        _noted.append(noted)
+    return added, str(_noted.index(noted))
 
 
 set_select_hook(_select)

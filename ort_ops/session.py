@@ -124,7 +124,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         self._graphs = itertools.count(1)
         self._settle(providers)
         self._types = {i.name: i.type for i in self.get_inputs()}
-        self._by_values = any(t.type in REFUSED_BY_RUN for t in (*self.get_inputs(), *self.get_outputs()))
+        outputs = self.get_outputs()
+        self._refused = {t.name for t in (*self.get_inputs(), *outputs) if t.type in REFUSED_BY_RUN}
+        self._gives_refused = any(t.name in self._refused for t in outputs)
 
     @classmethod
     def tuned(
@@ -276,7 +278,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         try:
             run_options = self._with_entries(run_options)
             input_feed = native(_without_masks(input_feed))
-            if self._by_values:
+            if self._refused and self._goes_by_values(output_names, input_feed):
                 return self._run_by_values(output_names, input_feed, run_options)
             return super().run(output_names, input_feed, run_options)  # type: ignore[no-any-return]
         except Exception as error:
@@ -289,6 +291,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         try:
             options = self._with_entries(run_options)
             return super().run_with_ort_values(output_names, input_dict_ort_values, options)
+        except Exception as error:
+            raise_failure(error)
+
+    def run_with_ortvaluevector(self, run_options: Any, *arguments: Any) -> None:
+        """Run with vectors of OrtValues, and with the errors of ``run``."""
+        try:
+            super().run_with_ortvaluevector(self._with_entries(run_options), *arguments)
         except Exception as error:
             raise_failure(error)
 
@@ -339,6 +348,11 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     def _with_entries(self, given: onnxruntime.RunOptions | None) -> onnxruntime.RunOptions | None:
         """Return the options of a run: this session's, or what is given, which gets their entries, too."""
         return self._run_options if given is None else with_entries(given, self._run_entries)
+
+    def _goes_by_values(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> bool:
+        """Tell whether a run takes or gives what ONNX Runtime has no NumPy arrays of."""
+        gives = self._gives_refused if not output_names else not self._refused.isdisjoint(output_names)
+        return gives or not self._refused.isdisjoint(input_feed)
 
     def _run_by_values(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any) -> list[Any]:
         wanted = output_names or [output.name for output in self.get_outputs()]

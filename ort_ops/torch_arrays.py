@@ -80,11 +80,11 @@ def run_on_dlpack_on_cuda(function: _Function, outputs: int, takes_out: bool, ca
         torch.cuda.synchronize(stream.device)
 
 
-def _copy(target: Tensor, source: Tensor) -> None:
-    target.copy_(source.clone() if _meet(source, target) else source)
+def _apart(source: Tensor, targets: Sequence[Tensor]) -> Tensor:
+    return source.clone() if any(_meet(source, target) for target in targets) else source
 
 
-_TORCH = Library(from_dlpack, from_dlpack, _copy)
+_TORCH = Library(from_dlpack, from_dlpack, _apart, Tensor.copy_)
 
 
 def _tensor(buffer: Any) -> Tensor:
@@ -200,8 +200,7 @@ def _store(outputs: int, call: Call, result: object) -> None:
     if len(targets) == 1 and not _meet(sources[0], targets[0]):
         targets[0].copy_(sources[0])
         return
-    sources = [source.clone() if any(_meet(source, t) for t in targets) else source for source in sources]
-    for target, source in zip(targets, sources, strict=True):
+    for target, source in zip(targets, [_apart(source, targets) for source in sources], strict=True):
         target.copy_(source)
 
 
@@ -212,6 +211,8 @@ def _meet(output: Tensor, target: Tensor) -> bool:
         start, stop = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
     except (NotImplementedError, RuntimeError):  # sparse, or a subclass without a storage of its own
         return False
+    if start == stop and output.numel():
+        raise ResultError("returned a tensor whose memory was freed; expected one that has its numbers")
     to = target.data_ptr()
     return start < to + target.nbytes and to < stop
 

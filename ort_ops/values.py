@@ -58,13 +58,19 @@ def to_value(name: str, array: Any, declared: str) -> onnxruntime.OrtValue:
     if isinstance(array, onnxruntime.OrtValue):
         return array
     if declared not in REFUSED_BY_RUN:
-        return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array))
+        given = None if isinstance(array, np.ndarray) else _dtype_of_list(declared)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, given))
     dtype = find_dtype(declared)
     array = np.asarray(array, order="C")
     if array.dtype != dtype.numpy:
         raise ValueError(f"input {name!r} is {array.dtype}; the model expects {dtype.name} (of ml_dtypes)")
     bits = array.view(_bits(dtype.numpy))
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, dtype.onnx)
+
+
+def _dtype_of_list(declared: str) -> Any:
+    """Return the dtype of what is given as a list, by ONNX Runtime's name of an input's type."""
+    return next((dtype.numpy for dtype in DTYPES if declared == f"tensor({dtype.ort})"), None)
 
 
 def to_numpy(value: onnxruntime.OrtValue) -> Any:

@@ -148,7 +148,7 @@ def open_bundle(
     key also where the bundle is not signed with it, where the folder holds a file that the signature is not
     of, and without model-signing (``pip install 'ort-ops[sign]'``); ModelError where the model is none.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # wherever the program goes
     if folder.is_symlink():  # to where it leads now: it may be set to another bundle meanwhile
         folder = folder.resolve()
     if verify_key is not None:

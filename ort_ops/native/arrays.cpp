@@ -1,6 +1,7 @@
 // Views of ONNX Runtime's buffers as arrays, and results copied back into them.
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernel.hpp"
@@ -177,6 +178,59 @@ void store_one(const Call& call, nb::handle result, PyArrayObject* array, std::s
     copy_into(call, array, dtype_of(type), shape, value);
 }
 
+// The memory that an array's elements are in.
+struct Span {
+  const char* start = nullptr;
+  const char* stop = nullptr;
+  bool meets(const Span& other) const { return start < other.stop && other.start < stop; }
+};
+
+Span span_of(PyArrayObject* array) {
+  const char* data = PyArray_BYTES(array);
+  Span span{data, data + PyArray_ITEMSIZE(array)};
+  for (int axis = 0; axis < PyArray_NDIM(array); ++axis) {
+    const npy_intp size = PyArray_DIM(array, axis);
+    if (size == 0) return {};
+    const npy_intp reach = (size - 1) * PyArray_STRIDE(array, axis);
+    (reach < 0 ? span.start : span.stop) += reach;
+  }
+  return span;
+}
+
+Span span_of(const Call& call, const abi::Value* value) {
+  if (value == nullptr) return {};
+  const TypeAndShape type = type_and_shape(call.kernel.api, value);
+  if (type.type == kString || is_packed(type.type)) return {};
+  const char* data = static_cast<const char*>(data_of(call.kernel.api, value));
+  return {data,
+          data + count_of(type.shape) * static_cast<std::size_t>(PyDataType_ELSIZE(dtype_of(type.type)))};
+}
+
+// An output may be bound to the memory of an input: a result that is a view of that is copied before another
+// result is put there.
+void keep_apart(const Call& call, nb::handle result, std::vector<PyArrayObject*>& arrays,
+                std::vector<nb::object>& keep) {
+  std::vector<Span> inputs;
+  for (std::size_t i = 0; i < call.input_count(); ++i) inputs.push_back(span_of(call, call.input(i)));
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    const Span span = arrays[i] == nullptr ? Span{} : span_of(arrays[i]);
+    const auto meets = [&](const Span& other) { return span.meets(other); };
+    if (std::none_of(inputs.begin(), inputs.end(), meets)) continue;
+    for (std::size_t j = 0; j < arrays.size(); ++j) {
+      const int type = call.kernel.expected[j].type;
+      if (j == i || arrays[j] == nullptr || type == kString || is_packed(type)) continue;
+      if (!same_type(arrays[j], dtype_of(type))) reject(call, result);
+      const npy_intp* dims = PyArray_DIMS(arrays[j]);
+      if (!meets(span_of(call, call.allocate(j, {dims, dims + PyArray_NDIM(arrays[j])})))) continue;
+      keep[i] =
+          nb::steal(PyArray_FromArray(arrays[i], nullptr, NPY_ARRAY_ENSUREARRAY | NPY_ARRAY_ENSURECOPY));
+      if (!keep[i].is_valid()) throw nb::python_error();
+      arrays[i] = reinterpret_cast<PyArrayObject*>(keep[i].ptr());
+      break;
+    }
+  }
+}
+
 }  // namespace
 
 void import_numpy() {
@@ -230,6 +284,7 @@ nb::object numpy_view(const Call& call, const abi::Value* value) {
 
 nb::object numpy_output(const Call& call, std::size_t index, const std::vector<std::int64_t>& shape) {
   const TypeAndShape type{call.kernel.expected.at(index).type, shape};
+  if (type.type == 0) return nb::none();  // left out by the node
   if (type.type == kString || is_packed(type.type))
     throw BadResult{"out= can't be had for strings and 4-bit types; return an array instead"};
   if (hooks().debug) return poisoned(type);
@@ -256,6 +311,7 @@ void store_numpy(const Call& call, nb::handle result) {
     if (call.kernel.expected[i].type != 0)  // or one in between
       arrays[i] = as_array(call, result,
                            nb::handle(PyTuple_GetItem(result.ptr(), static_cast<Py_ssize_t>(i))), keep[i]);
+  keep_apart(call, result, arrays, keep);
   for (std::size_t i = 0; i < count; ++i)
     if (arrays[i] != nullptr) store_one(call, result, arrays[i], i);
 }

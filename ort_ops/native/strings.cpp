@@ -22,6 +22,7 @@ nb::object read_one(const abi::Api* api, const abi::Value* value, std::size_t in
 }
 
 void write_one(const abi::Api* api, abi::Value* value, std::size_t index, nb::handle text) {
+  if (!text.is_valid()) text = Py_None;  // so NumPy reads what it hasn't filled
   if (!PyUnicode_Check(text.ptr()))
     throw BadResult{"returned an object array with a " + nb::cast<std::string>(text.type().attr("__name__")) +
                     " in it; expected strings alone"};

@@ -266,3 +266,18 @@ def test_an_attribute_that_it_can_not_be_given_is_refused_at_once() -> None:
         kernel.infer(lambda x, *, table: x)
     with pytest.raises(SchemaError, match=r"asks for 'width', which is no attribute .* one of table, size"):
         kernel.infer(lambda x, *, width: x)
+
+
+def test_a_symbol_of_the_file_is_no_unknown_dimension() -> None:
+    @op(f"{DOMAIN}::Op")
+    def kernel(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return x[x > 0]
+
+    @kernel.infer
+    def _(x: ort_ops.TensorType) -> ort_ops.TensorType:
+        return ort_ops.TensorType(x.dtype, (None,))
+
+    for number in range(20):
+        ends = [tensor("x", shape=[f"unknown_{number}"])], [onnx.ValueInfoProto(name="y")]
+        session = ort_ops.InferenceSession(model([node("Op")], *ends))
+        assert session.run(None, {"x": np.array([-1, 2, 3], np.float32)})[0].tolist() == [2, 3]

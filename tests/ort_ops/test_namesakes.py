@@ -56,3 +56,43 @@ def test_needed_nodes_are_found_in_graphs_inside_a_loop() -> None:
     loop = builtin("Loop", ["", "true"], ["y"], body=inner)
     needed = needed_nodes(model([node("Before", outputs=["true"]), loop]))
     assert sorted(op for domain, op, _ in needed if domain == DOMAIN) == ["Before", "Cast"]
+
+
+SCALE = [
+    numpy_helper.from_array(np.array(0.05, np.float32), "s"),
+    numpy_helper.from_array(np.uint8(128), "z"),
+]
+
+
+def quantised(source: str, to: str) -> list[onnx.NodeProto]:
+    """Return what rounds a value to 8 bits and back."""
+    return [
+        builtin("QuantizeLinear", [source, "s", "z"], [f"{to}_q"]),
+        builtin("DequantizeLinear", [f"{to}_q", "s", "z"], [to]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["Clip", "Transpose"])
+@pytest.mark.parametrize("before", [True, False])
+def test_the_name_of_an_operator_that_is_moved_beside_quantised_values_may_be_had(
+    name: str, before: bool
+) -> None:
+    @ort_ops.onnx_op(f"{DOMAIN}::{name}", inputs=["float32"])
+    def op(x: Any) -> Any:
+        return 100 * x
+
+    nodes = (
+        [*quantised("x", "a"), node(name, ["a"], ["b"]), builtin("Identity", ["b"], ["y"])]
+        if before
+        else [builtin("Mul", ["x", "s"], ["a"]), node(name, ["a"], ["b"]), *quantised("b", "y")]
+    )
+    ends = [tensor("x", shape=[1, 4, 4, 4])], [tensor("y")]
+    data = model(nodes, *ends, initializers=SCALE)
+    x = np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 4, 4, 4)
+    (y,) = ort_ops.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+
+    def rounded(values: Any) -> Any:
+        return (np.clip(np.round(values / np.float32(0.05)) + 128, 0, 255) - 128) * np.float32(0.05)
+
+    expected = 100 * rounded(x) if before else rounded(100 * (x * np.float32(0.05)))
+    np.testing.assert_allclose(y, expected, rtol=1e-5)

@@ -1,6 +1,8 @@
 import copy
 import functools
 import pickle
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -156,3 +158,38 @@ def test_an_overload_takes_known_unknown_and_absent_types() -> None:
         assert overload.accepts(fitting)
     for other in ([11], [1, 1], [1, 7, 1], [], [0], [0, 7]):
         assert not overload.accepts(other)
+
+
+def test_kernels_are_defined_anew_while_others_read() -> None:
+    """Somebody always has one, and nobody meets one that is half there."""
+    register("float32")
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def define() -> None:
+        try:
+            for _ in range(300):
+                register("float32")
+        except BaseException as error:
+            failures.append(error)
+
+    def read() -> None:
+        while not done.is_set():
+            if len(find_ops(NAME)) != 1:
+                failures.append(AssertionError(str(find_ops(NAME))))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        writers = [threading.Thread(target=define) for _ in range(3)]
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        for thread in (*writers, *readers):
+            thread.start()
+        for thread in writers:
+            thread.join()
+        done.set()
+        for thread in readers:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert failures == []

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import ort_ops
 from ort_ops.dtypes import DTYPES, DType
@@ -591,6 +591,59 @@ def test_bfloat16_is_neither_cast_nor_taken_from_another_type() -> None:
     session = ort_ops.InferenceSession(one_node("Op", "bfloat16"))
     with pytest.raises(ValueError, match=r"input 'x' is float32; the model expects bfloat16"):
         session.run(None, {"x": X})
+
+
+def test_beside_bfloat16_others_are_taken_as_by_onnxruntime() -> None:
+    """Strings, lists and sequences, too, where nothing of bfloat16 is asked for."""
+    nodes = [
+        builtin("ConcatFromSequence", ["s"], ["c"], axis=0),
+        builtin("Add", ["c", "x"], ["y"]),
+        builtin("Cast", ["x"], ["b"], to=TensorProto.BFLOAT16),
+        builtin("Identity", ["t"], ["u"]),
+    ]
+    sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
+    ends = [tensor("x"), tensor("t", "string"), sequence], [tensor("y"), tensor("u", "string")]
+    data = model(nodes, ends[0], [*ends[1], tensor("b", "bfloat16")])
+    feed = {"x": [1.0, 2.0], "t": np.array(["ab"], object), "s": [np.ones(1, np.float32)] * 2}
+    y, u = ort_ops.InferenceSession(data).run(["y", "u"], feed)
+    assert (y.tolist(), y.dtype, u.tolist()) == ([2, 3], np.float32, ["ab"])
+    short = model(nodes[2:3], [tensor("x")], [tensor("b", "bfloat16")])
+    (b,) = ort_ops.InferenceSession(short).run(None, {"x": [1.0, 2.0]})
+    assert b.astype(np.float32).tolist() == [1, 2]
+
+
+def test_vectors_of_values_have_the_errors_of_run() -> None:
+    @op(f"{DOMAIN}::Op", inputs=["float32"])
+    def failing(x: Any) -> Any:
+        raise ValueError("nothing to do")
+
+    session = ort_ops.InferenceSession(one_node("Op"))
+    vector = onnxruntime.capi.onnxruntime_pybind11_state.OrtValueVector()
+    vector.push_back(onnxruntime.OrtValue.ortvalue_from_numpy(X)._ortvalue)
+    results = onnxruntime.capi.onnxruntime_pybind11_state.OrtValueVector()
+    cpu = onnxruntime.capi.onnxruntime_pybind11_state.OrtDevice(0, 0, 0)
+    with pytest.raises(KernelError, match="nothing to do"):
+        session.run_with_ortvaluevector(onnxruntime.RunOptions(), ["x"], vector, ["y"], results, [cpu])
+
+
+def test_many_kernels_fit_into_one_session() -> None:
+    """ONNX Runtime takes 8,192 characters in an entry of the options."""
+    for number in range(60):
+
+        @op(f"{DOMAIN}::Many{number}")
+        def kernel(a: Any, b: Any) -> Any:
+            return a + b
+
+    nodes = [builtin("Identity", ["x"], ["v0"])]
+    nodes += [node(f"Many{i}", [f"v{i}", f"v{i}"], [f"v{i + 1}"]) for i in range(60)]
+    data = model([*nodes, builtin("Identity", ["v60"], ["y"])])
+    (y,) = ort_ops.InferenceSession(data).run(None, {"x": X})
+    np.testing.assert_array_equal(y, X * np.float32(2.0**60))
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options)
+    ort_ops.register(options)
+    (y,) = onnxruntime.InferenceSession(data, options).run(None, {"x": X})
+    np.testing.assert_array_equal(y, X * np.float32(2.0**60))
 
 
 # --- arrays of torch and DLPack --------------------------------------------------------------------

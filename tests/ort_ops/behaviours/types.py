@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnxruntime
 from onnx import numpy_helper
 
 import ort_ops
@@ -246,3 +247,18 @@ def a_run_is_fed_with_masked_elements() -> None:
             print("no error")
         except ValueError as error:
             print(f"ValueError: {str(error).partition(',')[0].removeprefix('input ')}")
+
+
+@behaviour(*["ResultError: returned an object array with a NoneType in it; expected strings alone"] * 2)
+def strings_that_numpy_has_not_filled() -> None:
+    """An object array may hold no object at all, which is read as None."""
+
+    @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["string"], outputs=["string"])
+    def op(x: Any) -> Any:
+        return np.add(x, x, where=np.array([True, False]))
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = ort_ops.InferenceSession(one_node("Op", "string"), options)
+    for _ in range(2):
+        attempt(session, np.array(["a", "b"], object))

@@ -200,3 +200,12 @@ def returns_what_has_no_numbers(x: Any) -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(allow_non_fake_inputs=True).from_tensor(x.clone())
+
+
+@kernel(
+    "ResultError: returned a tensor whose memory was freed; expected one that has its numbers", array="torch"
+)
+def returns_a_tensor_without_memory(x: Any) -> Any:
+    y = x * 2
+    y.untyped_storage().resize_(0)
+    return y

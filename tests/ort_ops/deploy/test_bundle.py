@@ -300,3 +300,15 @@ def test_a_library_that_does_not_load_is_named(tmp_path: Path) -> None:
         deploy.bundle(
             write_model(tmp_path / "model.onnx"), tmp_path / "out", libraries=[tmp_path / "broken.so"]
         )
+
+
+def test_a_bundle_stays_the_one_that_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the program goes, and whatever is there by that name."""
+    model = write_model(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    deploy.bundle(model, tmp_path / "bundle", libraries=[mylinear.get_library_path()])
+    opened = deploy.open_bundle("bundle")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert opened.model == tmp_path / "bundle" / "model" / "model.onnx"
+    opened.session()

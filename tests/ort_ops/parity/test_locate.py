@@ -16,6 +16,7 @@ import ort_ops
 from mylinear import LinearF, MyLinear
 from mylinear.export import export as export_mylinear
 from ort_ops.errors import ParityError
+from ort_ops.export import export
 from ort_ops.parity import ExitCode, Verdict, check, locate
 from ort_ops.parity.counterparts import Counterpart, Counterparts
 
