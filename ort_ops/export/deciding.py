@@ -21,9 +21,9 @@ from torch import Tensor
 
 from .agreeing import agree
 from .calls import to_array
-from .running import run_on_samples, sample
+from .running import run_on_samples, sample, widened
 
-__all__ = ["decided_dims"]
+__all__ = ["decided_dims", "gives_another"]
 
 _SIZES = range(2, 14)  # 0 and 1 are constants to torch
 _LARGEST = 4096  # of the sizes near the numbers in a condition
@@ -143,8 +143,24 @@ def _runs(written: ModelProto) -> Runs:
     return run
 
 
+def gives_another(model: torch.nn.Module, written: ModelProto, examples: Sequence[Tensor]) -> bool:
+    """Tell whether what was written gives something else than forward for what it was captured with.
+
+    Of a forward that gives something else each time nothing is said.
+    """
+    if not _differs(model, functools.partial(_runs, written), examples):
+        return False
+    with torch.no_grad():
+        first, second = (run_on_samples(lambda given: model(*given), examples)[0] for _ in range(2))
+    return all(_is_near(to_array(one), to_array(two)) for one, two in zip(first, second, strict=True))
+
+
 def _differs(model: torch.nn.Module, runs: Callable[[], Runs], tensors: Sequence[Tensor]) -> bool:
     """Tell whether what was written gives something else than forward, if that gives anything."""
+    return any(_differs_on(model, runs, each) for each in (tensors, list(map(widened, tensors))))
+
+
+def _differs_on(model: torch.nn.Module, runs: Callable[[], Runs], tensors: Sequence[Tensor]) -> bool:
     try:
         with torch.no_grad():
             expected, used = run_on_samples(lambda given: model(*given), tensors)

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from ort_ops.schema import TensorType
 
 from .calls import Call
-from .deciding import decided_dims
+from .deciding import decided_dims, gives_another
 from .function_proto import NoBodyError, to_function
 from .literals import put_right
 from .own import running_own
@@ -27,6 +27,8 @@ from .stand_in import StandIn
 __all__ = ["derive"]
 
 _DYNAMIC = 6  # a size for a dimension that may have any: torch takes 0 and 1 for constants
+# What the older exporter says where Python code looks at a traced size or value.
+_LOOKS = ("Converting a tensor to a Python", "Using len to get tensor shape", "Iterating over a tensor")
 _LOWEST_DYNAMO = 18  # the opset from which the newer exporter writes
 
 
@@ -130,6 +132,8 @@ def _derive_one(stand_in: StandIn, inputs: int, opset: int) -> _Derived:
                 written, fixed = write(_Body(stand_in).eval(), examples, names, opset, static)
         except Exception as error:
             raise NoBodyError(f"forward has no form in standard operators ({_reason(error)})") from error
+        if gives_another(_Body(stand_in).eval(), written[0], examples):
+            raise NoBodyError("what PyTorch's exporter writes of forward gives something else than forward")
         for position, axis in sorted(fixed - known):
             raise NoBodyError(
                 f"what forward computes with depends on the size of dimension {axis} of input "
@@ -252,7 +256,7 @@ def _by_torchscript(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         written = _trace(model, examples, names, opset, free)
-    looked = any("Converting a tensor to a Python" in str(warning.message) for warning in caught)
+    looked = any(text in str(warning.message) for warning in caught for text in _LOOKS)
     doubled = [
         tuple(2 * s if s > 1 and (i, axis) in free else s for axis, s in enumerate(t.shape))
         for i, t in enumerate(examples)

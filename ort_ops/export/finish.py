@@ -51,7 +51,8 @@ def finish(
     _number_calls(model, seen.calls)
     wholes_of = _wholes(seen)
     calls = [(call, wholes_of[call.number], marked.get(call.number, [])) for call in seen.calls]
-    reasons = [_record(call, nodes, whole) for call, whole, nodes in calls]
+    unnamed = _unnamed(seen)
+    reasons = [_record(call, nodes, unnamed.get(call.number, whole)) for call, whole, nodes in calls]
     fates: dict[int, Fate] = {}
     wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
     if options.functions != "keep":
@@ -85,14 +86,17 @@ def _report(call: Call, nodes: Sequence[ir.Node], reason: str, fate: Fate) -> Ca
 
 def _wholes(seen: Record) -> dict[int, Whole | str]:
     """Return for the number of each call how a node stands for it, or why none does."""
+    return {call.number: seen.written.get(call.number, _UNREAD) for call in seen.calls}
+
+
+def _unnamed(seen: Record) -> dict[int, str]:
+    """Return for the number of a call why its Function can't be told by a name, where it can't."""
     names = Counter(function_name(function) for function in {call.function for call in seen.calls})
-    found: dict[int, Whole | str] = {}
-    for call in seen.calls:
-        if names[function_name(call.function)] > 1:
-            found[call.number] = f"the model calls several Functions of the name {call.name}"
-        else:
-            found[call.number] = seen.written.get(call.number, _UNREAD)
-    return found
+    return {
+        call.number: f"the model calls several Functions of the name {call.name}"
+        for call in seen.calls
+        if names[function_name(call.function)] > 1
+    }
 
 
 def _drop_unused(graph: ir.Graph, names: Mapping[int, str]) -> None:

@@ -1,8 +1,9 @@
 """The shapes that a forward gives, found by running it at several sizes: for C++ and NumPy code."""
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ort_ops.errors import ExportError
 
-from .running import run_on_samples, sample
+from .running import run_on_samples, sample, widened
 
 __all__ = ["probe"]
 
@@ -29,7 +30,7 @@ class Runs(Protocol):
 def probe(
     call: Runs, name: str, tensors: Sequence[Tensor], sizes: Sequence[Any], reason: Exception
 ) -> list[Tensor]:
-    """Return fake results for fake tensors: forward is run on random values at multiples of the sizes.
+    """Return fake results for fake tensors: forward is run on random values at several sizes.
 
     A size of a result is a constant, a sum of multiples of the inputs' sizes plus a constant, or, where
     neither fits or equal sizes gave different ones, unknown. Raises ExportError where forward fails on real
@@ -41,10 +42,12 @@ def probe(
     try:
         with _disable_current_modes(), torch.random.fork_rng(devices=[]):
             for trial in trials:
-                known = [_value(s, trial) for s in sizes]
-                samples = [_sample(t, trial) for t in tensors]
-                results, _ = run_on_samples(functools.partial(_run, call, known), samples)
+                results = _try(call, sizes, tensors, trial)
                 seen.append([tuple(r.shape) for r in results])
+            for trial, wide in ((trials[0], True), *((odd, False) for odd in _odd_trials(trials[0]))):
+                with contextlib.suppress(Exception):  # forward may refuse such numbers, or such sizes
+                    seen.append([tuple(r.shape) for r in _try(call, sizes, tensors, trial, wide=wide)])
+                    trials.append(trial)
     except Exception as error:
         raise ExportError(
             f"{name}: forward runs neither on fake tensors ({type(reason).__name__}: {_first_line(reason)}) "
@@ -58,6 +61,29 @@ def probe(
         make(_fit_shape([shapes[i] for shapes in seen], trials, symbols), dtype=r.dtype, device=r.device)
         for i, r in enumerate(results)
     ]
+
+
+def _try(
+    call: Runs,
+    sizes: Sequence[Any],
+    tensors: Sequence[Tensor],
+    trial: Mapping[Any, int],
+    *,
+    wide: bool = False,
+) -> list[Tensor]:
+    """Run a call on random tensors of the sizes of a trial."""
+    known = [_value(size, trial) for size in sizes]
+    samples = [_sample(tensor, trial) for tensor in tensors]
+    given = list(map(widened, samples)) if wide else samples
+    return run_on_samples(functools.partial(_run, call, known), given)[0]
+
+
+def _odd_trials(base: Mapping[Any, int]) -> Iterator[dict[Any, int]]:
+    """Give sizes beside a base, and small ones: a result may be padded, or cut off."""
+    for symbol, size in base.items():
+        for other in dict.fromkeys((size + 1, size - 1, 2)):
+            if other > 1:
+                yield {**base, symbol: other}
 
 
 def _run(call: Runs, sizes: Sequence[int], tensors: Sequence[Tensor]) -> list[Tensor]:

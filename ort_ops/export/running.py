@@ -17,6 +17,7 @@ __all__ = [
     "under_autocast",
     "untraced",
     "versions",
+    "widened",
     "writes_counted",
     "written_since",
 ]
@@ -108,6 +109,17 @@ def sample(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Te
         made = dtype if dtype.itemsize > 1 else torch.float16  # float8 has no generator
         return torch.rand(shape, dtype=made, device=device).to(dtype)
     return torch.randint(0, 2, tuple(shape), device=device).to(dtype)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return what ``sample`` gave with larger numbers, of both signs where the type has them."""
+    if tensor.dtype in (torch.bool, torch.uint8) or (
+        tensor.dtype.itemsize == 1 and tensor.is_floating_point()
+    ):
+        return tensor
+    if tensor.is_floating_point() or tensor.is_complex():
+        return (tensor - 0.5) * 16
+    return torch.randint(-8, 9, tuple(tensor.shape), device=tensor.device).to(tensor.dtype)
 
 
 def run_on_samples(

@@ -89,16 +89,25 @@ class Writing:
 
 
 def _fits(call: Call, asked: Call, values: Sequence[Any]) -> bool:
-    """Tell whether a traced call can be the one that is asked for: same constants, same known sizes."""
+    """Tell whether a traced call can be the one that is asked for: same constants, known sizes and types."""
     if not _same_leaves(call, asked):
         return False
-    for value, (shape, _, _) in zip(values, call.examples, strict=True):
+    for value, (shape, dtype, _) in zip(values, call.examples, strict=True):
+        if _known_dtype(value) not in (None, dtype):
+            return False
         known = _known_sizes(value)
         if known is not None and not (
             len(known) == len(shape) and all(k in (None, s) for k, s in zip(known, shape, strict=True))
         ):
             return False
     return True
+
+
+def _known_dtype(value: Any) -> torch.dtype | None:
+    """Return the element type that the exporter knows of a value, None where it knows none."""
+    kind = value.type()
+    known: torch.dtype | None = kind.dtype() if isinstance(kind, torch._C.TensorType) else None
+    return known
 
 
 def _known_sizes(value: Any) -> tuple[int | None, ...] | None:
