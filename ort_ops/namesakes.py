@@ -27,8 +27,8 @@ _READ: Mapping[str, int] = {
     "Where": 3,
 }
 
-# Which optimizers take a node away, whatever it computes, put others in its place or read inputs that it hasn't,
-# by the node's name.
+# Which optimizers take a node away, whatever it computes, put others beside it or read inputs that it
+# hasn't, by the name of the node.
 _OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
     "Clip": ("QDQSelectorActionTransformer",),
     "Expand": ("ExpandElimination",),

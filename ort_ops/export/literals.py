@@ -99,7 +99,7 @@ def _floats(program: ExportedProgram) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class _Table:
-    """What a program computes of numbers and of what it holds, and what becomes of it with float32's numbers."""
+    """What a program computes of numbers and what it holds, and what that is with float32's numbers."""
 
     right: NDArray[np.float64]
     rounded: tuple[NDArray[np.float64], ...] = ()

@@ -196,7 +196,7 @@ def _near(a: Array, b: Array, tolerance: float) -> bool:
 
 
 def _scale(array: Array) -> Array | float:
-    """Return of what the errors of elements are a share: of the largest, but for what a mask has put aside."""
+    """Return what errors of elements are a share of: the largest, but for what a mask has put aside."""
     most = largest(array)
     size = np.abs(array)
     masked = size > (1 - _MASKED_ALIKE) * most
