@@ -59,7 +59,7 @@ def _covers(overloads: Iterable[Overload], node: Node, but: Container[Op] = ()) 
 
 
 def _unknown_attributes(nodes: Sequence[Node], overloads: Sequence[Overload]) -> dict[Op, str]:
-    """Return the kernels that would run a node with an attribute that they don't have, and what to say of it.
+    """Return the kernels that would run a node with an attribute that they can't have, and what to say of it.
 
     ONNX Runtime would run the node without a word, and the attribute would count for nothing.
     """
@@ -69,7 +69,13 @@ def _unknown_attributes(nodes: Sequence[Node], overloads: Sequence[Overload]) ->
             schema = op.kernel.schema
             known = [attribute.name for attribute in schema.attributes]
             unknown = [name for name in node.attributes if name not in known]
-            if unknown and not op.kernel.any_attributes:
+            if node.unreadable:
+                found.setdefault(
+                    op,
+                    f"node {node.name!r} has the attribute {node.unreadable[0]!r} of a kind that ONNX Runtime "
+                    "shows no operator; expected numbers, texts, lists of these or a tensor",
+                )
+            elif unknown and not op.kernel.any_attributes:
                 inputs = [formal.name for formal in schema.inputs]
                 has = "takes as an input" if unknown[0] in inputs else "doesn't have"
                 found.setdefault(

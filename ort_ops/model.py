@@ -57,6 +57,8 @@ class Node:
     """How many it has, with those that have no name but are before others."""
     attributes: tuple[str, ...] = ()
     """Their names."""
+    unreadable: tuple[str, ...] = ()
+    """Those of kinds that ONNX Runtime shows no operator."""
 
     @property
     def op(self) -> tuple[str, str]:
@@ -242,6 +244,9 @@ def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str, str], list[N
     return (*op, text(buffer, single.get(13))), inside
 
 
+_UNREADABLE = range(9, 15)  # lists of tensors, of graphs; sparse tensors; types
+
+
 def _nodes(
     buffer: Buffer, graph: _Scope, outer: _Types, in_function: tuple[str, str] | None
 ) -> Iterator[Node]:
@@ -263,6 +268,7 @@ def _node(buffer: Buffer, span: slice, types: _Types, in_function: tuple[str, st
     graphs: list[slice] = []
     metadata: dict[str, str] = {}
     attributes: list[str] = []
+    unreadable: list[str] = []
     for field, value in fields(buffer, span.start, span.stop):
         if field == 1:
             given = text(buffer, value)
@@ -278,16 +284,22 @@ def _node(buffer: Buffer, span: slice, types: _Types, in_function: tuple[str, st
         elif field == 8:
             overload = text(buffer, value)
         elif field == 5 and isinstance(value, slice):
+            attribute = ""
             for inner, content in fields(buffer, value.start, value.stop):  # there may be many numbers
                 if inner == 1:
-                    attributes.append(text(buffer, content))
+                    attribute = text(buffer, content)
+                    attributes.append(attribute)
+                elif inner == 20 and content in _UNREADABLE:
+                    unreadable.append(attribute)
                 elif inner in (6, 11) and isinstance(content, slice):
                     graphs.append(content)
         elif field == 9 and isinstance(value, slice):  # metadata_props
             entry = dict(fields(buffer, value.start, value.stop))
             metadata[text(buffer, entry.get(1))] = text(buffer, entry.get(2))
     named = name, _domain(domain), op_type
-    yield Node(*named, tuple(inputs), in_function, overload, metadata, outputs, tuple(attributes))
+    yield Node(
+        *named, tuple(inputs), in_function, overload, metadata, outputs, tuple(attributes), tuple(unreadable)
+    )
     for graph in graphs:
         yield from _nodes(buffer, _scope(buffer, graph), types, in_function)
 

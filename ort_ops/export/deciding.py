@@ -25,7 +25,7 @@ from .running import run_on_samples, sample, widened
 
 __all__ = ["decided_dims", "gives_another"]
 
-_SIZES = range(2, 14)  # 0 and 1 are constants to torch
+_SIZES = range(2, 14)
 _LARGEST = 4096  # of the sizes near the numbers in a condition
 _COMBINATIONS = 400  # of sizes that a condition is looked at with, at most
 _ELEMENTS = 2**20  # of a tensor that forward is run with, unless the example has more
@@ -35,17 +35,22 @@ _ROUNDINGS_OF_16_BITS = 16
 
 
 def decided_dims(
-    model: torch.nn.Module, written: ModelProto, given: Sequence[Any], examples: Sequence[Tensor]
+    model: torch.nn.Module,
+    written: ModelProto,
+    given: Sequence[Any],
+    examples: Sequence[Tensor],
+    ranges: Mapping[Any, Any],
 ) -> set[tuple[int, int]]:
     """Return the inputs and axes by whose sizes code decided, so that what was written is wrong for others.
 
     written: the file, whose inputs are those of the model in their order, ``given`` the program's that was
-    captured, with symbols for sizes, and ``examples`` those that it was captured with.
+    captured, with symbols for sizes, ``examples`` those that it was captured with, ``ranges`` what the symbols
+    may be.
     """
     symbols = _symbols(given, examples)
     runs = functools.cache(functools.partial(_runs, written))
     found = set()
-    for condition in _conditions(given):
+    for condition in (*_conditions(given), *_bounds(ranges)):
         names = sorted(condition.free_symbols & symbols.keys(), key=str)
         made = (_tensors(given, examples, {**symbols, **sizes}) for sizes in _breaches(condition, names))
         usable = (tensors for tensors in made if tensors is not None)
@@ -81,6 +86,15 @@ def _conditions(given: Sequence[Any]) -> Iterator[Any]:
         yield from dict.fromkeys((*notes, *(guard.expr for guard in environment.guards)))
 
 
+def _bounds(ranges: Mapping[Any, Any]) -> Iterator[Any]:
+    """Give what has to be true of sizes by what they may be, beyond what any size may."""
+    for symbol, known in ranges.items():
+        if known.lower >= 2:
+            yield sympy.Ge(symbol, known.lower)
+        if known.upper < 2**31:
+            yield sympy.Le(symbol, known.upper)
+
+
 def _breaches(condition: Any, names: Sequence[Any]) -> Iterator[Mapping[Any, int]]:
     """Give sizes for which a condition isn't true."""
     for sizes in _combinations(condition, len(names)):
@@ -97,7 +111,8 @@ def _combinations(condition: Any, count: int) -> Iterator[tuple[int, ...]]:
     """Give sizes for so many symbols: small ones, and those near the numbers in the condition."""
     numbers = [abs(int(number)) for number in condition.atoms(sympy.Integer)]
     near = {size for number in numbers for size in (number - 1, number, number + 1, 2 * number)}
-    sizes = sorted({*_SIZES, *(size for size in near if 2 <= size <= _LARGEST)})
+    least = 1 if isinstance(condition, sympy.Ge) and condition.rhs == 2 else 2  # 1 is a constant to torch
+    sizes = sorted({*_SIZES, *(size for size in near if least <= size <= _LARGEST)})
     if len(sizes) ** count <= _COMBINATIONS:
         yield from itertools.product(sizes, repeat=count)
         return

@@ -233,15 +233,17 @@ def _by_dynamo(
         for axis, size in enumerate(value.shape)
         if axis in free[i] and not _is_free(size, captured.range_constraints)
     }
-    return (written, plain), frozenset(fixed | decided_dims(model, written, given, examples))
+    return (written, plain), frozenset(
+        fixed | decided_dims(model, written, given, examples, captured.range_constraints)
+    )
 
 
 def _is_free(size: Any, ranges: Mapping[Any, Any]) -> bool:
-    """Tell whether a dimension may have any size in a captured program: 0 and 1 count as others."""
+    """Tell whether a dimension may have several sizes in a captured program."""
     if not isinstance(size, torch.SymInt):
         return False
     known = ranges.get(size.node.expr)
-    return known is None or bool(known.lower <= 1 and known.upper > 2**31)
+    return known is None or bool(known.lower < known.upper)
 
 
 def _by_torchscript(

@@ -24,7 +24,7 @@ from .constants import NOTHING_KNOWN, Known
 from .custom import custom_ops
 from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
 from .graphs import all_values, input_names, last_uses, precisions, read_tensor, reads, without_weights
-from .narrow import Narrow, compute_narrow, loses_digits, narrowed
+from .narrow import Narrow, compute_narrow, loses_digits, moved, narrowed
 from .step import Elementwise, Step
 
 __all__ = ["ExactFile", "Paused", "put_in_order"]
@@ -260,7 +260,7 @@ class ExactFile:
                 compute = functools.partial(self._compute, operator, each)
                 outputs = compute(inputs)
                 if not replaced and after is None:
-                    self._note_loss(node, inputs, outputs)
+                    self._note_loss(node, inputs, outputs, compute)
                 if after is not None:
                     outputs = after(Step(node, inputs, outputs, compute, weights)) or outputs
                 each.update(zip(node.output, outputs, strict=False))
@@ -297,10 +297,21 @@ class ExactFile:
             results: Sequence[Any] = operator.run(*inputs)
         return [widened(np.asarray(result)) for result in results]
 
-    def _note_loss(self, node: NodeProto, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Note a node that gives float32's digits for more, which it is enough to see once."""
+    def _note_loss(
+        self,
+        node: NodeProto,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        compute: Callable[[Sequence[Any]], Sequence[Any]],
+    ) -> None:
+        """Note a node that gives float32's digits for more, which it is enough to see once.
+
+        For other numbers, too: x * 3 / 3 is x, with the digits that it has.
+        """
         if node.name not in self.notes and loses_digits(inputs, outputs):
-            self._note(node, "its result has no more digits than float32 has")
+            others = moved(inputs)
+            if loses_digits(others, compute(others)):
+                self._note(node, "its result has no more digits than float32 has")
 
     def _compute_narrow(self, node: NodeProto, inputs: Sequence[Any], error: Exception) -> Sequence[Any]:
         outputs, reason = compute_narrow(self.model, self.precisions, node, inputs, error)

@@ -13,7 +13,7 @@ from ort_ops.errors import NoKernelError, ParityError
 
 from .single import run_single
 
-__all__ = ["Narrow", "compute_narrow", "loses_digits", "narrowed"]
+__all__ = ["Narrow", "compute_narrow", "loses_digits", "moved", "narrowed"]
 
 _ENOUGH = 8  # fractions by which a result in float32 is told from one in float64
 
@@ -56,6 +56,19 @@ def compute_narrow(
 def loses_digits(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
     """Tell whether a node was given more digits than float32 has, and gave no more than these."""
     return any(_is_wide(value) for value in inputs) and any(_loses(each, inputs) for each in outputs)
+
+
+def moved(inputs: Sequence[Any]) -> list[Any]:
+    """Return inputs whose fractions are a little off, so that they have more digits than float32."""
+    generator = np.random.default_rng(0)
+    return [
+        value * (1 + 1e-9 * generator.standard_normal(value.shape)) if _has_fractions(value) else value
+        for value in inputs
+    ]
+
+
+def _has_fractions(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.float64
 
 
 def _is_wide(value: Any) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._decomp import decomposition_table
 from torch.autograd import Function
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -232,6 +233,10 @@ class _Told(TorchFunctionMode):
         return self._dtype if returned is torch.float64 else returned
 
 
+# What PyTorch's newer exporter writes as its steps, of which it folds those that depend on sizes alone.
+_WRITTEN_OUT = (torch.ops.aten.upsample_linear1d.default, torch.ops.aten.affine_grid_generator.default)
+
+
 class _Wide(Mode):
     """Compute each operation in float64."""
 
@@ -252,6 +257,9 @@ class _Wide(Mode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         with torch._C.DisableTorchFunction():  # which tells of dtypes what isn't so
+            if self._folded is not None and func in _WRITTEN_OUT:
+                with self:
+                    return decomposition_table[func](*args, **(kwargs or {}))
             return self._compute(func, args, dict(kwargs or {}))
 
     def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

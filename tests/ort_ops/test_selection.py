@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
 
 import ort_ops
 from ort_ops.errors import NoKernelError, RegistrationError
@@ -287,3 +288,17 @@ def test_a_computed_type_of_a_node_that_leaves_out_an_input_needs_another_releas
     assert len(plan_for(read_model(one_node("Op")), [CPU]).overloads) == 1
     monkeypatch.setattr(ort_ops.registry, "RELEASE", (1, 24))
     assert len(plan_for(leaving, [CPU]).overloads) == len(_everything(f"{DOMAIN}::Op").overloads) == 1
+
+
+@pytest.mark.parametrize("kind", ["list", "sparse"])
+@pytest.mark.parametrize("name", ["values", "numbers"])
+def test_an_attribute_that_no_operator_is_shown_is_not_taken_for_absent(name: str, kind: str) -> None:
+    @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"])
+    def kernel(x: Any, *, values: np.ndarray = np.zeros(1), numbers: list[int] = [1]) -> Any:  # type: ignore[type-arg] # noqa: B006
+        return x
+
+    tensor = helper.make_tensor("t", 1, [1], [5.0])
+    sparse = helper.make_sparse_tensor(tensor, helper.make_tensor("i", 7, [1], [0]), [3])
+    data = model([node("Op", **{name: [tensor] if kind == "list" else sparse})])
+    with pytest.raises(NoKernelError, match=f"attribute '{name}' of a kind that ONNX Runtime shows no"):
+        ort_ops.InferenceSession(data)

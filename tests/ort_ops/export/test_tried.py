@@ -159,3 +159,22 @@ def test_functions_of_one_name_have_bodies_each_of_its_own(dynamo: bool, functio
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     (y,) = session.run(None, {session.get_inputs()[0].name: x(3, 5).numpy()})
     np.testing.assert_allclose(y, model(x(3, 5)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_size_that_forward_needs_leaves_the_body(count: int) -> None:
+    """Fewer are an error of forward's own."""
+    best = function_of("Best", lambda x: x.topk(count, -1)[0])
+    program = attach(lambda m, x: best.apply(x), x(4, 6), dynamic_shapes=({1: "n"},), input_names=["x"])
+    assert [call.body for call in program.calls] == ["function"], program.calls
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    for size in (count, 6, 50):
+        (y,) = session.run(None, {"x": x(4, size).numpy()})
+        np.testing.assert_array_equal(y, x(4, size).topk(count, -1)[0])
+
+
+@pytest.mark.parametrize("least", [2, 5])
+def test_a_size_that_forward_is_another_below_takes_the_body(least: int) -> None:
+    other = function_of("Below", lambda x: x * 2 if x.shape[-1] >= least else x * 3)
+    program = attach(lambda m, x: other.apply(x), x(4, 6), dynamic_shapes=({1: "n"},), input_names=["x"])
+    assert [call.body for call in program.calls] == [""], program.calls

@@ -114,3 +114,22 @@ def test_an_interpolated_table_is_right_by_what_pytorchs_own_is_off(tmp_path: Pa
     changed.reshape(-1)[np.argmax(np.abs(changed))] *= 1 + 1e-5
     table.CopyFrom(numpy_helper.from_array(changed, table.name))
     assert check(model, file, uniform(128, 100)).rows[0].verdict is Verdict.EXPORT_WRONG
+
+
+def stretched(m: Any, x: Tensor) -> Tensor:
+    return nn.functional.interpolate(x[None], scale_factor=1.5, mode="linear")
+
+
+def warped(m: Any, x: Tensor) -> Tensor:
+    image = x.reshape(1, 2, 64, 64)
+    grid = nn.functional.affine_grid(image[:, 0, :2, :3] / 2, image.shape, align_corners=False)
+    return nn.functional.grid_sample(image, grid, align_corners=False)
+
+
+@pytest.mark.parametrize("function", [stretched, warped])
+def test_places_that_are_computed_beforehand_are_right(function: Callable[..., Any], tmp_path: Path) -> None:
+    model = Model(function).eval()
+    export(model, (uniform(128, 64),), tmp_path / "model.onnx", verbose=False)
+    report = check(model, tmp_path / "model.onnx", uniform(128, 64))
+    assert report.rows[0].verdict is Verdict.EQUAL, str(report)
+    assert report.rows[0].tolerance < 1e-10

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ort_ops.errors import ParityError
+from ort_ops.export import export
 from ort_ops.export.quiet import quiet
 from ort_ops.parity import Verdict, check, locate
 from ort_ops.parity.original import ExactModel
@@ -503,3 +504,15 @@ def test_a_kernel_that_computes_in_float32_is_noted() -> None:
     exact = ExactModel(model)
     exact.run(((uniform(3, 4),), {}))
     assert any("fake_quantize" in name for name in exact.notes)
+
+
+def test_what_is_multiplied_and_divided_again_excuses_no_fault(tmp_path: Path) -> None:
+    """It has float32's digits, as if it had been computed in float32."""
+    layer = linear()
+    model = Model(lambda m, x: m.layer(x * 255 / 255), layer=layer).eval()
+    export(model, (uniform(4, 8),), tmp_path / "model.onnx", verbose=False)
+    report = check(model, tmp_path / "model.onnx", uniform(4, 8))
+    assert (report.verdict, report.notes) == (Verdict.EQUAL, ())
+    with torch.no_grad():
+        layer.weight[3, 2] *= 1.00001  # type: ignore[index,operator]
+    assert check(model, tmp_path / "model.onnx", uniform(4, 8)).rows[0].verdict is Verdict.EXPORT_WRONG
