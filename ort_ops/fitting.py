@@ -72,8 +72,8 @@ def _unknown_attributes(nodes: Sequence[Node], overloads: Sequence[Overload]) ->
             if node.unreadable:
                 found.setdefault(
                     op,
-                    f"node {node.name!r} has the attribute {node.unreadable[0]!r} of a kind that ONNX Runtime "
-                    "shows no operator; expected numbers, texts, lists of these or a tensor",
+                    f"node {node.name!r} has the attribute {node.unreadable[0]!r} of a kind that ONNX "
+                    "Runtime shows no operator; expected numbers, texts, lists of these or a tensor",
                 )
             elif unknown and not op.kernel.any_attributes:
                 inputs = [formal.name for formal in schema.inputs]

@@ -44,8 +44,8 @@ def decided_dims(
     """Return the inputs and axes by whose sizes code decided, so that what was written is wrong for others.
 
     written: the file, whose inputs are those of the model in their order, ``given`` the program's that was
-    captured, with symbols for sizes, ``examples`` those that it was captured with, ``ranges`` what the symbols
-    may be.
+    captured, with symbols for sizes, ``examples`` those that it was captured with, ``ranges`` what each
+    symbol may be.
     """
     symbols = _symbols(given, examples)
     runs = functools.cache(functools.partial(_runs, written))

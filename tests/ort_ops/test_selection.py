@@ -290,11 +290,14 @@ def test_a_computed_type_of_a_node_that_leaves_out_an_input_needs_another_releas
     assert len(plan_for(leaving, [CPU]).overloads) == len(_everything(f"{DOMAIN}::Op").overloads) == 1
 
 
+ZEROS = np.zeros(1)
+
+
 @pytest.mark.parametrize("kind", ["list", "sparse"])
 @pytest.mark.parametrize("name", ["values", "numbers"])
 def test_an_attribute_that_no_operator_is_shown_is_not_taken_for_absent(name: str, kind: str) -> None:
     @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"])
-    def kernel(x: Any, *, values: np.ndarray = np.zeros(1), numbers: list[int] = [1]) -> Any:  # type: ignore[type-arg] # noqa: B006
+    def kernel(x: Any, *, values: np.ndarray = ZEROS, numbers: list[int] = [1]) -> Any:  # type: ignore[type-arg] # noqa: B006
         return x
 
     tensor = helper.make_tensor("t", 1, [1], [5.0])
