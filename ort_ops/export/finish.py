@@ -222,9 +222,18 @@ def _metadata(call: Call, whole: Whole) -> dict[str, str]:
 
 
 def _set_types(node: ir.Node, call: Call) -> None:
-    """Give the node's outputs the types that forward gives, where the exporter lost them."""
-    for value, dtype in zip(node.outputs, call.dtypes, strict=False):
-        value.dtype = value.dtype or ir.DataType(ELEMENT_TYPES[dtype])
+    """Give the node's outputs the types that forward gives, where the exporter lost them.
+
+    Raises ExportError where ``symbolic`` says others.
+    """
+    for place, (value, dtype) in enumerate(zip(node.outputs, call.dtypes, strict=False)):
+        given = ir.DataType(ELEMENT_TYPES[dtype])
+        if value.dtype not in (None, given):
+            raise ExportError(
+                f"{call.name}: symbolic says that result {place} is {value.dtype}, and forward gives {given}; "
+                f"leave setType out, or give it forward's (x.type().with_dtype({dtype}))"
+            )
+        value.dtype = given
     for value, (_, sizes) in zip(node.outputs, call.types, strict=False):
         value.shape = value.shape or ir.Shape([size if isinstance(size, int) else None for size in sizes])
 

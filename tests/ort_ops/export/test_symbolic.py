@@ -107,3 +107,21 @@ def test_tensors_and_lists_are_inputs_and_attributes(dynamo: bool) -> None:
     program = exported(lambda model, x: function.apply(x, 2.5), dynamo=dynamo)
     assert custom(program) == ["my::Planted"]
     assert run(program, x(3, 4)).shape == (3, 4)
+
+
+class Positive(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x > 0
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::Positive", x).setType(x.type())
+
+
+@BOTH
+def test_another_type_than_forwards_is_refused(dynamo: bool) -> None:
+    with pytest.raises(
+        ExportError, match=r"says that result 0 is FLOAT, and forward gives BOOL; .*torch.bool"
+    ):
+        exported(lambda model, x: Positive.apply(x), dynamo=dynamo)
