@@ -230,7 +230,7 @@ def _set_types(node: ir.Node, call: Call) -> None:
         given = ir.DataType(ELEMENT_TYPES[dtype])
         if value.dtype not in (None, given):
             raise ExportError(
-                f"{call.name}: symbolic says that result {place} is {value.dtype}, and forward gives {given}; "
+                f"{call.name}: symbolic says {value.dtype} of result {place}, and forward gives {given}; "
                 f"leave setType out, or give it forward's (x.type().with_dtype({dtype}))"
             )
         value.dtype = given

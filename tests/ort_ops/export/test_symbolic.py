@@ -121,7 +121,5 @@ class Positive(Function):
 
 @BOTH
 def test_another_type_than_forwards_is_refused(dynamo: bool) -> None:
-    with pytest.raises(
-        ExportError, match=r"says that result 0 is FLOAT, and forward gives BOOL; .*torch.bool"
-    ):
+    with pytest.raises(ExportError, match=r"says FLOAT of result 0, and forward gives BOOL; .*torch.bool"):
         exported(lambda model, x: Positive.apply(x), dynamo=dynamo)
