@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import sympy
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
@@ -141,15 +141,7 @@ Runs = Callable[[Sequence[Tensor]], Sequence[Any]]
 def _runs(written: ModelProto) -> Runs:
     """Return what runs a file: ONNX Runtime, or onnx where that has no kernels for a type (bfloat16)."""
     names = [value.name for value in written.graph.input]
-    ours: Any
-    try:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # sizes that are none of forward's may fail
-        ours = onnxruntime.InferenceSession(
-            written.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception:
-        ours = ReferenceEvaluator(written)
+    ours: Any = _session(written) or ReferenceEvaluator(written)
 
     def run(tensors: Sequence[Tensor]) -> Sequence[Any]:
         results: Sequence[Any] = ours.run(None, dict(zip(names, map(to_array, tensors), strict=True)))
@@ -158,12 +150,27 @@ def _runs(written: ModelProto) -> Runs:
     return run
 
 
+def _session(written: ModelProto) -> Any:
+    """Return ONNX Runtime's session of a file, None where it can't make one, or takes no arrays of a type."""
+    if any(value.type.tensor_type.elem_type >= TensorProto.BFLOAT16 for value in written.graph.input):
+        return None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # sizes that are none of forward's may fail
+    try:
+        return onnxruntime.InferenceSession(
+            written.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception:
+        return None
+
+
 def gives_another(model: torch.nn.Module, written: ModelProto, examples: Sequence[Tensor]) -> bool:
     """Tell whether what was written gives something else than forward for what it was captured with.
 
-    Of a forward that gives something else each time nothing is said.
+    Of a forward that gives something else each time nothing is said, nor of types that ONNX Runtime has no
+    kernels for on the CPU.
     """
-    if not _differs(model, functools.partial(_runs, written), examples):
+    if _session(written) is None or not _differs(model, functools.partial(_runs, written), examples):
         return False
     with torch.no_grad():
         first, second = (run_on_samples(lambda given: model(*given), examples)[0] for _ in range(2))
