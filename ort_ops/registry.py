@@ -182,7 +182,7 @@ class Overload:
         return True
 
 
-_ops: tuple[Op, ...] = ()  # made anew for each change, as other threads may be reading it
+_ops: list[Op] = []  # made anew for each change, as other threads may be reading it
 _changing = threading.Lock()
 
 
@@ -232,10 +232,10 @@ def add_op(op: Op) -> None:
     """Register a kernel in place of what the same function registered before; see ``onnx_op``."""
     global _ops
     with _changing:
-        others = tuple(other for other in _ops if not _redefines(op, other))
+        others = [other for other in _ops if not _redefines(op, other)]
         for other in others:
             _refuse_conflict(op, other)
-        _ops = (*others, op)
+        _ops = [*others, op]
 
 
 def _names_provider(provider: object) -> bool:
@@ -279,7 +279,7 @@ def _refuse_conflict(op: Op, other: Op) -> None:
 
 def registered_ops() -> Iterator[Op]:
     """Give every registered kernel, in the order of registration."""
-    return iter(_ops)
+    return iter(tuple(_ops))
 
 
 def find_ops(name: tuple[str, str], version: int | None = None) -> list[Op]:

@@ -17,6 +17,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def _registry_as_before() -> Iterator[None]:
     """Each test registers what it likes; the next one finds the registry as it was."""
-    before = registry._ops
+    before = list(registry._ops)
     yield
     registry._ops = before

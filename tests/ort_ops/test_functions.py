@@ -280,7 +280,7 @@ def test_calls_with_fewer_results_than_others_run_beside_them(dynamo: bool) -> N
 
 
 def test_a_registered_kernel_comes_first(model: bytes, package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort_ops.registry, "_ops", ort_ops.registry._ops)  # as it is, after this
+    monkeypatch.setattr(ort_ops.registry, "_ops", list(ort_ops.registry._ops))  # as it is, after this
 
     @ort_ops.onnx_op("pkg::Scale")
     def scale(x, *, by: float):  # type: ignore[no-untyped-def]

@@ -12,6 +12,6 @@ collect_ignore = [f"test_{name}.py" for name in LIBRARIES if importlib.util.find
 
 @pytest.fixture(autouse=True)
 def _registry_as_before() -> Iterator[None]:
-    before = registry._ops
+    before = list(registry._ops)
     yield
     registry._ops = before

@@ -282,9 +282,9 @@ def test_who_is_preferred_is_what_is_run(cli: Cli, tmp_path: Path) -> None:
         code, _, err = cli("replay", "bundle", "--prefer", "body")
         assert (code, "a bundle is replayed as its sessions run it" in err) == (4, True)
     finally:
-        ort_ops.registry._ops = tuple(
+        ort_ops.registry._ops = [
             op for op in ort_ops.registry._ops if op.kernel.where != "parity_kernel.zeros"
-        )
+        ]
 
 
 def test_options_that_would_be_ignored_are_wrong_usage(cli: Cli) -> None:

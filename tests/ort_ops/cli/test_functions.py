@@ -119,7 +119,7 @@ def test_replay_without_the_kernel_is_one_line_that_names_the_option(cli: Cli, t
     assert (
         cli("bundle", "model.onnx", "--kernels", "named_kernels", "--parity", "golden", "-o", "made")[0] == 0
     )
-    registry._ops = ()
+    registry._ops = []
     for given in (["golden", "model.onnx"], ["made"]):
         code, _, err = cli("replay", *given)
         assert (code, len(err.splitlines())) == (3, 1), err
@@ -133,7 +133,7 @@ def test_replay_without_the_kernel_is_one_line_that_names_the_option(cli: Cli, t
 
 def test_replay_says_why_a_kernel_can_not_run(cli: Cli, tmp_path: Path) -> None:
     assert cli("record", *CHECKED, "--kernels", "named_kernels", "-o", "golden")[0] == 0
-    registry._ops = ()
+    registry._ops = []
     typed = KERNELS.replace('Doubled")', 'Doubled", inputs=["float64"], outputs=["float64"])')
     (tmp_path / "named_typed.py").write_text(typed)
     sys.modules.pop("named_typed", None)

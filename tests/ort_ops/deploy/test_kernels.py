@@ -36,7 +36,7 @@ def doubled(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
 @pytest.fixture(autouse=True)
 def _no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no kernel registered, and modules in the folder."""
-    registry._ops = ()
+    registry._ops = []
     monkeypatch.syspath_prepend(tmp_path)
 
 

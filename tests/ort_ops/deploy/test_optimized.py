@@ -51,7 +51,7 @@ def write_convolutions(path: Path, *, outside: bool = False) -> Path:
 
 def register_doubled() -> None:
     """Register a kernel of MYLINEAR, and no other, whose answers are twice as large."""
-    ort_ops.registry._ops = ()
+    ort_ops.registry._ops = []
 
     @ort_ops.onnx_op("mylinear::MYLINEAR")
     def doubled(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
@@ -162,7 +162,7 @@ def test_a_body_gives_way_to_a_kernel_that_is_registered(tmp_path: Path) -> None
     assert manifest.optimized.bodies == ["mylinear::MYLINEAR"]
     bundle = deploy.open_bundle(tmp_path / "bundle")
     feed = {"x": np.array([[1, -1, 2]], np.float32)}
-    ort_ops.registry._ops = ()
+    ort_ops.registry._ops = []
     assert bundle.graph().optimized
     assert bundle.session().run(None, feed)[0].tolist() == [[4.0, 13.0]]
     register_doubled()
@@ -181,7 +181,7 @@ def test_a_library_stays_in_it(tmp_path: Path) -> None:
 
 
 def test_a_python_kernel_has_to_be_registered(tmp_path: Path) -> None:
-    ort_ops.registry._ops = ()
+    ort_ops.registry._ops = []
     model = write_model(tmp_path / "model.onnx")
     with pytest.raises(BundleError, match="nobody runs mylinear::MYLINEAR"):
         deploy.bundle(model, tmp_path / "bundle", optimized=True)
