@@ -11,7 +11,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from ort_ops.export import export, keep_functions
 
@@ -198,26 +197,3 @@ def test_bodies_that_would_be_one_with_what_is_superfluous_keep_their_numbers(tm
     model = Calls(lambda m, x: Steps.apply(Steps.apply(x, 1.0), 0.3)).eval()
     export(model, (x(3, 4),), tmp_path / "model.onnx", functions="attach", verbose=False)
     assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-15
-
-
-class Counted(torch.autograd.Function):
-    """Says when it is run."""
-
-    runs = 0
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        Counted.runs += not isinstance(x, FakeTensor)
-        return x * 2
-
-    @staticmethod
-    def symbolic(g: Any, x: Any) -> Any:
-        return g.op("tests.literals::Counted", x).setType(x.type())
-
-
-def test_a_function_of_weights_is_not_run_for_it(tmp_path: Path) -> None:
-    model = Calls(lambda m, x: x * 0.1 + Counted.apply(m.weight)[0]).eval()
-    model.double()
-    Counted.runs = 0
-    export(model, (x(3, 4),), tmp_path / "model.onnx", verbose=False)
-    assert Counted.runs == 0
