@@ -140,8 +140,11 @@ Runs = Callable[[Sequence[Tensor]], Sequence[Any]]
 
 def _runs(written: ModelProto) -> Runs:
     """Return what runs a file: ONNX Runtime, or onnx where that has no kernels for a type (bfloat16)."""
+    return _runs_by(_session(written) or ReferenceEvaluator(written), written)
+
+
+def _runs_by(ours: Any, written: ModelProto) -> Runs:
     names = [value.name for value in written.graph.input]
-    ours: Any = _session(written) or ReferenceEvaluator(written)
 
     def run(tensors: Sequence[Tensor]) -> Sequence[Any]:
         results: Sequence[Any] = ours.run(None, dict(zip(names, map(to_array, tensors), strict=True)))
@@ -170,7 +173,8 @@ def gives_another(model: torch.nn.Module, written: ModelProto, examples: Sequenc
     Of a forward that gives something else each time nothing is said, nor of types that ONNX Runtime has no
     kernels for on the CPU.
     """
-    if _session(written) is None or not _differs(model, functools.partial(_runs, written), examples):
+    session = _session(written)
+    if session is None or not _differs(model, lambda: _runs_by(session, written), examples):
         return False
     with torch.no_grad():
         first, second = (run_on_samples(lambda given: model(*given), examples)[0] for _ in range(2))
