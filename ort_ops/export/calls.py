@@ -19,12 +19,12 @@ from .own import Context, own_method, running_own, takes_context
 from .probing import probe
 from .running import (
     apart,
+    as_outside_of_operators,
     autocast_state,
     fresh_symbols_dropped_on_failure,
     under_autocast,
     untraced,
     versions,
-    writes_counted,
     written_since,
 )
 from .sizes import AskedForSizeError, fixed_since, free_sizes, sizes_left_free
@@ -157,7 +157,7 @@ class Call:
     def _run(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
         context = Context(len(self.leaves))
         before = versions(tensors)
-        with writes_counted():
+        with as_outside_of_operators():
             returned = self._returned(self.forward, tensors, sizes, context)
         written = (*context.dirty, *written_since(before, tensors))
         return apart(self.note(returned, tensors, written), tensors)

@@ -28,7 +28,8 @@ __all__ = ["decided_dims", "gives_another"]
 _SIZES = range(2, 14)
 _LARGEST = 4096  # of the sizes near the numbers in a condition
 _COMBINATIONS = 400  # of sizes that a condition is looked at with, at most
-_ELEMENTS = 2**20  # of a tensor that forward is run with, unless the example has more
+_DOUBLINGS = 24  # of the example's sizes
+_ELEMENTS = 2**22  # of a tensor that forward is run with, unless the example has more
 _BREACHES = 3  # of a condition that forward is run with
 _ROUNDINGS = 1024  # by which PyTorch and ONNX Runtime may differ over a whole forward
 _ROUNDINGS_OF_16_BITS = 16
@@ -52,7 +53,8 @@ def decided_dims(
     found = set()
     for condition in (*_conditions(given), *_bounds(ranges)):
         names = sorted(condition.free_symbols & symbols.keys(), key=str)
-        made = (_tensors(given, examples, {**symbols, **sizes}) for sizes in _breaches(condition, names))
+        breaches = _breaches(condition, {name: symbols[name] for name in names})
+        made = (_tensors(given, examples, {**symbols, **sizes}) for sizes in breaches)
         usable = (tensors for tensors in made if tensors is not None)
         if any(_differs(model, runs, tensors) for tensors in itertools.islice(usable, _BREACHES)):
             found |= _dims_of(given, names)
@@ -95,16 +97,16 @@ def _bounds(ranges: Mapping[Any, Any]) -> Iterator[Any]:
             yield sympy.Le(symbol, known.upper)
 
 
-def _breaches(condition: Any, names: Sequence[Any]) -> Iterator[Mapping[Any, int]]:
-    """Give sizes for which a condition isn't true."""
-    for sizes in _combinations(condition, len(names)):
-        exact = {name: sympy.Integer(size) for name, size in zip(names, sizes, strict=True)}
+def _breaches(condition: Any, examples: Mapping[Any, int]) -> Iterator[Mapping[Any, int]]:
+    """Give sizes for which a condition isn't true; ``examples`` are those that it was noted with."""
+    for sizes in (*_combinations(condition, len(examples)), *_multiples(list(examples.values()))):
+        exact = {name: sympy.Integer(size) for name, size in zip(examples, sizes, strict=True)}
         try:
             holds = condition.xreplace(exact) != sympy.false
         except ZeroDivisionError:
             holds = False
         if not holds:
-            yield dict(zip(names, sizes, strict=True))
+            yield dict(zip(examples, sizes, strict=True))
 
 
 def _combinations(condition: Any, count: int) -> Iterator[tuple[int, ...]]:
@@ -119,6 +121,14 @@ def _combinations(condition: Any, count: int) -> Iterator[tuple[int, ...]]:
     generator = np.random.default_rng(0)
     for _ in range(_COMBINATIONS):
         yield tuple(generator.choice(sizes, count).tolist())
+
+
+def _multiples(examples: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Give ever larger sizes, of all and of each: a condition may be on how many elements there are."""
+    for factor in (2**power for power in range(1, _DOUBLINGS)):
+        yield tuple(factor * size for size in examples)
+        for i in range(len(examples)):
+            yield tuple(factor * size if i == j else size for j, size in enumerate(examples))
 
 
 def _tensors(

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import is_fake
+from torch.utils import _pytree as pytree
 
 __all__ = ["checked"]
 
@@ -22,12 +24,21 @@ def checked(op: Callable[..., Any]) -> Callable[..., Any]:
                 raise TypeError(
                     f"g.op({name!r}) is given {_describe(value)} for input {index}; {_remedy(value)}"
                 )
+            if isinstance(value, torch.Tensor) and is_fake(value):
+                raise TypeError(
+                    f"g.op({name!r}) is given a tensor of the model for input {index} that apply isn't "
+                    "given as an argument, but inside of an object; expected it as an argument of apply"
+                )
         try:
             return op(name, *(absent() if each is None else each for each in inputs), **attributes)
         except TypeError as error:
             if not attributes:
                 raise
-            values = [key for key, value in attributes.items() if isinstance(value, torch._C.Value)]
+            values = [
+                key
+                for key, value in attributes.items()
+                if any(isinstance(each, torch._C.Value) for each in pytree.tree_leaves(value))
+            ]
             if values:
                 raise TypeError(
                     f"g.op({name!r}): {values[0]} depends on the model's inputs, which an attribute can't; "

@@ -209,6 +209,10 @@ def _capture(
         with torch.no_grad():
             args, kwargs = inputs_apart(mod, (args, kwargs), options.get("dynamic_shapes"))
             program: ExportedProgram = original(mod, args, kwargs, **options)
+        if torch.is_grad_enabled() and _returns_with_gradients(program):
+            again = len(record.calls)
+            program = original(mod, args, kwargs, **options)
+            del record.calls[before:again]
     except Exception as error:
         seen = record.calls[before:]
         del record.calls[before:]  # the exporter tries again in another way
@@ -226,6 +230,14 @@ def _capture(
     refuse_lost([call for call in seen if call.key not in there], "torch.export.export left it out")
     program.graph_module.meta["ort_ops.calls"] = [find_call(key) for key in there]  # they live as long
     return program
+
+
+def _returns_with_gradients(program: ExportedProgram) -> bool:
+    """Tell whether a result is of a region that turns gradients on: PyTorch's exporter fails there."""
+    region = torch.ops.higher_order.wrap_with_set_grad_enabled
+    results = program.graph.output_node().all_input_nodes
+    makers = (source for result in results for source in (result, *result.all_input_nodes))
+    return any(maker.target is region for maker in makers)
 
 
 def _decompose(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> ExportedProgram:

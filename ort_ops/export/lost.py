@@ -77,7 +77,8 @@ def refuse_untraceable(calls: Sequence[Call], error: Exception) -> None:
     raise ExportError(
         f"the TorchScript exporter (dynamo=False) lost a value in a call of {names} ({error}), as it does "
         "where forward adds 0 or multiplies by 1 (expected x.clone() there), divides 1 by x "
-        "(x.reciprocal()), or is given a size of an input; expected one that doesn't, or dynamo=True"
+        "(x.reciprocal()), is given a size of an input, or a tensor inside of an object; "
+        "expected one that doesn't, or dynamo=True"
     ) from error
 
 

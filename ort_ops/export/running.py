@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 __all__ = [
     "apart",
+    "as_outside_of_operators",
     "autocast_state",
     "fresh_symbols_dropped_on_failure",
     "run_on_samples",
@@ -18,7 +19,6 @@ __all__ = [
     "untraced",
     "versions",
     "widened",
-    "writes_counted",
     "written_since",
 ]
 
@@ -36,16 +36,18 @@ def written_since(before: Sequence[int], tensors: Sequence[Tensor]) -> list[Tens
 
 
 @contextlib.contextmanager
-def writes_counted() -> Iterator[None]:
-    """Have torch count what is written into a tensor inside of an operator, too, where it doesn't."""
+def as_outside_of_operators() -> Iterator[None]:
+    """Have torch count what is written into a tensor, and differentiate, inside of an operator, too."""
     bindings: Any = torch._C  # not all of it is declared
-    key = bindings.DispatchKey.ADInplaceOrView
-    off = bindings._dispatch_tls_is_dispatch_key_excluded(key)
-    bindings._dispatch_tls_set_dispatch_key_excluded(key, False)
+    keys = (bindings.DispatchKey.ADInplaceOrView, bindings.DispatchKey.AutogradFunctionality)
+    before = [bindings._dispatch_tls_is_dispatch_key_excluded(key) for key in keys]
+    for key in keys:
+        bindings._dispatch_tls_set_dispatch_key_excluded(key, False)
     try:
         yield
     finally:
-        bindings._dispatch_tls_set_dispatch_key_excluded(key, off)
+        for key, off in zip(keys, before, strict=True):
+            bindings._dispatch_tls_set_dispatch_key_excluded(key, off)
 
 
 def autocast_state() -> tuple[tuple[str, bool, torch.dtype], ...]:

@@ -204,7 +204,9 @@ def _fake_results(call: Call, values: Sequence[Any]) -> tuple[list[Tensor], list
                 symbolic_context=StatelessSymbolicContext(dynamic_sizes=free[-1]),
             )
         )
-    with mode, torch.no_grad(), enable_python_dispatcher():  # what is C++ otherwise asks for sizes
+    # As in the newer exporter: x[:, :4] is min(4, n) of any example. And what else is C++ asks for sizes.
+    oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with oblivious, mode, torch.no_grad(), enable_python_dispatcher():
         results: list[Tensor] = CALL(fakes, [], call.key)
     if any(_is_fixed(*each) for each in zip(fakes, free, strict=True)):
         raise ExportError(

@@ -278,6 +278,8 @@ class AsksForSizes(Function):
     def forward(ctx: Any, x: Tensor, how: str) -> Tensor:
         if how == "pad":
             return nn.functional.pad(x, (1, 1))
+        if how == "first":
+            return x[:4]
         return x.reshape(int(x.shape[0]), 2, 2)
 
     @staticmethod
@@ -285,17 +287,19 @@ class AsksForSizes(Function):
         return g.op("my::AsksForSizes", x, how_s=how)
 
 
-@pytest.mark.parametrize("how", ["pad", "int"])
+@pytest.mark.parametrize("how", ["pad", "int", "first"])
 def test_the_torchscript_exporters_file_has_no_size_of_the_example_where_any_may_come(how: str) -> None:
     program = exported(
         lambda model, x: AsksForSizes.apply(x, how),
+        x(6, 4),
         dynamo=False,
         input_names=["x"],
         dynamic_axes={"x": {0: "n"}},
     )
     (output,) = program.model.graph.outputs
     assert output.shape is None or not isinstance(output.shape[0], int)
-    assert run(program, x(5, 4)).shape[0] == 5
+    for size in (3, 5):
+        assert run(program, x(size, 4)).shape[0] == (min(size, 4) if how == "first" else size)
 
 
 def test_a_write_into_a_part_of_a_tensor_that_the_torchscript_exporter_loses_is_an_error() -> None:

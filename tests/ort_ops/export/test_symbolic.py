@@ -94,6 +94,9 @@ def test_a_size_that_the_torchscript_exporter_traces_is_no_attribute() -> None:
     function = planted(lambda g, x, k: g.op("my::Planted", x, k_i=k))
     with pytest.raises(ExportError, match="k_i depends on the model's inputs, which an attribute can't"):
         exported(lambda model, x: function.apply(x, x.shape[0]), dynamo=False)
+    several = planted(lambda g, x, k: g.op("my::Planted", x, k_i=[k, 2]))
+    with pytest.raises(ExportError, match="k_i depends on the model's inputs, which an attribute can't"):
+        exported(lambda model, x: several.apply(x, x.shape[0]), dynamo=False)
     program = exported(lambda model, x: function.apply(x, int(x.shape[0])), dynamo=False)
     assert custom(program) == ["my::Planted"]
 
@@ -107,6 +110,29 @@ def test_tensors_and_lists_are_inputs_and_attributes(dynamo: bool) -> None:
     program = exported(lambda model, x: function.apply(x, 2.5), dynamo=dynamo)
     assert custom(program) == ["my::Planted"]
     assert run(program, x(3, 4)).shape == (3, 4)
+
+
+class Holder:
+    def __init__(self, scale: Tensor) -> None:
+        self.scale = scale
+
+
+class Scaled(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, holder: Holder) -> Tensor:
+        return x * holder.scale
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, holder: Holder) -> Any:
+        return g.op("my::Scaled", x, holder.scale)
+
+
+def test_a_tensor_inside_of_an_object_is_no_input_of_a_node() -> None:
+    says = r"Scaled: symbolic raised .* for input 1 that apply isn't given as an argument"
+    with pytest.raises(ExportError, match=says):
+        exported(lambda model, x: Scaled.apply(x, Holder(x.sum(0))))
+    with pytest.raises(ExportError, match=r"Scaled .* a tensor inside of an object"):
+        exported(lambda model, x: Scaled.apply(x, Holder(x.sum(0))), dynamo=False)
 
 
 class Positive(Function):

@@ -62,6 +62,15 @@ def test_what_sizes_decide_shows_below_zero(dynamo: bool) -> None:
     assert "size of dimension 0" in program.calls[0].no_body
 
 
+@pytest.mark.parametrize("most", [20_000, 300_000])
+def test_what_the_number_of_elements_decides(most: int) -> None:
+    either = function_of("ByElements", lambda x: x * 2 if x.numel() <= most else x * 3)
+    names = {0: "n", 1: "m"}
+    program = attach(lambda m, x: either.apply(x), x(4, 3), dynamic_shapes=(names,), input_names=["x"])
+    assert [call.body for call in program.calls] == [""]
+    assert "size of dimension 0" in program.calls[0].no_body
+
+
 @pytest.mark.parametrize("opset", [15, 17, 18])
 def test_len_is_a_size_to_the_older_exporter(opset: int) -> None:
     long = function_of("Len", lambda x: x * 3 if len(x) > 20 else x * 2)
