@@ -5,14 +5,26 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+import ort_ops
 from ort_ops.errors import ProviderError, RegistrationError
 from ort_ops.providers import parse_provider
 
-__all__ = ["check_provider", "import_modules", "library_paths", "look_here", "named_pairs", "resolve"]
+if TYPE_CHECKING:  # the package loads it when it is first asked for, and torch with it
+    import ort_ops.torch_calls
+
+__all__ = [
+    "check_provider",
+    "import_modules",
+    "library_paths",
+    "look_here",
+    "named_pairs",
+    "resolve",
+    "resolve_functions",
+]
 
 
 def check_provider(text: str) -> str:
@@ -44,6 +56,17 @@ def resolve(text: str, option: str) -> Any:
         if not hasattr(found, part):
             raise typer.BadParameter(f"{option}: {module} has no {name}")
         found = getattr(found, part)
+    return found
+
+
+def resolve_functions(names: Iterable[str] | None) -> list[type]:
+    """Return the Functions that are named; raises typer.BadParameter for what is none."""
+    found = []
+    for text in names or ():
+        function = resolve(text, "--function")
+        if not ort_ops.torch_calls.is_function(function):
+            raise typer.BadParameter(f"--function: {text} is no torch.autograd.Function")
+        found.append(function)
     return found
 
 

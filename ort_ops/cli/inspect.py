@@ -10,7 +10,7 @@ from ort_ops.inspection import CustomNodes, Inspection, inspect_model
 from ort_ops.model import Value
 from ort_ops.providers import parse_provider
 
-from .arguments import check_provider, import_modules, library_paths, look_here, resolve
+from .arguments import check_provider, import_modules, library_paths, look_here, resolve_functions
 from .console import cell, console, say, table
 from .options import Functions, Kernels, Libraries, Prefer, Trust
 
@@ -44,7 +44,7 @@ def inspect(
         model,
         [parse_provider(text) for text in provider] if provider else None,
         prefer=prefer,
-        functions=[resolve(name, "--function") for name in function or ()],
+        functions=resolve_functions(function),
         trust=trust or (),
         libraries=library_paths(library),
     )

@@ -12,7 +12,7 @@ from ort_ops import parity
 from ort_ops.errors import ParityError
 from ort_ops.libraries import open_libraries
 
-from .arguments import check_provider, import_modules, library_paths, named_pairs, resolve
+from .arguments import check_provider, import_modules, library_paths, named_pairs, resolve, resolve_functions
 
 __all__ = [
     "AllowReducedPrecision",
@@ -44,7 +44,9 @@ Providers = Annotated[
 ]
 Inputs = Annotated[
     str | None,
-    typer.Option(help="An .npz by the file's inputs, or pkg.module:name of a function that gives inputs."),
+    typer.Option(
+        help="An .npz by the file's inputs, or pkg.module:name of inputs, or of a function that gives them."
+    ),
 ]
 Ranges = Annotated[
     list[str] | None,
@@ -71,7 +73,7 @@ AllowReducedPrecision = Annotated[
     bool,
     typer.Option(
         "--allow-reduced-precision",
-        help="Exit with 0 where TF32 or a 16-bit arithmetic explains the difference.",
+        help="Exit with 0 where TF32, 16 bits or quantised weights explain it.",
     ),
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything there, too.")]
@@ -80,7 +82,8 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write everything ther
 def load_model(text: str) -> Any:
     """Return the model that pkg.module:name names or gives; raises typer.BadParameter where it is none."""
     found = resolve(text, "--module")
-    model = found if hasattr(found, "state_dict") and not isinstance(found, type) else found()
+    is_model = hasattr(found, "state_dict") and not isinstance(found, type)
+    model = found() if callable(found) and not is_model else found
     if not hasattr(model, "state_dict"):
         raise typer.BadParameter(
             f"--module: {text} gives a {type(model).__name__}; expected a torch.nn.Module"
@@ -89,11 +92,12 @@ def load_model(text: str) -> Any:
 
 
 def load_inputs(text: str | None) -> Any:
-    """Return the inputs that a file holds, or a function gives; None where none are given."""
+    """Return the inputs that a file holds, a module has or a function gives; None where none are given."""
     if text is None:
         return None
     if not text.endswith(".npz"):
-        return resolve(text, "--inputs")()
+        found = resolve(text, "--inputs")
+        return found() if callable(found) else found
     try:
         # By the class, since np.load takes for a single array, or for a pickle, what is no archive.
         with Path(text).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
@@ -118,7 +122,7 @@ def session_arguments(
     import_modules(kernels or ())
     open_libraries(paths := library_paths(libraries), ())
     return {
-        "functions": [resolve(name, "--function") for name in functions] if functions else None,
+        "functions": resolve_functions(functions) or None,
         "trust": trust or (),
         "libraries": paths,
         "prefer": prefer,

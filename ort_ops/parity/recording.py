@@ -19,10 +19,10 @@ from ort_ops.selection import Prefer
 
 from .digest import digest
 from .export_side import ExportSide
-from .golden import FORMAT, Manifest, tensor_entry
-from .judge import NARROWER
+from .golden import FORMAT, REQUANTIZED, Manifest, tensor_entry
+from .judge import NARROWER, Bounds, Golden
 from .report import Report
-from .runtime_side import RoundingBounds, golden_outputs
+from .runtime_side import RoundingBounds, golden_outputs, requantized
 from .sample import Sample
 from .subject import Subject
 from .verdict import Verdict
@@ -83,21 +83,30 @@ def _tensors(subject: Subject, sample: Sample) -> dict[str, NDArray[Any]]:
     """Return what is recorded of one sample."""
     bounds = RoundingBounds(subject.exact_file, sample)
     found = {f"input/{name}": np.asarray(array) for name, array in sample.feed.items()}
+    others = requantized(subject.exact_file, sample)
     for golden in golden_outputs(subject.exact_file, sample):
         name = golden.name
         if golden.exact.dtype.kind not in "fiub":
             raise ParityError(f"output {name!r} is of {golden.exact.dtype}, which can't be recorded")
-        found[f"exact/{name}"] = golden.exact
         found[f"torch/{name}"] = golden.torch
-        undecided = bounds.undecided(name)
-        if golden.exact.dtype != np.float64 or undecided.any():
-            found[f"undecided/{name}"] = undecided
-        if golden.exact.dtype != np.float64:
-            continue
-        found[f"bound/{name}"] = bounds.bound(name)
-        if golden.torch.dtype == np.float32:
+        found |= _bounds(golden, bounds)
+        if golden.torch.dtype == np.float32 and golden.exact.dtype == np.float64:
             found |= {f"{kind}/{name}": bounds.bound(name, kind) for kind in NARROWER}
+        if name in others:
+            found |= {f"{REQUANTIZED}{key}": array for key, array in _bounds(*others[name]).items()}
     return {key: np.ascontiguousarray(array).reshape(array.shape) for key, array in found.items()}
+
+
+def _bounds(golden: Golden, bounds: Bounds) -> dict[str, NDArray[Any]]:
+    """Return what an output should be, and how far it may be off."""
+    name, fractions = golden.name, golden.exact.dtype == np.float64
+    found = {f"exact/{name}": golden.exact}
+    undecided = bounds.undecided(name)
+    if not fractions or undecided.any():
+        found[f"undecided/{name}"] = undecided
+    if fractions:
+        found[f"bound/{name}"] = bounds.bound(name, opposite=True)
+    return found
 
 
 def _files(path: Path, libraries: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
 from .digest import digest
-from .golden import Recorded, read_recorded
+from .golden import REQUANTIZED, Recorded, read_recorded
 from .judge import Golden, judge_output
 from .report import Report, Row, worst_rows
 from .runs import Run, Setting, make_run
@@ -75,11 +75,20 @@ def judge_sample(
 
     on_cpu: whether it ran on the CPU provider, which computes in no narrower arithmetic than it is asked for.
     """
-    bounds = _Recorded(golden, sample)
-    return tuple(
-        replace(judge_output(outputs[each.name], each, bounds, rule=None, on_cpu=on_cpu), sample=sample)
-        for each in bounds.outputs()
-    )
+    bounds, otherwise = _Recorded(golden, sample), _Recorded(golden, sample, REQUANTIZED)
+    requantized = {each.name: (each, otherwise) for each in otherwise.outputs()}
+    rows = []
+    for each in bounds.outputs():
+        row = judge_output(
+            outputs[each.name],
+            each,
+            bounds,
+            rule=None,
+            on_cpu=on_cpu,
+            requantized=lambda name=each.name: requantized.get(name),  # type: ignore[misc]
+        )
+        rows.append(replace(row, sample=sample))
+    return tuple(rows)
 
 
 def _check_files(
@@ -102,31 +111,42 @@ def _check_files(
 
 
 class _Recorded:
-    """The outputs of one sample, and how far they may be off, as they were recorded."""
+    """The outputs of one sample, and how far they may be off, as they were recorded.
 
-    def __init__(self, golden: Recorded, sample: int) -> None:
-        self._golden, self._sample = golden, sample
+    reading: what stands before the names of these in the record.
+    """
 
-    def _get(self, kind: str, name: str) -> NDArray[Any]:
-        return self._golden.arrays[f"{self._sample}/{kind}/{name}"]
+    def __init__(self, golden: Recorded, sample: int, reading: str = "") -> None:
+        self._golden, self._sample, self._reading = golden, sample, reading
+
+    def _get(self, kind: str, name: str) -> NDArray[Any] | None:
+        return self._golden.arrays.get(f"{self._sample}/{self._reading}{kind}/{name}")
 
     def outputs(self) -> list[Golden]:
-        """Return what each output should be."""
-        names = self._golden.manifest.outputs
-        return [
-            Golden(name, self._get("exact", name), own := self._get("torch", name), own.dtype)
-            for name in names
-        ]
+        """Return what each output should be, of those that were recorded."""
+        found = []
+        for name in self._golden.manifest.outputs:
+            exact, own = self._get("exact", name), self._golden.arrays[f"{self._sample}/torch/{name}"]
+            if exact is not None:
+                found.append(Golden(name, exact, own, own.dtype))
+        return found
 
-    def bound(self, name: str, kind: str = "") -> NDArray[Any]:
-        """Return how far each element may be off; nothing is known of arithmetics that weren't recorded."""
-        key = f"{self._sample}/{kind or 'bound'}/{name}"
-        return self._golden.arrays.get(key, np.zeros(()))
+    def bound(self, name: str, kind: str = "", *, opposite: bool = False) -> NDArray[Any]:
+        """Return how far each element may be off; nothing is known of arithmetics that weren't recorded.
+
+        The opposites of errors have been looked at for what was recorded.
+        """
+        found = self._get(kind or "bound", name)
+        return np.zeros(()) if found is None else found
 
     def undecided(self, name: str) -> NDArray[Any]:
         """Return which elements rounding errors decide; of fractions that is recorded where any are."""
-        key = f"{self._sample}/undecided/{name}"
-        return self._golden.arrays.get(key, np.zeros(self._get("exact", name).shape, bool))
+        found = self._get("undecided", name)
+        return (
+            np.zeros(self._golden.arrays[f"{self._sample}/exact/{name}"].shape, bool)
+            if found is None
+            else found
+        )
 
 
 def _runtime_version() -> str:

@@ -20,6 +20,7 @@ from .evaluator import is_narrow, widened
 from .exact import ExactFile
 from .step import Step
 from .tolerance import Arithmetic
+from .turning import turned
 
 __all__ = ["MARGIN", "Signs", "constant_spread", "nudged", "rounded_runs", "rounding_spread", "spread_of"]
 
@@ -40,6 +41,7 @@ def rounding_spread(
     then: Callable[[Step], Sequence[Any]] | None = None,
     replaced: Mapping[str, Array] | None = None,
     directions: Sequence[float] = (1.0,),
+    changed: Callable[[Step], Step] | None = None,
 ) -> list[dict[str, Array]]:
     """Return the file's outputs with rounding errors, several times.
 
@@ -47,9 +49,10 @@ def rounding_spread(
     then: is given each node with its moved results, in one sample after the other, and may return others.
     replaced: constants to be used instead of the file's own.
     directions: with -1.0, too, for what turns at a step: the opposite of errors that don't turn it does.
+    changed: computes a node otherwise than the file says.
     """
     signs = [Signs(sample, direction) for direction in directions for sample in range(_SAMPLES)]
-    return rounded_runs(file, [feed] * len(signs), arithmetic, signs, then, replaced)
+    return rounded_runs(file, [feed] * len(signs), arithmetic, signs, then, replaced, changed)
 
 
 class Signs:
@@ -70,12 +73,16 @@ def rounded_runs(
     signs: Sequence[Signs],
     then: Callable[[Step], Sequence[Any]] | None = None,
     replaced: Mapping[str, Array] | None = None,
+    changed: Callable[[Step], Step] | None = None,
 ) -> list[dict[str, Array]]:
     """Return the file's outputs with rounding errors, for each of the feeds with the signs given for it."""
 
     def moved(signs: Signs, step: Step) -> Sequence[Any]:
         outputs: list[Any] = []
         ways = arithmetic.get(step.node.output[0], arithmetic[""])
+        if changed is not None:
+            step = changed(step)
+        step = replace(step, outputs=turned(step, ways, signs.of))
         for output, error in zip(step.outputs, local_errors(step, ways), strict=True):
             if isinstance(output, list) and step.node.op_type in _WITH_BODIES:
                 outputs.append([_moved_by(each, ways, signs) for each in output])

@@ -1,6 +1,7 @@
 """Does the runtime compute the file: a run beside the file in float64."""
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 from ort_ops.errors import ParityError
 
 from .exact import ExactFile
-from .judge import Golden, judge_output
+from .judge import Bounds, Golden, judge_output
 from .report import Row
+from .requantized import requantizing
 from .rounding import rounding_spread, spread_of
 from .runs import Run, Setting
 from .sample import Sample
+from .step import Step
 from .tolerance import TF32, Arithmetic, arithmetic_of
 from .verdict import Verdict
 
-__all__ = ["RoundingBounds", "RuntimeSide", "elsewhere", "golden_outputs", "own_arithmetic"]
+__all__ = ["RoundingBounds", "RuntimeSide", "elsewhere", "golden_outputs", "own_arithmetic", "requantized"]
 
 Array = NDArray[Any]
 
@@ -44,9 +47,17 @@ class RuntimeSide:
         """Run the file; returns a row for each output."""
         outputs = self._run.outputs(sample.feed)
         bounds = RoundingBounds(self._file, sample)
+        otherwise = functools.cache(functools.partial(requantized, self._file, sample))
         rows = []
         for golden in golden_outputs(self._file, sample):
-            row = judge_output(outputs[golden.name], golden, bounds, rule=self._rule, on_cpu=self._run.on_cpu)
+            row = judge_output(
+                outputs[golden.name],
+                golden,
+                bounds,
+                rule=self._rule,
+                on_cpu=self._run.on_cpu,
+                requantized=lambda name=golden.name: otherwise().get(name),  # type: ignore[misc]
+            )
             if golden.name in sample.chance:
                 reason = f"the output depends on chance in node {sample.chance[golden.name]}"
                 row = replace(row, verdict=Verdict.CANNOT_SAY, reason=reason, elements=0)
@@ -75,15 +86,21 @@ def golden_outputs(file: ExactFile, sample: Sample) -> list[Golden]:
 
 
 class RoundingBounds:
-    """What rounding errors may do to the outputs for one sample, computed when it is first asked for."""
+    """What rounding errors may do to the outputs for one sample, computed when it is first asked for.
 
-    def __init__(self, file: ExactFile, sample: Sample) -> None:
-        self._file, self._sample = file, sample
+    changed: computes a node otherwise than the file has it, of which the sample's outputs are.
+    """
+
+    def __init__(
+        self, file: ExactFile, sample: Sample, changed: Callable[[Step], Step] | None = None
+    ) -> None:
+        self._file, self._sample, self._changed = file, sample, changed
         self._found: dict[tuple[str, float], list[dict[str, Array]]] = {}
 
-    def bound(self, name: str, kind: str = "") -> Array:
-        """Return how far each element may be off."""
-        return spread_of(self._sample.file[name], self._spread(name, kind))
+    def bound(self, name: str, kind: str = "", *, opposite: bool = False) -> Array:
+        """Return how far each element may be off; see ``Bounds``."""
+        others = self._spread(name, kind, -1.0) if opposite else []
+        return spread_of(self._sample.file[name], [*self._spread(name, kind), *others])
 
     def undecided(self, name: str) -> Array:
         """Return which elements are otherwise in one of the samples, or with errors opposite to one's.
@@ -100,9 +117,22 @@ class RoundingBounds:
         if (kind, direction) not in self._found:
             ways: Mapping[str, Arithmetic] = own_arithmetic(self._file) if not kind else {"": _NARROWER[kind]}
             self._found[kind, direction] = rounding_spread(
-                self._file, self._sample.feed, ways, directions=[direction]
+                self._file, self._sample.feed, ways, directions=[direction], changed=self._changed
             )
         return [outputs[name] for outputs in self._found[kind, direction]]
+
+
+def requantized(file: ExactFile, sample: Sample) -> dict[str, tuple[Golden, Bounds]]:
+    """Return what a file's outputs are, and their bounds, as ONNX Runtime quantises it further.
+
+    Nothing where it doesn't.
+    """
+    changed = requantizing(file)
+    if changed is None:
+        return {}
+    otherwise = replace(sample, file=file.run(sample.feed, after=lambda step: changed(step).outputs))
+    bounds = RoundingBounds(file, otherwise, changed)
+    return {golden.name: (golden, bounds) for golden in golden_outputs(file, otherwise)}
 
 
 def elsewhere(exact: Array, others: Iterable[Array]) -> Array:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .bounds import local_errors
 from .compare import distance
 from .exact import ExactFile
+from .requantized import requantizing
 from .rounding import rounding_spread, spread_of
 from .runtime_side import elsewhere, own_arithmetic
 from .step import Step
@@ -37,28 +38,39 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
     # The runtime computes with a constant as it is written, whatever was meant by it.
     written = file.as_written()
     file.run(feed, replaced=written, after=judge.after(tapped.run(feed, sizes, memory)))
-    if judge.suspicious:
-        exact: dict[str, Array] = {}
-        moved: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
-
-        def again(keep: Callable[[str, Array], None]) -> Callable[[Step], Sequence[Any]]:
-            results = tapped.run(feed, sizes, memory)
-
-            def after(step: Step) -> Sequence[Any]:
-                for name, value in zip(step.node.output, step.outputs, strict=False):
-                    if name in judge.suspicious:
-                        keep(name, value)
-                return _handed(step, results)
-
-            return after
-
-        file.run(feed, replaced=written, after=again(exact.__setitem__))
-        keep = again(lambda name, value: moved[name].append(value))
-        fractions = all(value.dtype == np.float64 for value in exact.values())
-        rounding_spread(file, feed, ways, keep, written, (1.0,) if fractions else (1.0, -1.0))
-        judge.settle(judge.kept, exact, moved)
+    changed = requantizing(file)
+    for compute, verdict in ((_as_it_is, Verdict.EQUAL), (changed, Verdict.REDUCED_PRECISION)):
+        if compute is not None and judge.suspicious:
+            exact: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
+            moved: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
+            after = _keeping(exact, tapped.run(feed, sizes, memory), compute)
+            file.run(feed, replaced=written, after=after)
+            # What turns at a step one way turns not the other.
+            for direction in (1.0, -1.0):
+                after = _keeping(moved, tapped.run(feed, sizes, memory), _as_it_is)
+                rounding_spread(file, feed, ways, after, written, (direction,), compute)
+            judge.settle({name: values[0] for name, values in exact.items()}, moved, verdict)
     guilty = next((row.node for row in judge.rows if row.verdict is Verdict.RUNTIME_WRONG), None)
     return Walk(guilty, judge.rows, judged_share(file, {row.node for row in judge.rows}))
+
+
+def _as_it_is(step: Step) -> Step:
+    return step
+
+
+def _keeping(
+    kept: Mapping[str, list[Array]], results: Results, compute: Callable[[Step], Step]
+) -> Callable[[Step], Sequence[Any]]:
+    """Return what is to be called after each node of a walk: it notes what a node gives by itself."""
+
+    def after(step: Step) -> Sequence[Any]:
+        step = compute(step)
+        for name, value in zip(step.node.output, step.outputs, strict=False):
+            if name in kept:
+                kept[name].append(value)
+        return _handed(step, results)
+
+    return after
 
 
 class _NodeJudge:
@@ -130,21 +142,26 @@ class _NodeJudge:
         return nearer
 
     def settle(
-        self, given: Mapping[str, Array], exact: Mapping[str, Array], moved: Mapping[str, Sequence[Array]]
+        self, exact: Mapping[str, Array], moved: Mapping[str, Sequence[Array]], verdict: Verdict
     ) -> None:
-        """Judge those that are beyond the bound of their last node by all nodes that are fused with it."""
-        for name, place in self.suspicious.items():
-            apart = _distance(given[name], exact[name])
+        """Judge those that are beyond the bound of their last node by all nodes that are fused with it.
+
+        verdict: what is said of those that are as they should be.
+        """
+        for name, place in list(self.suspicious.items()):
+            apart, found = _distance(self.kept[name], exact[name]), verdict
             if exact[name].dtype == np.float64:
                 allowed = spread_of(exact[name], moved[name])
-                verdict = Verdict.RUNTIME_WRONG if bool((apart > allowed).any()) else Verdict.EQUAL
+                wrong = bool((apart > allowed).any())
             else:
                 allowed = np.zeros(())
                 wrong = bool((apart > elsewhere(exact[name], moved[name])).any())
-                verdict = Verdict.RUNTIME_WRONG if wrong else Verdict.CANNOT_SAY
+                found = Verdict.CANNOT_SAY if verdict is Verdict.EQUAL else verdict
+            if not wrong:
+                del self.suspicious[name]
             self.rows[place] = replace(
                 self.rows[place],
-                verdict=verdict,
+                verdict=Verdict.RUNTIME_WRONG if wrong else found,
                 error=float(apart.max(initial=0.0)),
                 tolerance=float(np.max(allowed, initial=0.0)),
             )

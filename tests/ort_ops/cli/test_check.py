@@ -58,6 +58,7 @@ def inputs():
 
 
 made = build()
+GIVEN = (torch.ones(5, 8),)
 """
 
 
@@ -130,9 +131,9 @@ def test_a_report_is_written_where_no_session_can_be_made(cli: Cli, tmp_path: Pa
     assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "cannot_say"
 
 
-def test_inputs_come_from_a_file_or_a_function(cli: Cli, tmp_path: Path) -> None:
+def test_inputs_come_from_a_file_a_module_or_a_function(cli: Cli, tmp_path: Path) -> None:
     np.savez("given.npz", x=np.ones((3, 8), np.float32))
-    for inputs, elements in (("given.npz", 12), ("parity_models:inputs", 32)):
+    for inputs, elements in (("given.npz", 12), ("parity_models:inputs", 32), ("parity_models:GIVEN", 20)):
         arguments = ("check", "model.onnx", "--module", "parity_models:build", "--inputs", inputs)
         assert cli(*arguments, "--json", "report.json")[0] == 0
         read = json.loads((tmp_path / "report.json").read_text())
@@ -303,6 +304,11 @@ def test_names_that_the_file_does_not_have_and_what_is_no_model_are_refused(cli:
     assert (code, "there is no symbolic dimension nonsense; the file has batch" in err) == (3, True)
     code, _, err = cli(*check, "parity_models:build", "--range", "zzz=5:6")
     assert (code, "there is no input zzz; the file has" in err) == (3, True)
+    code, _, err = cli(*check, "parity_models:GIVEN")
+    assert (code, "gives a tuple; expected a torch.nn.Module" in " ".join(err.split())) == (4, True)
+    for command in (("inspect", "model.onnx"), (*check, "parity_models:build")):
+        code, _, err = cli(*command, "--function", "os:path")
+        assert (code, "os:path is no torch.autograd.Function" in " ".join(err.split())) == (4, True)
     code, _, err = cli(*check, "parity_models:inputs")
     assert (code, "gives a list; expected a torch.nn.Module" in " ".join(err.split())) == (4, True)
 

@@ -22,7 +22,7 @@ class Within:
     shape: tuple[int, ...] = EXACT.shape
     turning: int = 0
 
-    def bound(self, name: str, kind: str = "") -> Any:
+    def bound(self, name: str, kind: str = "", *, opposite: bool = False) -> Any:
         return np.full(self.shape, self.size)
 
     def undecided(self, name: str) -> Any:
