@@ -12,8 +12,9 @@ class Verdict(enum.StrEnum):
 
     ``EQUAL``: the two differ by no more than their arithmetic explains. ``LESS_PRECISE``: within the bound of
     the arithmetic, but with an error well above PyTorch's own. ``REDUCED_PRECISION``: as far apart as a
-    narrower arithmetic (TF32) explains, or weights that ONNX Runtime quantises. ``EXPORT_WRONG``: the file computes something else than the model.
-    ``RUNTIME_WRONG``: the runtime does not compute the file. ``CANNOT_SAY``: nothing was compared.
+    narrower arithmetic (TF32) explains, or weights that ONNX Runtime quantises. ``EXPORT_WRONG``: the file
+    computes something else than the model. ``RUNTIME_WRONG``: the runtime does not compute the file.
+    ``CANNOT_SAY``: nothing was compared.
     """
 
     EQUAL = "equal"
