@@ -133,6 +133,8 @@ def _widen(operator: Any) -> None:
     kind = operator.onnx_node.op_type
     if kind == "Constant" and getattr(operator, "cst_name", "") in ("value_float", "value_floats"):
         operator.cst_convert = lambda value: np.asarray(value, np.float64)
+    if kind == "TopK" and hasattr(operator, "sorted"):
+        operator.sorted = 1  # where any order will do, too
     if kind == "ConstantOfShape" and operator.value is None:
         operator.value = np.zeros(1)
 

@@ -15,6 +15,7 @@ Array = NDArray[Any]
 Signs = Callable[[tuple[int, ...]], Array]
 
 _ROUNDINGS = 4.0  # of what is rounded, at most
+_BITS = 16  # of a number by chance
 _SIZED = frozenset({"Resize", "Upsample"})
 
 
@@ -32,6 +33,8 @@ def turned(step: Step, arithmetic: Arithmetic, signs: Signs) -> Sequence[Any]:
         return [
             np.where(signs(one.shape) > 0, one, other) for one, other in zip(larger, smaller, strict=True)
         ]
+    if kind == "TopK" and not _attribute(step, "sorted", 1):
+        return _in_any_order(step, signs)
     if kind == "DynamicQuantizeLinear":
         return step.again([_moved(step.inputs[0], relative, signs)])
     if kind == "GridSample" and _mode(step) == "nearest":
@@ -52,6 +55,17 @@ def _scaled(inputs: Sequence[Any], factor: float) -> list[Any]:
     places = [i for i, each in enumerate(inputs) if getattr(each, "dtype", None) == np.float64]
     moved = set(places[:-1] or places)
     return [each * factor if i in moved else each for i, each in enumerate(inputs)]
+
+
+def _in_any_order(step: Step, signs: Signs) -> Sequence[Any]:
+    """Return the largest elements, and their places, in an order by chance."""
+    values, axis = step.outputs[0], _attribute(step, "axis", -1)
+    order = np.argsort(sum(signs(values.shape) / 2**place for place in range(_BITS)), axis)
+    return [np.take_along_axis(each, order, axis) for each in step.outputs]
+
+
+def _attribute(step: Step, name: str, default: int) -> int:
+    return next((int(a.i) for a in step.node.attribute if a.name == name), default)
 
 
 def _mode(step: Step) -> str:
