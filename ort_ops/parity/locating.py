@@ -87,7 +87,8 @@ def locate(
     The arguments are those of ``check``.
 
     *Export*: the file is walked in float64 beside the model in float64, and their tensors matched by value.
-    The node to blame has no counterpart, nor has anything that comes of it, though what it is given has one.
+    The node to blame has no counterpart, nor has anything that comes of it, though what it is given has one;
+    a part that is taken of a result (Slice, Split, Gather) clears it only with all other parts.
     *Runtime*: the file is run with every tensor as an output that is there after optimisation, and each node
     evaluated in float64 on the runtime's own inputs, so that errors of earlier nodes are not held against it.
     Fused kernels stay fused; what is inside of one is judged at its end. Where no node is guilty, a run is

@@ -22,6 +22,7 @@ from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
 
 __all__ = ["walk_export"]
 
+_PARTS = frozenset({"Gather", "Slice", "Split"})  # give a part of their first input
 _REGION = 16  # nodes that are named besides the guilty one, at most
 
 
@@ -91,35 +92,58 @@ def _share(outputs: Sequence[Row]) -> float:
 def _suspects(file: ExactFile, matched: set[str], wrong: set[str], fractions: set[str]) -> list[int]:
     """Return the places of nodes on the way to a wrong output of which nothing comes that matches.
 
-    The guilty one is first: nothing that it is given is a suspect's. What is made of sizes alone is none.
+    The guilty one is first: nothing that it is given is a suspect's. What is made of sizes alone is none,
+    unless it is made of what matches, too: the model has a table like it.
     """
-    useful, needed = _before(file, matched, fractions), _before(file, wrong, None)
+    useful, needed = _useful(file, matched, fractions), _before(file, wrong)
     sizes = made_of_sizes(file)
     places = [
         place
         for place, node in enumerate(file.nodes)
-        if place in needed and place not in useful and not sizes.issuperset(results_of(node))
+        if place in needed
+        and place not in useful
+        and (not sizes.issuperset(results_of(node)) or matched & fractions & set(reads(node)))
     ]
     bad = {name for place in places for name in file.nodes[place].output}
     return sorted(places, key=lambda place: (bool(bad & set(reads(file.nodes[place]))), place))
 
 
-def _before(file: ExactFile, results: set[str], fractions: set[str] | None) -> set[int]:
-    """Return the places of the nodes that some results depend on.
-
-    With ``fractions``, the results that hold some, an integer or boolean says nothing of the fractions that
-    it was made of: many give the same.
-    """
+def _before(file: ExactFile, results: set[str]) -> set[int]:
+    """Return the places of the nodes that some results depend on."""
     needed = set(results)
     found = set()
     for place in reversed(range(len(file.nodes))):
         node = file.nodes[place]
-        ours = needed & set(results_of(node))
+        if needed & set(results_of(node)):
+            found.add(place)
+            needed.update(reads(node))
+    return found
+
+
+def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]:
+    """Return the places of the nodes for which what comes of them and matches vouches.
+
+    An integer or boolean says nothing of the fractions that it was made of: many give the same. A part says
+    nothing of the other parts: all that are taken have to match.
+    """
+    vouched = set(matched)
+    unsaid: set[str] = set()  # of which a part is taken that nothing vouches for
+    parts: set[str] = set()
+    found = set()
+    read_at_all = {name for node in file.nodes for name in reads(node)} | set(file.outputs)
+    for place in reversed(range(len(file.nodes))):
+        node = file.nodes[place]
+        results = set(results_of(node))
+        ours = results & (vouched | (parts - unsaid))
+        whole = node.input[0] if node.op_type in _PARTS and node.input else ""
+        if whole and not (results & read_at_all) <= ours:
+            unsaid.add(whole)
         if ours:
             found.add(place)
-            all_inputs = fractions is None or ours & fractions
-            read = set(reads(node))
-            needed.update(read if all_inputs else read - (fractions or set()))
+            read = set(reads(node)) - {whole}
+            vouched.update(read if ours & fractions else read - fractions)
+            if whole:
+                parts.add(whole)
     return found
 
 

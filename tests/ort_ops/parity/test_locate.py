@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 import ort_ops
 from mylinear import LinearF, MyLinear
@@ -23,6 +23,8 @@ from ort_ops.parity.counterparts import Counterpart, Counterparts
 from .faults import ARCHITECTURES
 from .models import Model, uniform
 from .test_faults import exported, planted
+
+BOTH = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -374,3 +376,48 @@ def test_a_fault_before_a_mask_is_not_that_of_what_reads_it(low: float, dynamo: 
     )
     found = locate(model, file, inputs)
     assert found.node in [node.name for node in file.graph.node if name in node.input]
+
+
+def attention(model: Any, x: Tensor) -> Tensor:
+    q, k, v = model.packed(x).chunk(3, -1)
+    weights: Tensor = (q @ k.transpose(-1, -2) / 3).softmax(-1)
+    return weights @ v
+
+
+@BOTH
+@pytest.mark.parametrize("place", [2, 20], ids=["q", "v"])  # softmax doesn't see a bias of k
+def test_a_part_that_is_right_does_not_clear_the_whole(place: int, dynamo: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Model(attention, packed=nn.Linear(8, 24)).eval(), uniform(2, 5, 8)
+    path = tmp_path / "model.onnx"
+    export(model, (x,), path, dynamo=dynamo, external_data=False, verbose=False)
+    file = onnx.load(path)
+    (bias,) = (each for each in file.graph.initializer if list(each.dims) == [24])
+    (reader,) = (node.name for node in file.graph.node if bias.name in node.input)
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[place] *= 1.5
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    found = locate(model, file, (x,))
+    assert found.question == "export"
+    assert reader in found.region[:2]  # the product before it has no counterpart
+
+
+def rotated(model: Any, x: Tensor) -> Tensor:
+    places = torch.outer(torch.arange(x.shape[1]).float(), 1 / 10000 ** (torch.arange(0, 8, 2).float() / 8))
+    return x * torch.cat((places, places), -1).cos()
+
+
+@BOTH
+def test_a_table_made_in_the_file_may_be_to_blame(dynamo: bool, tmp_path: Path) -> None:
+    model, x, path = Model(rotated).eval(), uniform(2, 5, 8), tmp_path / "model.onnx"
+    free: Any = (
+        {"dynamic_shapes": (({1: "n"},),)}
+        if dynamo
+        else {"input_names": ["x"], "dynamic_axes": {"x": {1: "n"}}}
+    )
+    export(model, (x,), path, dynamo=dynamo, verbose=False, **free)
+    file = onnx.load(path)
+    (table,) = (node for node in file.graph.node if node.op_type == "Cos")
+    assert locate(model, file, (x,)).node is None
+    table.op_type = "Sin"
+    assert locate(model, file, (x,)).node == table.name
