@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from ort_ops.errors import ParityError
 
-__all__ = ["Difference", "compare", "distance", "largest", "same_but_rounding", "typical_size"]
+__all__ = [
+    "Difference",
+    "compare",
+    "compare_exactly",
+    "distance",
+    "largest",
+    "same_but_rounding",
+    "typical_size",
+]
 
 _SMALLER = 1e4  # times
 _LAST_PLACES = 4  # by which two libraries' results of one operation may differ
@@ -19,7 +27,7 @@ _INTEGER_OF_WIDTH = {2: np.int16, 4: np.int32, 8: np.int64}
 
 @dataclass(frozen=True)
 class Difference:
-    """Two arrays of one shape and floating-point dtype beside each other.
+    """Two arrays of one shape and dtype beside each other.
 
     ``elements`` is how many there were; ``exceeding`` how many are further apart than they may be, or hold
     NaN or an infinity in one of the two only. ``max_abs`` and ``max_ulp`` are the largest differences of
@@ -76,6 +84,26 @@ def compare(got: NDArray[Any], expected: NDArray[Any], allowed: NDArray[np.float
     )
 
 
+def compare_exactly(a: NDArray[Any], b: NDArray[Any]) -> Difference:
+    """Compare integers, booleans or strings: ``exceeding`` are those that aren't the same.
+
+    The first of them is shown; of strings no more than where it is.
+    """
+    different = a != b
+    count = int(np.sum(different))
+    index = tuple(int(i) for i in np.argwhere(different)[0]) if count else None
+    numbers = a.dtype.kind in "iub"
+    return Difference(
+        elements=a.size,
+        exceeding=count,
+        max_abs=_integer_distance(a, b) if numbers else float(count > 0),
+        max_ulp=0,
+        index=index,
+        got=a[index].item() if index is not None and numbers else None,
+        expected=b[index].item() if index is not None and numbers else None,
+    )
+
+
 def distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Return how far apart elements are: NaN and infinities not at all from themselves, else infinitely."""
     same = (a == b) | (np.isnan(a) & np.isnan(b))
@@ -129,3 +157,11 @@ def _ordered(values: NDArray[Any]) -> NDArray[np.int64]:
     bits = values.view(_INTEGER_OF_WIDTH[values.dtype.itemsize]).astype(np.int64)
     lowest = -(1 << (8 * values.dtype.itemsize - 1))
     return np.where(bits < 0, lowest - bits, bits)
+
+
+def _integer_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Return the largest difference of two arrays of integers, exactly, as a float."""
+    if not a.size:
+        return 0.0
+    high, low = np.maximum(a, b), np.minimum(a, b)
+    return float(max(int(h) - int(i) for h, i in zip(high.reshape(-1), low.reshape(-1), strict=True)))

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .compare import Difference, compare, distance, largest, typical_size
+from .compare import Difference, compare, compare_exactly, distance
+from .own_error import largest_error, own_error, rounding_of
 from .profile import Profile, profile
 from .report import Row
-from .tolerance import arithmetic_of
 from .verdict import GOOD, Verdict
 
 __all__ = ["NARROWER", "Bounds", "Golden", "judge_output"]
@@ -19,10 +19,6 @@ Array = NDArray[Any]
 Found = tuple[Verdict, str, Difference | None]
 
 _TIMES = 4.0  # PyTorch's own error
-_USUAL = 0.25  # the share of elements that are less far off than usual: those that turn at a step may be most
-_LARGER = 16.0  # than most elements: what is larger still says nothing of them
-_NOTHING = 1e-6  # of the largest error: what is left of numbers that cancel
-_FAR = 64.0  # times what is usual: no smooth errors are spread as wide
 _REQUANTIZED = (
     "ONNX Runtime quantises weights or biases that are none in the file "
     "(not with disabled_optimizers=['WeightBiasQuantization'])"
@@ -148,7 +144,7 @@ class _Judge:
         if self.got.dtype.name not in _FLOATS:
             return self._discrete()
         expected = self._expected()
-        self.error = _error(self.got, self._exact)
+        self.error = largest_error(self.got, self._exact)
         with np.errstate(invalid="ignore"):
             self.profile = profile(self.got.astype(np.float64) - self._exact, self._exact)
         if self.got.dtype == np.float64:  # nothing here is more exact than what is judged
@@ -204,7 +200,7 @@ class _Judge:
             return Verdict.EQUAL, f"{_TIMES:g} times PyTorch's own error", difference
         bound = np.maximum(allowed, self._bounds.bound(self.name))
         # Of few elements PyTorch's may all be nearly exact by chance: less than one rounding isn't asked for.
-        rounding = np.maximum(allowed, np.minimum(bound, _TIMES * _rounding(expected)))
+        rounding = np.maximum(allowed, np.minimum(bound, _TIMES * rounding_of(expected)))
         difference = compare(self.got, expected, rounding)
         if difference.within:
             self._plant(expected, rounding)
@@ -232,10 +228,10 @@ class _Judge:
         """Return how far off each element may be by PyTorch's own error."""
         if self._own is None or self._own.shape != self._reference.shape:
             return np.zeros(expected.shape)
-        self.torch_error = _error(self._own, self._reference)
+        self.torch_error = largest_error(self._own, self._reference)
         if self._own.shape != expected.shape:
             return np.full(expected.shape, _TIMES * self.torch_error)
-        return _TIMES * _own_error(self._own, self._reference, self.got.dtype)
+        return _TIMES * own_error(self._own, self._reference, self.got.dtype)
 
     def _excused(self, expected: Array, found: Found) -> Found:
         """Return another verdict for what is PyTorch's own, or where there is nothing to be said."""
@@ -266,21 +262,9 @@ class _Judge:
 
     def _discrete(self) -> Found:
         """Judge integers, booleans and strings: each is the same or not."""
-        different = self.got != self._exact
-        count = int(np.sum(different))
-        index = tuple(int(i) for i in np.argwhere(different)[0]) if count else None
-        numbers = self.got.dtype.kind in "iub"
-        apart = _integer_distance(self.got, self._exact) if numbers else float(count > 0)
-        difference = Difference(
-            elements=self.got.size,
-            exceeding=count,
-            max_abs=apart,
-            max_ulp=0,
-            index=index,
-            got=self.got[index].item() if index is not None and numbers else None,
-            expected=self._exact[index].item() if index is not None and numbers else None,
-        )
-        self.smallest_fault = 1.0 if numbers and self.got.size else None
+        difference = compare_exactly(self.got, self._exact)
+        count = difference.exceeding
+        self.smallest_fault = 1.0 if self.got.dtype.kind in "iub" and self.got.size else None
         if not count:
             return Verdict.EQUAL, "every element is the same", difference
         if (
@@ -289,7 +273,7 @@ class _Judge:
             and bool(np.all(self.got == self._own))
         ):
             return Verdict.EQUAL, "every element is PyTorch's own; float64 decides some otherwise", difference
-        if bool(np.all(self._bounds.undecided(self.name)[different])):
+        if bool(np.all(self._bounds.undecided(self.name)[self.got != self._exact])):
             return Verdict.CANNOT_SAY, f"{count} elements turn on a rounding error", difference
         return Verdict.RUNTIME_WRONG, f"{count} elements differ", difference
 
@@ -313,53 +297,3 @@ class _Judge:
             if not compare(planted, expected, allowed).within:
                 self.smallest_fault = abs(float(planted[place]) - float(wide[place]))
                 return
-
-
-def _error(got: Array, exact: Array) -> float:
-    """Return how far off an array is at most, where both are numbers."""
-    wide = got.astype(np.float64)
-    finite = np.isfinite(wide) & np.isfinite(exact)
-    return float(np.abs(wide[finite] - exact[finite]).max(initial=0.0))
-
-
-def _own_error(own: Array, exact: Array, dtype: Any) -> Array:
-    """Return how far off PyTorch is at most, absolutely or as a share of an element's size, as is less.
-
-    Where it is far further off than usual, as at a step that it turned at, that is an element's own.
-    """
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(own.astype(np.float64) - exact)
-    apart = np.where(np.isfinite(apart), apart, 0.0)
-    size = typical_size(exact)
-    some = size > _NOTHING * apart.max(initial=0.0)
-    if not some.any():
-        return np.full(exact.shape, apart.max(initial=0.0))
-    share = apart / np.where(some, size, np.median(size[some]))  # what has cancelled has none
-    usual = max(float(np.quantile(share[some], _USUAL)), arithmetic_of(dtype).storage)
-    turned = share > _FAR * usual
-    found = np.where(turned, apart, 0.0)
-    most = np.max(apart, where=~turned, initial=0.0)
-    for these in (some, ~some):  # of nothing most is exact
-        limit = np.max(share, where=these & ~turned, initial=0.0)
-        by_size = limit * np.where(some, size, np.median(size[some]))
-        found = np.where(these, np.maximum(found, np.minimum(most, by_size)), found)
-    return found
-
-
-def _rounding(expected: Array) -> Array:
-    """Return how far off elements are if nothing but storing them has rounded them, at most.
-
-    A small one may be what is left of terms of the largest size, or of a usual one if few are as large.
-    """
-    size = np.abs(np.nan_to_num(expected.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0))
-    some = size[size > 0]
-    usual = _LARGER * float(np.median(some)) if some.size else 0.0
-    return arithmetic_of(expected.dtype).storage * np.maximum(size, min(largest(size), usual))
-
-
-def _integer_distance(a: Array, b: Array) -> float:
-    """Return the largest difference of two arrays of integers, exactly, as a float."""
-    if not a.size:
-        return 0.0
-    high, low = np.maximum(a, b), np.minimum(a, b)
-    return float(max(int(h) - int(i) for h, i in zip(high.reshape(-1), low.reshape(-1), strict=True)))
