@@ -11,11 +11,11 @@ from .bounds import local_errors
 from .compare import distance
 from .exact import ExactFile
 from .requantized import requantizing
-from .rounding import rounding_spread, spread_of
+from .rounding import Signs, rounding_spread, spread_of
 from .runtime_side import elsewhere, own_arithmetic
 from .step import Step
 from .survivors import Results, Tapped
-from .tolerance import Arithmetic
+from .tolerance import Arithmetic, arithmetic_of
 from .verdict import Verdict
 from .walks import NodeRow, Walk, judged_share, node_row
 
@@ -47,7 +47,7 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
             file.run(feed, replaced=written, after=after)
             # What turns at a step one way turns not the other.
             for direction in (1.0, -1.0):
-                after = _keeping(moved, tapped.run(feed, sizes, memory), _as_it_is)
+                after = _keeping(moved, tapped.run(feed, sizes, memory), _as_it_is, Signs(0, direction))
                 rounding_spread(file, feed, ways, after, written, (direction,), compute)
             judge.settle({name: values[0] for name, values in exact.items()}, moved, verdict)
     guilty = next((row.node for row in judge.rows if row.verdict is Verdict.RUNTIME_WRONG), None)
@@ -59,16 +59,23 @@ def _as_it_is(step: Step) -> Step:
 
 
 def _keeping(
-    kept: Mapping[str, list[Array]], results: Results, compute: Callable[[Step], Step]
+    kept: Mapping[str, list[Array]],
+    results: Results,
+    compute: Callable[[Step], Step],
+    signs: Signs | None = None,
 ) -> Callable[[Step], Sequence[Any]]:
-    """Return what is to be called after each node of a walk: it notes what a node gives by itself."""
+    """Return what is to be called after each node of a walk: it notes what a node gives by itself.
+
+    signs: which way what is handed out in 16 bits is off what nodes inside of the runtime go on with: where
+    it has no kernels for these it computes in float32, and casts what it hands out.
+    """
 
     def after(step: Step) -> Sequence[Any]:
         step = compute(step)
         for name, value in zip(step.node.output, step.outputs, strict=False):
             if name in kept:
                 kept[name].append(value)
-        return _handed(step, results)
+        return _handed(step, results, signs)
 
     return after
 
@@ -176,14 +183,19 @@ def _stored(exact: Array, arithmetic: Arithmetic) -> Array:
     return np.where(np.isinf(stored), stored, exact)
 
 
-def _handed(step: Step, results: Results) -> list[Any]:
-    """Return a node's results as the runtime gave them, in float64, or as they are where it doesn't."""
+def _handed(step: Step, results: Results, signs: Signs | None = None) -> list[Any]:
+    """Return a node's results as the runtime gave them, in float64, or as they are where it doesn't.
+
+    signs: for those of 16 bits, which way they are off by a rounding.
+    """
     outputs = list(step.outputs)
     given = results.of(step.node)
     for place, name in enumerate(step.node.output):
         if name in given and isinstance(outputs[place], np.ndarray):
             got, exact = given[name], outputs[place]
             outputs[place] = got.astype(np.float64) if exact.dtype == np.float64 else got
+            if signs is not None and exact.dtype == np.float64 and got.dtype.itemsize == 2:
+                outputs[place] *= 1 + arithmetic_of(got.dtype).storage * signs.of(got.shape)
     return outputs
 
 

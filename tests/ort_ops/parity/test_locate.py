@@ -421,3 +421,18 @@ def test_a_table_made_in_the_file_may_be_to_blame(dynamo: bool, tmp_path: Path) 
     assert locate(model, file, (x,)).node is None
     table.op_type = "Sin"
     assert locate(model, file, (x,)).node == table.name
+
+
+def test_what_the_runtime_hands_out_in_16_bits_is_not_all_that_it_goes_on_with(tmp_path: Path) -> None:
+    """Without kernels for float16 it computes in float32, and casts what it hands out."""
+
+    def call(model: Any, q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+
+    model, path = Model(call).eval(), tmp_path / "model.onnx"
+    generator = torch.Generator().manual_seed(0)
+    inputs = tuple((torch.randn(4, 8, 9, 8, generator=generator) / 2).half() for _ in range(3))
+    given = (*inputs, torch.ones(9, 9, dtype=torch.bool).tril())
+    export(model, given, path, verbose=False)
+    assert check(model, path, given).verdict is Verdict.EQUAL
+    assert locate(model, path, given).node is None
