@@ -4,6 +4,7 @@ That exporter calls ``symbolic`` by itself. Behind a node that it doesn't know i
 told here what forward gives.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from .symbolic import Whole, missing, run_symbolic
 __all__ = ["Writing", "mark_symbolic"]
 
 _DYNAMIC = 6  # stands for a size that may vary; 0 and 1 torch takes for constants
+_OTHER_SIZES: Sequence[Callable[[int], int]] = (lambda size: 2, lambda size: 3 * size + 1)
 
 
 class Writing:
@@ -162,7 +164,7 @@ def _types_by_forward(
 ) -> Sequence[tuple[torch.dtype, Sequence[int | Dim | None]]]:
     """Return dtype and sizes of each result that forward gives; nothing where that can't be found out."""
     try:
-        fakes, results = _fake_results(call, values)
+        fakes, results, decided = _fake_results(call, values, lambda size: size)
     except Exception:
         # The shape of a result is a service to what comes after it; the file is right without.
         return ()
@@ -171,7 +173,17 @@ def _types_by_forward(
         for axis, size in enumerate(fake.shape):
             if isinstance(size, torch.SymInt):
                 dims.setdefault(size.node.expr, Dim(index, axis))
-    return [(r.dtype, [s if isinstance(s, int) else dims.get(s.node.expr) for s in r.shape]) for r in results]
+    shapes: list[list[int | Dim | None]] = [
+        [s if isinstance(s, int) else dims.get(s.node.expr) for s in r.shape] for r in results
+    ]
+    for other in _OTHER_SIZES if decided else ():  # by the example's: x[:, :4] has 4 columns of 6, and 2 of 2
+        with contextlib.suppress(Exception):
+            for shape, result in zip(shapes, _fake_results(call, values, other)[1], strict=True):
+                shape[:] = [
+                    None if isinstance(s, int) and s != o else s
+                    for s, o in zip(shape, result.shape, strict=True)
+                ]
+    return [(result.dtype, shape) for result, shape in zip(results, shapes, strict=True)]
 
 
 def _set_types(call: Call, outputs: Sequence[Any]) -> None:
@@ -188,14 +200,22 @@ def _has_type(value: Any) -> bool:
     return value.type().varyingSizes() is not None
 
 
-def _fake_results(call: Call, values: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return fake tensors for the arguments, and what forward gives for them."""
+def _fake_results(
+    call: Call, values: Sequence[Any], free_size: Callable[[int], int]
+) -> tuple[list[Tensor], list[Tensor], bool]:
+    """Return fake tensors for the arguments, what forward gives for them, and whether a size decided there.
+
+    free_size: returns the size of a dimension that may have any, given the example's.
+    """
     mode = FakeTensorMode(shape_env=ShapeEnv())
     fakes: list[Tensor] = []
     free: list[list[DimDynamic]] = []
     for index, (value, (shape, dtype, device)) in enumerate(zip(values, call.examples, strict=True)):
         known = _known_sizes(value) or [None] * len(shape)
-        sizes = [_DYNAMIC if k is None and s in (0, 1) else s for k, s in zip(known, shape, strict=True)]
+        sizes = [
+            k if k is not None else free_size(_DYNAMIC if s in (0, 1) else s)
+            for k, s in zip(known, shape, strict=True)
+        ]
         free.append([DimDynamic.DYNAMIC if k is None else DimDynamic.STATIC for k in known])
         fakes.append(
             mode.from_tensor(
@@ -212,7 +232,7 @@ def _fake_results(call: Call, values: Sequence[Any]) -> tuple[list[Tensor], list
         raise ExportError(
             f"{call.name}: forward asks for a size that may vary; its results hold for one only"
         )
-    return fakes, results
+    return fakes, results, bool(mode.shape_env is not None and mode.shape_env.guards)
 
 
 def _is_fixed(fake: Tensor, dims: Sequence[DimDynamic]) -> bool:
