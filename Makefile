@@ -91,7 +91,7 @@ test-ort-versions: setup
 test-torch-versions: setup
 	$(BIN)/python -m tests.environments.torches
 
-# Libraries from PyPI with Functions: Brevitas, MCT Quantizers, entmax.
+# Libraries from PyPI with Functions (Brevitas, MCT Quantizers, entmax), and models of transformers with one.
 test-real-exports: setup
 	$(BIN)/python -m tests.environments.real_exports
 

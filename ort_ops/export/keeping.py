@@ -25,6 +25,7 @@ from ort_ops.errors import ExportError
 from .calls import Call, find_call
 from .canonical import initializers_apart, parameter_names
 from .capture import functions_shown
+from .exactly import constants_matched_exactly
 from .files import read, save, scratch, write
 from .finish import finish
 from .frozen import refuse_frozen
@@ -148,6 +149,7 @@ def _enter(undo: contextlib.ExitStack) -> None:
     undo.enter_context(functions_shown(_host))
     undo.enter_context(nodes_kept())
     undo.enter_context(translations_kept())
+    undo.enter_context(constants_matched_exactly())
     _replace(undo, torch.onnx, "export", _export_asked)
     _replace(undo, torch.export, "export", _capture)
     _replace(undo, ExportedProgram, "run_decompositions", _decompose)

@@ -23,11 +23,9 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
-__all__ = ["FORMAT", "REQUANTIZED", "Manifest", "Recorded", "read_recorded", "tensor_entry"]
+__all__ = ["FORMAT", "Manifest", "Recorded", "read_recorded", "tensor_entry"]
 
 FORMAT = 1
-REQUANTIZED = "requantized/"
-"""Before the names of what outputs should be as ONNX Runtime quantises a file further, where it does."""
 Array = NDArray[Any]
 
 

@@ -1,6 +1,6 @@
 """Judging one output of a run, with what is known of it: NumPy is all that it takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,19 +13,24 @@ from .profile import Profile, profile
 from .report import Row
 from .verdict import GOOD, Verdict
 
-__all__ = ["NARROWER", "Bounds", "Golden", "judge_output"]
+__all__ = ["NARROWER", "READINGS", "Bounds", "Golden", "Otherwise", "judge_output"]
 
 Array = NDArray[Any]
 Found = tuple[Verdict, str, Difference | None]
 
 _TIMES = 4.0  # PyTorch's own error
-_REQUANTIZED = (
-    "ONNX Runtime quantises weights or biases that are none in the file "
-    "(not with disabled_optimizers=['WeightBiasQuantization'])"
-)
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 NARROWER = ("TF32", "float16", "bfloat16")
 """What a provider other than the CPU's may compute in without being asked, the nearest to float32 first."""
+READINGS: dict[str, tuple[str, Verdict | None]] = {
+    "written": ("constants as they are written", None),
+    "requantized": (
+        "ONNX Runtime quantises weights or biases that are none in the file "
+        "(not with disabled_optimizers=['WeightBiasQuantization'])",
+        Verdict.REDUCED_PRECISION,
+    ),
+}
+"""Other readings of a file by which a runtime may compute: words for each, and the verdict on such a run."""
 
 
 class Bounds(Protocol):
@@ -55,6 +60,19 @@ class Golden:
     model: Any = None
 
 
+@dataclass(frozen=True)
+class Otherwise:
+    """What a runtime may compute for an output instead, and its bounds.
+
+    reading: by what reading of the file. verdict: on a run that is as this has it, None for what is found.
+    """
+
+    golden: Golden
+    bounds: Bounds
+    reading: str
+    verdict: Verdict | None = None
+
+
 def judge_output(
     got: Any,
     golden: Golden,
@@ -62,23 +80,21 @@ def judge_output(
     *,
     rule: tuple[float, float] | None,
     on_cpu: bool,
-    requantized: Callable[[], tuple[Golden, Bounds] | None] = lambda: None,
+    otherwise: Callable[[], Iterable[Otherwise]] = tuple,
 ) -> Row:
     """Return a row for one output of a run; who ran it is left open.
 
-    requantized: returns what the output should be, and its bounds, where ONNX Runtime quantises more than the
-        file does; it is asked where the file as it is doesn't explain the output.
+    otherwise: is asked where the file as it was read doesn't explain the output.
     """
     judge = _Judge(got, golden, bounds)
     if rule is not None:
         return judge.row(*judge.by_rule(*rule))
     row = judge.row(*judge.by_arithmetic(may_be_narrower=not on_cpu))
-    other = requantized() if row.verdict is Verdict.RUNTIME_WRONG else None
-    if other is not None:
-        judge = _Judge(got, *other)
-        found = judge.by_arithmetic(may_be_narrower=not on_cpu)
-        if found[0] in GOOD:
-            return judge.row(Verdict.REDUCED_PRECISION, _REQUANTIZED, found[2])
+    for other in otherwise() if row.verdict is Verdict.RUNTIME_WRONG else ():
+        judge = _Judge(got, other.golden, other.bounds)
+        verdict, reason, difference = judge.by_arithmetic(may_be_narrower=not on_cpu)
+        if verdict in GOOD:
+            return judge.row(other.verdict or verdict, f"{reason}; {other.reading}", difference)
     return row
 
 

@@ -1,5 +1,6 @@
 """A deployment checked against golden answers, with NumPy and onnxruntime alone."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +15,8 @@ from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
 from .digest import digest
-from .golden import REQUANTIZED, Recorded, read_recorded
-from .judge import Golden, judge_output
+from .golden import Recorded, read_recorded
+from .judge import READINGS, Golden, Otherwise, judge_output
 from .report import Report, Row, worst_rows
 from .runs import Run, Setting, make_run
 
@@ -75,8 +76,12 @@ def judge_sample(
 
     on_cpu: whether it ran on the CPU provider, which computes in no narrower arithmetic than it is asked for.
     """
-    bounds, otherwise = _Recorded(golden, sample), _Recorded(golden, sample, REQUANTIZED)
-    requantized = {each.name: (each, otherwise) for each in otherwise.outputs()}
+    bounds = _Recorded(golden, sample)
+    others: dict[str, list[Otherwise]] = {name: [] for name in golden.manifest.outputs}
+    for key, (reading, verdict) in READINGS.items():
+        recorded = _Recorded(golden, sample, f"{key}/")
+        for each in recorded.outputs():
+            others[each.name].append(Otherwise(each, recorded, reading, verdict))
     rows = []
     for each in bounds.outputs():
         row = judge_output(
@@ -85,7 +90,7 @@ def judge_sample(
             bounds,
             rule=None,
             on_cpu=on_cpu,
-            requantized=lambda name=each.name: requantized.get(name),  # type: ignore[misc]
+            otherwise=functools.partial(iter, others[each.name]),
         )
         rows.append(replace(row, sample=sample))
     return tuple(rows)

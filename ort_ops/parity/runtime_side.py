@@ -1,7 +1,7 @@
 """Does the runtime compute the file: a run beside the file in float64."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ort_ops.errors import ParityError
 
 from .exact import ExactFile
-from .judge import Bounds, Golden, judge_output
+from .judge import READINGS, Golden, Otherwise, judge_output
 from .report import Row
 from .requantized import requantizing
 from .rounding import rounding_spread, spread_of
@@ -22,7 +22,7 @@ from .step import Step
 from .tolerance import TF32, Arithmetic, arithmetic_of
 from .verdict import Verdict
 
-__all__ = ["RoundingBounds", "RuntimeSide", "elsewhere", "golden_outputs", "own_arithmetic", "requantized"]
+__all__ = ["RoundingBounds", "RuntimeSide", "elsewhere", "golden_outputs", "own_arithmetic", "readings"]
 
 Array = NDArray[Any]
 
@@ -47,7 +47,7 @@ class RuntimeSide:
         """Run the file; returns a row for each output."""
         outputs = self._run.outputs(sample.feed)
         bounds = RoundingBounds(self._file, sample)
-        otherwise = functools.cache(functools.partial(requantized, self._file, sample))
+        others = functools.cache(functools.partial(readings, self._file, sample))
         rows = []
         for golden in golden_outputs(self._file, sample):
             row = judge_output(
@@ -56,7 +56,7 @@ class RuntimeSide:
                 bounds,
                 rule=self._rule,
                 on_cpu=self._run.on_cpu,
-                requantized=lambda name=golden.name: otherwise().get(name),  # type: ignore[misc]
+                otherwise=functools.partial(_others, others, golden.name),
             )
             if golden.name in sample.chance:
                 reason = f"the output depends on chance in node {sample.chance[golden.name]}"
@@ -88,13 +88,18 @@ def golden_outputs(file: ExactFile, sample: Sample) -> list[Golden]:
 class RoundingBounds:
     """What rounding errors may do to the outputs for one sample, computed when it is first asked for.
 
-    changed: computes a node otherwise than the file has it, of which the sample's outputs are.
+    replaced, changed: constants, and what computes a node, otherwise than the file has them; the sample's
+        outputs are of these.
     """
 
     def __init__(
-        self, file: ExactFile, sample: Sample, changed: Callable[[Step], Step] | None = None
+        self,
+        file: ExactFile,
+        sample: Sample,
+        replaced: Mapping[str, Array] | None = None,
+        changed: Callable[[Step], Step] | None = None,
     ) -> None:
-        self._file, self._sample, self._changed = file, sample, changed
+        self._file, self._sample, self._replaced, self._changed = file, sample, replaced, changed
         self._found: dict[tuple[str, float], list[dict[str, Array]]] = {}
 
     def bound(self, name: str, kind: str = "", *, opposite: bool = False) -> Array:
@@ -117,22 +122,31 @@ class RoundingBounds:
         if (kind, direction) not in self._found:
             ways: Mapping[str, Arithmetic] = own_arithmetic(self._file) if not kind else {"": _NARROWER[kind]}
             self._found[kind, direction] = rounding_spread(
-                self._file, self._sample.feed, ways, directions=[direction], changed=self._changed
+                self._file,
+                self._sample.feed,
+                ways,
+                replaced=self._replaced,
+                directions=[direction],
+                changed=self._changed,
             )
         return [outputs[name] for outputs in self._found[kind, direction]]
 
 
-def requantized(file: ExactFile, sample: Sample) -> dict[str, tuple[Golden, Bounds]]:
-    """Return what a file's outputs are, and their bounds, as ONNX Runtime quantises it further.
+def _others(others: Callable[[str], Mapping[str, Otherwise]], name: str) -> Iterator[Otherwise]:
+    """Give the other readings of an output, each made when it is asked for."""
+    return (found[name] for key in READINGS if name in (found := others(key)))
 
-    Nothing where it doesn't.
-    """
-    changed = requantizing(file)
-    if changed is None:
+
+def readings(file: ExactFile, sample: Sample, key: str) -> dict[str, Otherwise]:
+    """Return what a file's outputs are by another reading, one of ``READINGS``; nothing where it has none."""
+    written = file.as_written() if key == "written" else {}
+    changed = requantizing(file) if key == "requantized" else None
+    if not written and changed is None:
         return {}
-    otherwise = replace(sample, file=file.run(sample.feed, after=lambda step: changed(step).outputs))
-    bounds = RoundingBounds(file, otherwise, changed)
-    return {golden.name: (golden, bounds) for golden in golden_outputs(file, otherwise)}
+    after = None if changed is None else lambda step: changed(step).outputs
+    other = replace(sample, file=file.run(sample.feed, replaced=written, after=after))
+    bounds = RoundingBounds(file, other, written, changed)
+    return {golden.name: Otherwise(golden, bounds, *READINGS[key]) for golden in golden_outputs(file, other)}
 
 
 def elsewhere(exact: Array, others: Iterable[Array]) -> Array:

@@ -74,14 +74,15 @@ def _mode(step: Step) -> str:
 
 
 def _resized(step: Step, relative: float, signs: Signs) -> Array:
-    """Return the result of other scales, of the same shape; an axis that isn't resized is as it is."""
+    """Return the result of other scales, of the same shape; whole numbers and powers of 2 divide exactly."""
     (x, *given), own = step.inputs, step.outputs[0]
     axes = next((list(a.ints) for a in step.node.attribute if a.name == "axes"), list(range(x.ndim)))
     place = 1 if len(given) > 1 else 0  # behind the region that is resized, since opset 11
     scales = given[place]
     if scales is None or not scales.size:
         scales = np.array([own.shape[axis] / max(x.shape[axis], 1) for axis in axes])
-    scales = np.where(scales == 1, scales, _moved(scales, relative, signs))
+    exact = (scales == np.round(scales)) | (np.frexp(scales)[0] == 0.5)
+    scales = np.where(exact, scales, _moved(scales, relative, signs))
     result: Array = step.again([x, *given[:place], scales])[0]
     both = tuple(slice(min(sizes)) for sizes in zip(result.shape, own.shape, strict=True))
     other: Array = own.copy()

@@ -13,6 +13,7 @@ LIBRARIES = {
     "brevitas": ("brevitas==0.13.4", "onnxoptimizer==0.4.2", "setuptools<81"),
     "mct_quantizers": ("mct-quantizers==1.7.0",),
     "entmax": ("entmax==1.3",),
+    "transformers": ("transformers==5.24.0",),
 }
 OTHERS = ("onnxscript", "rich", "torch", "typer")
 TESTS = {"entmax": "tests/examples/test_third_party.py"}

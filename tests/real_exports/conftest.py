@@ -5,7 +5,7 @@ import pytest
 
 from ort_ops import registry
 
-LIBRARIES = ("brevitas", "mct_quantizers")
+LIBRARIES = ("brevitas", "mct_quantizers", "transformers")
 # make test-real-exports has them, each in an environment of its own.
 collect_ignore = [f"test_{name}.py" for name in LIBRARIES if importlib.util.find_spec(name) is None]
 

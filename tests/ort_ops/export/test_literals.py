@@ -197,3 +197,36 @@ def test_bodies_that_would_be_one_with_what_is_superfluous_keep_their_numbers(tm
     model = Calls(lambda m, x: Steps.apply(Steps.apply(x, 1.0), 0.3)).eval()
     export(model, (x(3, 4),), tmp_path / "model.onnx", functions="attach", verbose=False)
     assert error_of(model, tmp_path / "model.onnx", x(3, 4)) < 1e-15
+
+
+@pytest.mark.parametrize("number", [1e-12, 1e-8, -1e-9])
+def test_what_is_next_to_nothing_is_added(number: float) -> None:
+    """onnxscript's rules take it for 0, and a row of zeros is then divided by 0."""
+
+    class Normalised(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x / (x.abs().amax(-1, keepdim=True) + number)
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("tests.literals::Normalised", x)
+
+    given = torch.tensor([[1.0, -2.0], [0.0, 0.0]])
+    for call in (
+        lambda model, x: x / (x.abs().amax(-1, keepdim=True) + number),
+        lambda m, x: Normalised.apply(x),
+    ):
+        program = export(Calls(call).eval(), (given,), functions="attach", verbose=False)
+        session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+        (y,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+        np.testing.assert_array_equal(y, call(None, given))
+
+
+def test_what_is_next_to_one_is_multiplied_by() -> None:
+    program = export(Calls(lambda model, x: x * 1.000005).eval(), (x(3, 4),), verbose=False)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x(3, 4).numpy()})
+    np.testing.assert_array_equal(y, x(3, 4) * 1.000005)
+    program = export(Calls(lambda model, x: x * 1.0 + 0.0).eval(), (x(3, 4),), verbose=False)
+    assert {node.op_type for node in program.model.graph} <= {"Identity"}

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ort_ops.export import export
 from ort_ops.parity import ExitCode, Verdict, check, locate, record, replay
 from ort_ops.parity.judge import judge_output
-from ort_ops.parity.runtime_side import RoundingBounds, golden_outputs, requantized
+from ort_ops.parity.runtime_side import RoundingBounds, golden_outputs, readings
 from ort_ops.parity.subject import Subject
 from ort_ops.parity.verdict import GOOD
 from tests.ort_ops.releases import ORT
@@ -102,8 +102,8 @@ def test_a_code_that_is_another_without_being_near_one_is_found(as_the_runtime: 
     subject = Subject(model, export(model, (x,), input_names=["x"], verbose=False), None, (), "kernel")
     file, sample = subject.exact_file, subject.sample(subject.given((x,), 1, None, None)[0])
     (golden,) = golden_outputs(file, sample)
-    others = requantized(file, sample)
-    got = (others[golden.name][0] if as_the_runtime else golden).exact.astype(np.float32)
+    other = readings(file, sample, "requantized")[golden.name]
+    got = (other.golden if as_the_runtime else golden).exact.astype(np.float32)
 
     def verdict() -> Verdict:
         return judge_output(
@@ -112,11 +112,11 @@ def test_a_code_that_is_another_without_being_near_one_is_found(as_the_runtime: 
             RoundingBounds(file, sample),
             rule=None,
             on_cpu=True,
-            requantized=lambda: others[golden.name],
+            otherwise=lambda: [other],
         ).verdict
 
     assert verdict() is (Verdict.REDUCED_PRECISION if as_the_runtime else Verdict.EQUAL)
-    bound = others[golden.name][1].bound(golden.name, opposite=True)
+    bound = other.bounds.bound(golden.name, opposite=True)
     settled = np.argwhere((bound < 1e-3) & (golden.exact > 0.1))
     got[tuple(settled[0])] += np.float32(0.01)
     assert verdict() is Verdict.RUNTIME_WRONG
