@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +23,10 @@ from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
 
 __all__ = ["walk_export"]
 
-_PARTS = frozenset({"Gather", "Slice", "Split"})  # give a part of their first input
+# They give a part of their first input, or what many others give, too.
+_IN_PART = frozenset(
+    "Abs Ceil Clip Floor Gather MaxPool Max Min ReduceMax ReduceMin Relu Round Sign Slice Split TopK".split()  # noqa: SIM905
+)
 _REGION = 16  # nodes that are named besides the guilty one, at most
 
 
@@ -32,12 +36,15 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     side = ExportSide(subject, plant=False)
     outputs = side.judge(sample, 0)
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
-    counterparts = Counterparts(memory, subject.exact_model.parameters())
+    weights = list(subject.exact_model.parameters())
+    counterparts = Counterparts(memory, weights)
+    # What a file puts in another order is one, too. One of zeros or of ones looks like much else.
+    counterparts.see("weight", (), [each for each in weights if not _is_uniform(each)])
     inputs = [leaf for leaf in pytree.tree_leaves(sample.given.arguments) if isinstance(leaf, Tensor)]
     counterparts.see("input", (), inputs)
     subject.exact_model.run(sample.given.arguments, seen=counterparts.see)
     tolerance = _share(outputs)
-    found, fractions = _matched(file, sample, counterparts, tolerance)
+    found, told = _matched(file, sample, counterparts, tolerance)
     matched = {name: counterpart for name, counterpart in found.items() if name not in wrong}
     rows = []
     for node in file.nodes:
@@ -45,7 +52,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
         verdict = Verdict.EQUAL if there else Verdict.CANNOT_SAY
         rows.append(node_row("export", node, verdict, counterpart=next(iter(there), "")))
     share = judged_share(file, {row.node for row in rows if row.verdict is Verdict.EQUAL})
-    suspects = _suspects(file, set(matched), wrong, fractions)
+    suspects = _suspects(file, set(matched), wrong, told)
     narrow = {s.node for row in outputs if (s := side.narrowed.get(row.output)) and s.reason == row.reason}
     if narrow:  # its result is the model's in float64, where nothing is stored in 16 bits
         suspects = [place for place, node in enumerate(file.nodes) if node.name in narrow]
@@ -59,12 +66,20 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     return Walk(file.nodes[first].name, rows, share, _region(file, suspects), outputs)
 
 
+@dataclass(frozen=True)
+class _Told:
+    """The results of a file that hold fractions, and those that may be tables: fractions, or of two axes."""
+
+    fractions: set[str] = field(default_factory=set)
+    tables: set[str] = field(default_factory=set)
+
+
 def _matched(
     file: ExactFile, sample: Sample, counterparts: Counterparts, tolerance: float
-) -> tuple[dict[str, Counterpart], set[str]]:
-    """Return the counterparts of the file's results, in its order, and which results hold fractions."""
+) -> tuple[dict[str, Counterpart], _Told]:
+    """Return the counterparts of the file's results, in its order, and what is told of the results."""
     found: dict[str, Counterpart] = {}
-    fractions = set()
+    told = _Told()
 
     def match(step: Step) -> None:
         for name, value in zip(step.node.output, step.outputs, strict=False):
@@ -73,10 +88,12 @@ def _matched(
                 if counterpart is not None:
                     found[name] = counterpart
                 if value.dtype.kind == "f":
-                    fractions.add(name)
+                    told.fractions.add(name)
+                if value.dtype.kind == "f" or value.ndim > 1:
+                    told.tables.add(name)
 
     file.run(sample.feed, after=match)
-    return found, fractions
+    return found, told
 
 
 def _share(outputs: Sequence[Row]) -> float:
@@ -89,23 +106,30 @@ def _share(outputs: Sequence[Row]) -> float:
     return max(shares)
 
 
-def _suspects(file: ExactFile, matched: set[str], wrong: set[str], fractions: set[str]) -> list[int]:
+def _suspects(file: ExactFile, matched: set[str], wrong: set[str], told: _Told) -> list[int]:
     """Return the places of nodes on the way to a wrong output of which nothing comes that matches.
 
-    The guilty one is first: nothing that it is given is a suspect's. What is made of sizes alone is none,
-    unless it is made of what matches, too: the model has a table like it.
+    The guilty one is first: nothing that it is given is a suspect's. What is made of sizes and constants is
+    none, unless it is made of a weight, or of a table that matches: the model has one like it.
     """
-    useful, needed = _useful(file, matched, fractions), _before(file, wrong)
+    useful, needed = _useful(file, matched, told.fractions), _before(file, wrong)
     sizes = made_of_sizes(file)
+    weights = {name for name in file.parameters if not _is_uniform(file.weight(name))}
+    known = weights | (matched & sizes & told.tables)
     places = [
         place
         for place, node in enumerate(file.nodes)
         if place in needed
         and place not in useful
-        and (not sizes.issuperset(results_of(node)) or matched & fractions & set(reads(node)))
+        and (not sizes.issuperset(results_of(node)) or known & set(reads(node)))
     ]
     bad = {name for place in places for name in file.nodes[place].output}
     return sorted(places, key=lambda place: (bool(bad & set(reads(file.nodes[place]))), place))
+
+
+def _is_uniform(weight: Any) -> bool:
+    """Tell whether all elements of a tensor or an array are one number, or there are none."""
+    return not len(weight.reshape(-1)) or bool(weight.min() == weight.max())
 
 
 def _before(file: ExactFile, results: set[str]) -> set[int]:
@@ -123,27 +147,27 @@ def _before(file: ExactFile, results: set[str]) -> set[int]:
 def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]:
     """Return the places of the nodes for which what comes of them and matches vouches.
 
-    An integer or boolean says nothing of the fractions that it was made of: many give the same. A part says
-    nothing of the other parts: all that are taken have to match.
+    A node vouches for what it reads if all its results that are read are vouched for. An integer or boolean
+    says nothing of the fractions that it was made of: many give the same. Nor does a part, or what is rounded
+    or cut off, of what all else reads: what such nodes read is vouched for by all its readers only.
     """
-    vouched = set(matched)
-    unsaid: set[str] = set()  # of which a part is taken that nothing vouches for
-    parts: set[str] = set()
-    found = set()
-    read_at_all = {name for node in file.nodes for name in reads(node)} | set(file.outputs)
+    readers: dict[str, set[int]] = {}
+    for place, node in enumerate(file.nodes):
+        for name in reads(node):
+            readers.setdefault(name, set()).add(place)
+    vouched, in_part = set(matched), set[str]()
+    found: set[int] = set()
     for place in reversed(range(len(file.nodes))):
         node = file.nodes[place]
         results = set(results_of(node))
-        ours = results & (vouched | (parts - unsaid))
-        whole = node.input[0] if node.op_type in _PARTS and node.input else ""
-        if whole and not (results & read_at_all) <= ours:
-            unsaid.add(whole)
+        ours = {each for each in results & (vouched | in_part) if each in vouched or readers[each] <= found}
         if ours:
             found.add(place)
-            read = set(reads(node)) - {whole}
-            vouched.update(read if ours & fractions else read - fractions)
-            if whole:
-                parts.add(whole)
+        if ours and results & (readers.keys() | set(file.outputs)) <= ours:
+            read = set(reads(node)) if ours & fractions else set(reads(node)) - fractions
+            partly = read if not ours <= vouched else {node.input[0]} if node.op_type in _IN_PART else set()
+            in_part |= partly
+            vouched |= read - partly
     return found
 
 

@@ -436,3 +436,110 @@ def test_what_the_runtime_hands_out_in_16_bits_is_not_all_that_it_goes_on_with(t
     export(model, given, path, verbose=False)
     assert check(model, path, given).verdict is Verdict.EQUAL
     assert locate(model, path, given).node is None
+
+
+class Rounded(torch.autograd.Function):
+    """A quantiser of weights."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor) -> Tensor:
+        return (w / 0.05).round().clamp(-8, 7) * 0.05
+
+    @staticmethod
+    def symbolic(g: Any, w: Any) -> Any:
+        return g.op("tests.locate::Rounded", w)
+
+
+class Pair(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.sin(), y.cos()
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, y: Any) -> Any:
+        return g.op("tests.locate::Pair", x, y, outputs=2)
+
+
+def quantised(model: Any, x: Tensor) -> Tensor:
+    return torch.nn.functional.linear(x, Rounded.apply(model.layer.weight), model.layer.bias)
+
+
+def paired(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = Pair.apply(model.layer(x), x)
+    return first * 2, second
+
+
+@BOTH
+def test_what_is_made_of_a_weight_may_be_to_blame(dynamo: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x, path = Model(quantised, layer=nn.Linear(8, 4)).eval(), uniform(3, 8), tmp_path / "model.onnx"
+    export(model, (x,), path, dynamo=dynamo, functions="attach", verbose=False)
+    file = onnx.load(path)
+    assert locate(model, file, (x,)).node is None
+    (quantiser,) = (node for node in file.graph.node if node.op_type == "Rounded")
+    next(node for node in file.functions[0].node if node.op_type == "Round").op_type = "Floor"
+    assert locate(model, file, (x,)).node == quantiser.name
+
+
+@BOTH
+def test_one_result_of_a_node_does_not_clear_what_others_come_of(dynamo: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x, path = Model(paired, layer=nn.Linear(8, 8)).eval(), uniform(2, 8), tmp_path / "model.onnx"
+    export(model, (x,), path, dynamo=dynamo, functions="attach", external_data=False, verbose=False)
+    file = onnx.load(path)
+    weight = next(each for each in file.graph.initializer if list(each.dims) == [8, 8])
+    (reader,) = (node.name for node in file.graph.node if weight.name in node.input)
+    turned = np.ascontiguousarray(onnx.numpy_helper.to_array(weight).T)
+    weight.CopyFrom(onnx.numpy_helper.from_array(turned, weight.name))
+    assert locate(model, file, (x,)).node == reader
+
+
+STEPS = {
+    "round": lambda h: (3 * h).round(),
+    "sign": torch.sign,
+    "clamp": lambda h: h.clamp(-0.1, 0.1),
+    "relu": torch.relu,
+    "amax": lambda h: h.amax(-1),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_many_others_give_too_clears_nobody(step: str, tmp_path: Path) -> None:
+    def call(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = model.layer(x)
+        return STEPS[step](h), h.tanh()
+
+    torch.manual_seed(0)
+    model, x, path = Model(call, layer=nn.Linear(8, 4)).eval(), uniform(3, 8), tmp_path / "model.onnx"
+    export(model, (x,), path, external_data=False, verbose=False)
+    file = onnx.load(path)
+    assert locate(model, file, (x,)).node is None
+    bias = next(each for each in file.graph.initializer if list(each.dims) == [4])
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[1] *= 1.01
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    (reader,) = (node.name for node in file.graph.node if bias.name in node.input)
+    assert reader in locate(model, file, (x,)).region
+
+
+def windowed(model: Any, x: Tensor) -> Tensor:
+    q, k, v = model.packed(x).chunk(3, -1)
+    i, j = torch.arange(x.shape[1])[:, None], torch.arange(x.shape[1])[None]
+    keep = (j <= i) & (j > i - 3)
+    weights: Tensor = (q @ k.transpose(1, 2)).masked_fill(~keep, float("-inf")).softmax(-1)
+    return weights @ v
+
+
+def test_a_mask_made_in_the_file_may_be_to_blame(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x, path = (
+        Model(windowed, packed=nn.Linear(8, 24)).eval(),
+        uniform(2, 6, 8),
+        tmp_path / "model.onnx",
+    )
+    export(model, (x,), path, dynamic_shapes=(({1: "n"},),), verbose=False)
+    file = onnx.load(path)
+    assert locate(model, file, (x,)).node is None
+    (greater,) = (node for node in file.graph.node if node.op_type == "Greater")
+    greater.op_type = "GreaterOrEqual"
+    assert locate(model, file, (x,)).node == greater.name
