@@ -64,7 +64,10 @@ def find_function(name: str, allowed: Sequence[type], packages: Sequence[str]) -
 
     What a script recorded as its own, ``"__main__:F"``, is the ``F`` that is allowed, of whatever module.
     """
-    fitting = {function_name(each): each for each in allowed if is_named(each, name)}
+    fitting: dict[str, type] = {}
+    for function in allowed:
+        if is_named(function, name) and fitting.setdefault(function_name(function), function) is not function:
+            raise ValueError(f"the file names {name} for it, which two of functions=[...] are: pass only one")
     if name in fitting:
         return fitting[name]
     if len(fitting) > 1:
@@ -74,11 +77,19 @@ def find_function(name: str, allowed: Sequence[type], packages: Sequence[str]) -
     if fitting:
         return next(iter(fitting.values()))
     module, _, qualified = name.partition(":")
-    for each in packages:
-        if module == MAIN:  # the script may be one of them
+    if module == MAIN:  # the script may be one of them
+        there: dict[type, str] = {}
+        for each in packages:
             with contextlib.suppress(ValueError):
-                return _import(f"{each}:{qualified}")
-        elif module == each or module.startswith(f"{each}."):
+                there.setdefault(_import(f"{each}:{qualified}"), each)
+        if len(there) > 1:
+            raise ValueError(
+                f"the file names {name} for it, which {' and '.join(there.values())} have: trust only one"
+            )
+        if there:
+            return next(iter(there))
+    for each in packages:
+        if module == each or module.startswith(f"{each}."):
             return _import(name)
     raise ValueError(f"the file names {name} for it, which may run with {_remedy(name, allowed)}")
 

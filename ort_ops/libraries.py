@@ -13,7 +13,15 @@ import onnxruntime
 
 from .errors import RegistrationError
 
-__all__ = ["Libraries", "Library", "get_cmake_dir", "get_include", "libraries_in", "open_libraries"]
+__all__ = [
+    "Libraries",
+    "Library",
+    "get_cmake_dir",
+    "get_include",
+    "libraries_in",
+    "open_libraries",
+    "refuse_one_path",
+]
 
 _HERE = Path(__file__).parent / "native"
 
@@ -39,6 +47,7 @@ def open_libraries(paths: Sequence[str | os.PathLike[str]], domains: Iterable[st
 
     Raises RegistrationError for a file that is no library, or whose domain another has.
     """
+    refuse_one_path(paths)
     options, asked = onnxruntime.SessionOptions(), set(domains)
     found: dict[str, Library] = {}
     silent = []
@@ -53,6 +62,12 @@ def open_libraries(paths: Sequence[str | os.PathLike[str]], domains: Iterable[st
         found |= {domain: Library(path, library.operators) for domain, library in there.items()}
         silent += [] if there else [path]
     return Libraries(found, tuple(silent))
+
+
+def refuse_one_path(libraries: object) -> None:
+    """Raise TypeError for a path where a list of them belongs: its letters would be taken for paths."""
+    if isinstance(libraries, str | os.PathLike):
+        raise TypeError(f"libraries={os.fspath(libraries)!r}; expected a list: [{os.fspath(libraries)!r}]")
 
 
 def libraries_in(options: onnxruntime.SessionOptions | None, domains: Iterable[str]) -> Mapping[str, Library]:

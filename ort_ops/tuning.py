@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import onnxruntime
 
 from .errors import ProviderError
+from .libraries import refuse_one_path
 from .providers import asked_providers
 
 __all__ = ["Arena", "Tuning", "available_cores", "graph_options", "with_entries"]
@@ -52,6 +53,7 @@ class Tuning:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         options.enable_cpu_mem_arena = self.arena != "none"
         options.graph_optimization_level = self.graph_optimization_level
+        refuse_one_path(self.libraries)
         for library in self.libraries:
             options.register_custom_ops_library(os.fspath(library))
         return options

@@ -27,6 +27,7 @@ from .options import (
     Trust,
     load_inputs,
     load_model,
+    refuse_overwriting,
     session_arguments,
 )
 from .report import print_report
@@ -81,6 +82,7 @@ def check(
         "atol": atol,
         "rtol": rtol,
     }
+    refuse_overwriting([json_file, html, junit], [file, config, inputs])
     if (file is None, module is None) != ((config is not None,) * 2):
         raise typer.BadParameter("expected FILE and --module, or --config alone")
     if config is not None:

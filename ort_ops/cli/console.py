@@ -12,7 +12,7 @@ from rich.text import Text
 __all__ = ["cell", "complain", "console", "progress", "say", "table"]
 
 # A pipe has no width; 100 columns hold the tables.
-console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+console = Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 100, highlight=False)
 
 
 def say(text: str = "", style: str = "") -> None:

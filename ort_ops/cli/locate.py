@@ -20,6 +20,7 @@ from .options import (
     Trust,
     load_inputs,
     load_model,
+    refuse_overwriting,
     session_arguments,
 )
 
@@ -41,6 +42,7 @@ def locate(
     json_file: Json = None,
 ) -> int:
     """Find the first node that is wrong: in the file beside its model, or as ONNX Runtime computes it."""
+    refuse_overwriting([json_file], [file, inputs])
     arguments = session_arguments(kernels, function, trust, library, range_, dim, prefer)
     found = parity.locate(
         load_model(module), file, load_inputs(inputs), providers=provider or ["cpu"], **arguments

@@ -31,6 +31,7 @@ __all__ = [
     "Trust",
     "load_inputs",
     "load_model",
+    "refuse_overwriting",
     "session_arguments",
 ]
 
@@ -97,7 +98,10 @@ def load_inputs(text: str | None) -> Any:
         return None
     if not text.endswith(".npz"):
         found = resolve(text, "--inputs")
-        return found() if callable(found) else found
+        given = found() if callable(found) else found
+        if given is None:
+            raise typer.BadParameter(f"--inputs: {text} gives None; expected the model's arguments")
+        return given
     try:
         # By the class, since np.load takes for a single array, or for a pickle, what is no archive.
         with Path(text).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
@@ -137,6 +141,14 @@ def _range(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError:
         raise typer.BadParameter(f"--range: {text!r} is no range; expected LOW:HIGH") from None
+
+
+def refuse_overwriting(outputs: Sequence[Path | None], inputs: Sequence[Path | str | None]) -> None:
+    """Raise typer.BadParameter for a file to be written that is one of those to be read."""
+    read = {Path(each).resolve() for each in inputs if each is not None}
+    for output in outputs:
+        if output is not None and output.resolve() in read:
+            raise typer.BadParameter(f"{output} is to be written, and is what is read; expected another file")
 
 
 def _size(text: str) -> int:

@@ -22,6 +22,7 @@ from .options import (
     Trust,
     load_inputs,
     load_model,
+    refuse_overwriting,
     session_arguments,
 )
 
@@ -43,6 +44,7 @@ def record(
     prefer: Prefer = "kernel",
 ) -> None:
     """Write down what a right run of a file gives, for ort-ops replay, which needs no torch."""
+    refuse_overwriting([out], [file, inputs])
     arguments = session_arguments(kernels, function, trust, library, range_, dim, prefer)
     report = parity.record(load_model(module), file, out, load_inputs(inputs), seeds=seeds, **arguments)
     elements = sum(row.elements for row in report.rows)

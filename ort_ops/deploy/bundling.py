@@ -13,6 +13,7 @@ import onnxruntime
 
 from ort_ops import parity
 from ort_ops.errors import BundleError
+from ort_ops.libraries import refuse_one_path
 from ort_ops.model import Model, read_model, weight_files
 from ort_ops.recorded import FUNCTION
 from ort_ops.registry import find_ops, split_name
@@ -59,6 +60,7 @@ def bundle(
     content = read_model(model)
     for module in modules:
         importlib.import_module(module)
+    refuse_one_path(libraries)
     files = dict(_files(model, [Path(each) for each in libraries]))
     for path in files.values():
         if not path.is_file():

@@ -33,6 +33,11 @@ _ELEMENTS = 2**22  # of a tensor that forward is run with, unless the example ha
 _BREACHES = 3  # of a condition that forward is run with
 _ROUNDINGS = 1024  # by which PyTorch and ONNX Runtime may differ over a whole forward
 _ROUNDINGS_OF_16_BITS = 16
+_INVALID = ("Type Error", "ShapeInferenceError")  # what ONNX Runtime says of types that don't fit together
+
+
+class InvalidFileError(Exception):
+    """What was written is no file that any runtime could take."""
 
 
 def decided_dims(
@@ -150,7 +155,11 @@ Runs = Callable[[Sequence[Tensor]], Sequence[Any]]
 
 def _runs(written: ModelProto) -> Runs:
     """Return what runs a file: ONNX Runtime, or onnx where that has no kernels for a type (bfloat16)."""
-    return _runs_by(_session(written) or ReferenceEvaluator(written), written)
+    try:
+        session = _session(written)
+    except InvalidFileError:
+        session = None
+    return _runs_by(session or ReferenceEvaluator(written), written)
 
 
 def _runs_by(ours: Any, written: ModelProto) -> Runs:
@@ -164,7 +173,10 @@ def _runs_by(ours: Any, written: ModelProto) -> Runs:
 
 
 def _session(written: ModelProto) -> Any:
-    """Return ONNX Runtime's session of a file, None where it can't make one, or takes no arrays of a type."""
+    """Return ONNX Runtime's session of a file, None where it has no kernels, or takes no arrays of a type.
+
+    Raises InvalidFileError for what is none.
+    """
     if any(value.type.tensor_type.elem_type >= TensorProto.BFLOAT16 for value in written.graph.input):
         return None
     options = onnxruntime.SessionOptions()
@@ -173,22 +185,28 @@ def _session(written: ModelProto) -> Any:
         return onnxruntime.InferenceSession(
             written.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception:
+    except Exception as error:
+        if any(each in str(error) for each in _INVALID):
+            raise InvalidFileError(str(error).strip().partition("\n")[0][-200:]) from error
         return None
 
 
-def gives_another(model: torch.nn.Module, written: ModelProto, examples: Sequence[Tensor]) -> bool:
-    """Tell whether what was written gives something else than forward for what it was captured with.
+def gives_another(model: torch.nn.Module, written: ModelProto, examples: Sequence[Tensor]) -> str:
+    """Say in what way what was written isn't forward for what it was captured with; nothing where it is.
 
     Of a forward that gives something else each time nothing is said, nor of types that ONNX Runtime has no
     kernels for on the CPU.
     """
-    session = _session(written)
+    try:
+        session = _session(written)
+    except InvalidFileError as error:
+        return f"is no valid file ({error})"
     if session is None or not _differs(model, lambda: _runs_by(session, written), examples):
-        return False
+        return ""
     with torch.no_grad():
         first, second = (run_on_samples(lambda given: model(*given), examples)[0] for _ in range(2))
-    return all(_is_near(to_array(one), to_array(two)) for one, two in zip(first, second, strict=True))
+    same = all(_is_near(to_array(one), to_array(two)) for one, two in zip(first, second, strict=True))
+    return "gives something else than forward" if same else ""
 
 
 def _differs(model: torch.nn.Module, runs: Callable[[], Runs], tensors: Sequence[Tensor]) -> bool:

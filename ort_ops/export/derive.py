@@ -123,8 +123,8 @@ def _derive_one(stand_in: StandIn, inputs: int, opset: int) -> _Derived:
                 written, fixed = write_alone(_Body(stand_in).eval(), examples, names, opset, static)
         except Exception as error:
             raise NoBodyError(f"forward has no form in standard operators ({_reason(error)})") from error
-        if gives_another(_Body(stand_in).eval(), written[0], examples):
-            raise NoBodyError("what PyTorch's exporter writes of forward gives something else than forward")
+        if another := gives_another(_Body(stand_in).eval(), written[0], examples):
+            raise NoBodyError(f"what PyTorch's exporter writes of forward {another}")
         for position, axis in sorted(fixed - known):
             raise NoBodyError(
                 f"what forward computes with depends on the size of dimension {axis} of input "

@@ -1,6 +1,7 @@
 """Two questions about a model and its file: is the file right, and does the runtime compute it."""
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -80,8 +81,13 @@ def check(
     doesn't take, a node that nothing can evaluate. ProviderError where a provider isn't there. What the model
     raises comes through.
     """
-    if not providers:
-        raise ParityError("no provider was given; expected one at least")
+    for name, given_ones in (("provider", providers), ("level", levels), ("number of threads", threads)):
+        if isinstance(given_ones, str):
+            raise TypeError(f"{given_ones!r} is one {name}; expected a list: [{given_ones!r}]")
+        if not given_ones:
+            raise ParityError(f"no {name} was given; expected one at least")
+    if rule is not None and not all(math.isfinite(each) and each >= 0 for each in rule):
+        raise ParityError(f"rule={rule!r}; expected (atol, rtol), each a number that is 0 or more")
     for provider in providers:
         session_providers([parse_provider(provider)])
     subject = Subject(model, file, functions, trust, prefer)

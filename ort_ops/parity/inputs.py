@@ -1,5 +1,6 @@
 """Inputs for a model, made from what its file says of them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,11 @@ def make_inputs(
     Raises ParityError for an input that is no tensor, or of strings, and for names that the file hasn't.
     """
     _check_names(model, ranges or {}, dims or {})
+    for name, (low, high) in (ranges or {}).items():
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise ParityError(
+                f"the range of {name!r} is {low:g} to {high:g}; expected numbers, the least first"
+            )
     generator = np.random.default_rng((seed, sample))
     sizes: dict[str, int] = dict(dims or {})
     made = {}

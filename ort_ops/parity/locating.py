@@ -99,6 +99,8 @@ def locate(
 
     Raises what ``check`` raises, and ParityError for a session that can't be made, or fails.
     """
+    if isinstance(questions, str) or not questions or not {*questions} <= {"export", "runtime"}:
+        raise ParityError(f"questions={questions!r}; expected some of 'export' and 'runtime', in a list")
     subject = Subject(model, file, functions, trust, prefer)
     given = subject.given(inputs, 1, ranges, dims)[0]
     exact_file = subject.exact_file  # which puts the nodes in the order that the runtime is asked for them in

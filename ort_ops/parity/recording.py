@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialise
 from torch import nn
 
 from ort_ops.errors import ParityError
@@ -76,7 +76,8 @@ def record(
         machine=f"{platform.system()} {platform.machine()}",
     )
     flat = {name: np.frombuffer(array.tobytes(), np.uint8) for name, array in tensors.items()}
-    save_file(flat, out, {"parity": json.dumps(manifest.to_dict())})
+    # Not by save_file, whose file nobody else may read.
+    Path(out).write_bytes(serialise(flat, {"parity": json.dumps(manifest.to_dict())}))
     return report
 
 

@@ -397,6 +397,24 @@ def test_a_scripts_function_may_be_only_one_of_those_given(scripted: bytes, pack
     assert "which scalepkg.ops:Scale and twin:Scale may be: pass only one" in str(caught.value)
 
 
+def test_of_two_functions_of_one_name_none_is_chosen(model: bytes, package: Any) -> None:
+    names = {"__module__": "scalepkg.ops", "__qualname__": "Scale"}
+    twin = type("Scale", (torch.autograd.Function,), names)
+    for functions in ([package.Scale, twin], [twin, package.Scale]):
+        with pytest.raises(NoKernelError, match="two of functions=.* are: pass only one"):
+            ort_ops.InferenceSession(model, providers=CPU, functions=functions)
+    session = ort_ops.InferenceSession(model, providers=CPU, functions=[package.Scale, package.Scale])
+    assert np.array_equal(session.run(None, {"x": X})[0], X * 6)
+
+
+def test_of_two_trusted_modules_with_a_scripts_function_none_is_chosen(
+    scripted: bytes, package: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "twinpkg.py").write_text(textwrap.dedent(PACKAGE))
+    with pytest.raises(NoKernelError, match=r"scalepkg.ops and twinpkg have: trust only one"):
+        ort_ops.InferenceSession(scripted, providers=CPU, trust=["scalepkg.ops", "twinpkg"])
+
+
 @pytest.mark.parametrize("first", ["with", "without"])
 def test_a_node_that_records_nothing_beside_one_that_does_leaves_both_to_a_kernel(first: str) -> None:
     nodes = [helper.make_node("Op", [a], [b], f"node_{b}", domain="test.beside") for a, b in ("xy", "yz")]

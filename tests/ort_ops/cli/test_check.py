@@ -59,6 +59,10 @@ def inputs():
 
 made = build()
 GIVEN = (torch.ones(5, 8),)
+
+
+def forgetful():
+    torch.ones(5, 8)
 """
 
 
@@ -296,6 +300,37 @@ def test_options_that_would_be_ignored_are_wrong_usage(cli: Cli) -> None:
         ("bundle", "model.onnx", "-o", "out", "--triton", "models", "--delay-us", "4"),
     ):
         assert cli(*arguments)[0] == 4
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "--html"),
+        ("check", "--json"),
+        ("check", "--junit"),
+        ("locate", "--json"),
+        ("record", "--out"),
+    ],
+)
+def test_what_is_read_is_not_written_over(cli: Cli, command: tuple[str, str]) -> None:
+    before = Path("model.onnx").read_bytes()
+    name, option = command
+    code, _, err = cli(name, "model.onnx", "--module", "parity_models:build", option, "./model.onnx")
+    assert (code, "expected another file" in " ".join(err.split())) == (4, True)
+    assert Path("model.onnx").read_bytes() == before
+
+
+def test_a_function_that_gives_no_inputs_is_wrong_usage(cli: Cli) -> None:
+    arguments = (
+        "check",
+        "model.onnx",
+        "--module",
+        "parity_models:build",
+        "--inputs",
+        "parity_models:forgetful",
+    )
+    code, _, err = cli(*arguments)
+    assert (code, "gives None; expected the model's arguments" in " ".join(err.split())) == (4, True)
 
 
 def test_names_that_the_file_does_not_have_and_what_is_no_model_are_refused(cli: Cli) -> None:

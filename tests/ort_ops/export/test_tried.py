@@ -90,6 +90,14 @@ def test_what_gives_something_else_than_forward_is_no_body() -> None:
     assert [call.body for call in program.calls] == ["function"]
 
 
+def test_what_no_runtime_takes_is_no_body() -> None:
+    """PyTorch's exporter writes a shift of uint8 as one, and then a mask of int8 for it."""
+    unpacked = function_of("Unpacked", lambda x: ((x >> 4) & 15).float())
+    program = attach(lambda m, x: unpacked.apply(x), torch.arange(24, dtype=torch.uint8).reshape(4, 6))
+    assert [call.body for call in program.calls] == [""]
+    assert "is no valid file" in program.calls[0].no_body
+
+
 def test_a_forward_that_draws_has_a_body() -> None:
     noisy = function_of("Noisy", lambda x: x + torch.rand_like(x))
     program = attach(lambda m, x: noisy.apply(x), x(4, 6))

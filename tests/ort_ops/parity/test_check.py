@@ -57,11 +57,29 @@ def test_a_model_in_training_mode_is_refused() -> None:
         ({"inputs": uniform(3, 5)}, "input 'x' is of shape"),
         ({"inputs": uniform(3, 4).double()}, "input 'x' is float64; the file takes float32"),
         ({"inputs": uniform(3, 4), "providers": []}, "no provider was given"),
+        ({"inputs": uniform(3, 4), "levels": []}, "no level was given"),
+        ({"inputs": uniform(3, 4), "threads": []}, "no number of threads was given"),
+        ({"inputs": uniform(3, 4), "rule": (float("nan"), 0.0)}, "expected .atol, rtol."),
+        ({"inputs": uniform(3, 4), "rule": (0.0, -1.0)}, "expected .atol, rtol."),
+        ({"ranges": {"x": (1.0, 0.0)}}, "the range of 'x' is 1 to 0"),
+        ({"ranges": {"x": (0.0, float("nan"))}}, "the range of 'x' is 0 to nan"),
     ],
 )
 def test_what_compares_nothing_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ParityError, match=message):
         check(model_of(torch.relu), text("y = Relu(x)"), **options)
+
+
+@pytest.mark.parametrize("questions", [[], ["zz"], "export"])
+def test_questions_that_nobody_asks_are_refused(questions: Any) -> None:
+    with pytest.raises(ParityError, match="expected some of 'export' and 'runtime'"):
+        locate(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4), questions=questions)
+
+
+@pytest.mark.parametrize("options", [{"levels": "all"}, {"providers": "cpu"}, {"libraries": "libx.so"}])
+def test_one_text_is_no_list(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="expected a list"):
+        check(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4), **options)
 
 
 def test_a_provider_that_is_not_there_is_an_error() -> None:

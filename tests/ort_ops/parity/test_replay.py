@@ -44,6 +44,11 @@ def test_the_same_deployment_is_equal(recorded: tuple[Path, Path]) -> None:
     assert report.versions.keys() >= {"torch", "onnx", "onnxruntime"}
 
 
+def test_who_may_read_the_model_may_read_its_answers(recorded: tuple[Path, Path]) -> None:
+    golden, path = recorded
+    assert golden.stat().st_mode == path.stat().st_mode
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_other_dtypes_are_recorded(dtype: torch.dtype, tmp_path: Path) -> None:
     path, golden = tmp_path / "model.onnx", tmp_path / "golden.safetensors"
