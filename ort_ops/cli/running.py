@@ -48,7 +48,8 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
     try:
         given = sys.argv[1:] if arguments is None else arguments
         code = int(app(given, prog_name=name, standalone_mode=False) or 0)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where it was closed before
+            sys.stdout.flush()
         return code
     except _UsageError as error:
         error.show()

@@ -123,9 +123,11 @@ class Subject:
     def changed(self) -> list[ChangedWeight]:
         """Return the weights in the file that are the model's but for some elements.
 
-        One that the model computes itself, from others or by a cast, is none of them once the model was run.
+        One that the model computes itself, from others or by a cast, is none of them once the model was run,
+        unless it bears the weight's own name: the model may well compute its transpose.
         """
-        known = self._taken | self._watched.cast
+        own = {each.initializer for each in self._changed if each.initializer == each.parameter}
+        known = (self._taken - own) | self._watched.cast
         return [each for each in self._changed if each.initializer not in known]
 
     @property

@@ -63,7 +63,10 @@ def match_weights(
             continue
         # One number may be a weight's by chance.
         seen = prints.get(print_of(array)) if array.size > 1 or name in state else None
-        if seen is not None:
+        if _is_another(name, array, state, known=seen is not None):
+            exact.add(name)
+            changed.append(_changed(name, array, name, state[name]))
+        elif seen is not None:
             exact.add(name)
             found.add(seen)
         else:
@@ -87,6 +90,23 @@ def match_weights(
         if (each := nearest or scaled) is not None and each.elements:
             changed.append(each)
     return exact, changed
+
+
+def _is_another(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]], *, known: bool) -> bool:
+    """Tell whether another weight, or its own in another order, or one number, stands by a weight's name.
+
+    An exporter that folds something into a weight makes other numbers of it.
+    """
+    values = state.get(name)
+    if values is None or values.dtype != array.dtype or values.shape != array.shape or array.size < _ENOUGH:
+        return False
+    if np.array_equal(_bits(array), _bits(values)):
+        return False
+    return known or (_is_uniform(array) and not _is_uniform(values))
+
+
+def _is_uniform(array: NDArray[Any]) -> bool:
+    return bool((array == array.reshape(-1)[0]).all())
 
 
 class _Rounded:

@@ -401,7 +401,7 @@ def test_of_two_functions_of_one_name_none_is_chosen(model: bytes, package: Any)
     names = {"__module__": "scalepkg.ops", "__qualname__": "Scale"}
     twin = type("Scale", (torch.autograd.Function,), names)
     for functions in ([package.Scale, twin], [twin, package.Scale]):
-        with pytest.raises(NoKernelError, match="two of functions=.* are: pass only one"):
+        with pytest.raises(NoKernelError, match=r"two of functions=.* are: pass only one"):
             ort_ops.InferenceSession(model, providers=CPU, functions=functions)
     session = ort_ops.InferenceSession(model, providers=CPU, functions=[package.Scale, package.Scale])
     assert np.array_equal(session.run(None, {"x": X})[0], X * 6)

@@ -36,6 +36,52 @@ def test_weights_are_found_put_together_and_but_for_one_element() -> None:
     ]
 
 
+class Experts(nn.Module):
+    """Of four layers two compute something, whichever the router likes best."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(8, 4)
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Any:
+        weights, chosen = self.router(x).softmax(-1).topk(2, -1)
+        return sum(
+            (weights * (chosen == place)).sum(-1, keepdim=True) * expert(x)
+            for place, expert in enumerate(self.experts)
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda own, other: own.T,
+        lambda own, other: own * 0,
+        lambda own, other: other,
+        lambda own, other: own[[1, 0, *range(2, 8)]],
+    ],
+    ids=["transposed", "zero", "another's", "two rows swapped"],
+)
+def test_another_weight_in_the_place_of_one_that_no_output_shows_is_not_called_equal(
+    change: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    model, x, path = Experts().eval(), torch.randn(2, 8), tmp_path / "model.onnx"
+    export(model, (x,), path, external_data=False, verbose=False)
+    assert check(model, path, (x,)).verdict is Verdict.EQUAL
+    file = onnx.load(path)
+    unused = set(range(4)) - set(model.router(x).topk(2, -1)[1].flatten().tolist())
+    place = min(unused)
+    name, other = f"experts.{place}.weight", model.experts[3 - place].weight.detach().numpy()
+    (weight,) = (each for each in file.graph.initializer if each.name == name)
+    changed = np.ascontiguousarray(change(numpy_helper.to_array(weight), other))
+    weight.CopyFrom(numpy_helper.from_array(changed, name))
+    onnx.save(file, path)
+    report = check(model, path, (x,))
+    assert report.verdict is Verdict.CANNOT_SAY
+    assert any(name in note for note in report.notes)
+
+
 def test_numbers_that_are_most_of_a_pools_by_chance_are_no_weights() -> None:
     dense = np.arange(2**20, dtype=np.uint32).view(np.float32)  # each number there is, of one size
     others = RANDOM.integers(2**20, size=4000).astype(np.uint32).view(np.float32)
