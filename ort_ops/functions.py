@@ -119,7 +119,7 @@ def _remedy(name: str, allowed: Sequence[type]) -> str:
     if module == MAIN:
         return (
             f"functions=[...] of the {qualified} in the script that exported it{given} "
-            f"(ort-ops --function SCRIPT:{qualified})"
+            f"(ort-ops --function SCRIPT:{qualified}, the script's name without .py)"
         )
     package = module.partition(".")[0]
     return f"functions=[...] or trust=[{package!r}]{given} (ort-ops --function {name}, or --trust {package})"

@@ -86,8 +86,9 @@ def reject(result: object, types: list[int]) -> None:
         if isinstance(item, np.ndarray | np.generic) and element_type:
             expected = from_onnx(element_type).numpy
             if item.dtype != expected:
+                cast = "str).astype(object" if expected.kind == "O" else repr(expected.name)  # strings
                 raise ResultError(
                     f"returned dtype {item.dtype} for output {index}; expected {expected}: nothing is cast "
-                    f"for you, so return result.astype({expected.name!r}) if that is what you mean"
+                    f"for you, so return result.astype({cast}) if that is what you mean"
                 )
     raise ResultError(not_an_array(result, "a NumPy array", len(types)))

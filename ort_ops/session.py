@@ -95,6 +95,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         plan = Plan(plan.overloads, {**refused, **plan.reasons})
         self._tuning = tuning = sess_options if isinstance(sess_options, Tuning) else _AS_IT_COMES
         given = None if isinstance(sess_options, Tuning) else sess_options
+        if given is not None and not isinstance(given, onnxruntime.SessionOptions):
+            raise TypeError(f"sess_options={given!r}; expected an onnxruntime.SessionOptions")
         # Options that are made anew say whose a domain is once its library is registered with them.
         registered = tuning.options() if tuning.libraries else given
         self._libraries = libraries_in(registered, self._model.opsets)

@@ -55,7 +55,9 @@ class Tuning:
         options.graph_optimization_level = self.graph_optimization_level
         refuse_one_path(self.libraries)
         for library in self.libraries:
-            options.register_custom_ops_library(os.fspath(library))
+            # A bare name would be looked for where the system has its libraries.
+            path = os.path.abspath(library) if os.path.exists(library) else os.fspath(library)
+            options.register_custom_ops_library(path)
         return options
 
     def providers(self, providers: Sequence[Provider] | None) -> list[Provider] | None:

@@ -61,6 +61,8 @@ def bundle(
     for module in modules:
         importlib.import_module(module)
     refuse_one_path(libraries)
+    if isinstance(modules, str):
+        raise TypeError(f"modules={modules!r}; expected a list: [{modules!r}]")
     files = dict(_files(model, [Path(each) for each in libraries]))
     for path in files.values():
         if not path.is_file():
