@@ -71,9 +71,10 @@ MISFIT = "KernelError: ValueError: could not broadcast input array from shape (2
 
 
 def not_cast(got: str, expected: str) -> str:
+    cast = "str).astype(object" if expected == "object" else repr(expected)  # objects that are strings
     return (
         f"ResultError: returned dtype {got} for output 0; expected {expected}: nothing is cast for you, "
-        f"so return result.astype({expected!r}) if that is what you mean"
+        f"so return result.astype({cast}) if that is what you mean"
     )
 
 
