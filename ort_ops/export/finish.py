@@ -29,6 +29,7 @@ __all__ = ["finish"]
 
 _NOTE = "pkg.torch.onnx.fx_node"
 _UNREAD = "nothing reads its results"
+_STANDARD = "symbolic writes an operator of ONNX itself, which needs none"
 _KEY = re.compile(r"(?<=, )call\d+(?=\), kwargs)")  # of a call, as ort_ops::call is given it
 
 
@@ -64,7 +65,8 @@ def finish(
         fates = give_bodies(model, wholes, options.bodies, inline=inline, overloads=options.overloads)
         _name_nodes(model.graph)  # those that came in the place of others
         for call, whole, _ in calls:
-            fates.setdefault(call.number, Fate(reason=whole if isinstance(whole, str) else _UNREAD))
+            why = whole if isinstance(whole, str) else _STANDARD if whole.standard else _UNREAD
+            fates.setdefault(call.number, Fate(reason=why))
     if options.canonical:
         canonicalize(model, seen.names, wholes)
     _set_versions(model, custom_opsets)

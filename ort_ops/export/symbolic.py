@@ -41,13 +41,14 @@ class Whole:
 
     ``tensors`` gives, for each tensor of the call in order, the index of the node's input that it is, or its
     value where that is known and no input; ``sizes`` the same for the integers. The node's outputs are the
-    call's first results, in order.
+    call's first results, in order. ``standard`` says that it is an operator of ONNX itself.
     """
 
     tensors: tuple[int | Tensor, ...]
     sizes: tuple[int, ...]
     inputs: int
     outputs: int
+    standard: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,9 @@ def _find_whole(
     if free:
         return f"input {free[0]} of {node.kind()} is no argument of the call"
     numbers = tuple(place for place in places[len(tensors) :] if isinstance(place, int))
-    return Whole(tuple(places[: len(tensors)]), numbers, len(inputs), len(named))
+    return Whole(
+        tuple(places[: len(tensors)]), numbers, len(inputs), len(named), standard=is_known(node.kind())
+    )
 
 
 def is_known(kind: str) -> bool:

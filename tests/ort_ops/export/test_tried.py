@@ -98,6 +98,22 @@ def test_what_no_runtime_takes_is_no_body() -> None:
     assert "is no valid file" in program.calls[0].no_body
 
 
+@BOTH
+def test_an_operator_of_onnx_itself_needs_no_body(dynamo: bool) -> None:
+    class Swish(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return nn.functional.hardswish(x)
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("HardSwish", x)
+
+    program = attach(lambda m, x: Swish.apply(x), x(4, 6), dynamo=dynamo)
+    assert [(call.body, call.nodes) for call in program.calls] == [("", ())]
+    assert program.calls[0].no_body == "symbolic writes an operator of ONNX itself, which needs none"
+
+
 def test_a_forward_that_draws_has_a_body() -> None:
     noisy = function_of("Noisy", lambda x: x + torch.rand_like(x))
     program = attach(lambda m, x: noisy.apply(x), x(4, 6))
