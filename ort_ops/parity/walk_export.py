@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +19,7 @@ from .subject import Subject
 from .verdict import Verdict
 from .walk_layout import Trials
 from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
+from .weights import is_uniform
 
 __all__ = ["walk_export"]
 
@@ -39,7 +39,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     weights = list(subject.exact_model.parameters())
     counterparts = Counterparts(memory, weights)
     # What a file puts in another order is one, too. One of zeros or of ones looks like much else.
-    counterparts.see("weight", (), [each for each in weights if not _is_uniform(each)])
+    counterparts.see("weight", (), [each for each in weights if not is_uniform(each)])
     inputs = [leaf for leaf in pytree.tree_leaves(sample.given.arguments) if isinstance(leaf, Tensor)]
     counterparts.see("input", (), inputs)
     subject.exact_model.run(sample.given.arguments, seen=counterparts.see)
@@ -114,7 +114,7 @@ def _suspects(file: ExactFile, matched: set[str], wrong: set[str], told: _Told) 
     """
     useful, needed = _useful(file, matched, told.fractions), _before(file, wrong)
     sizes = made_of_sizes(file)
-    weights = {name for name in file.parameters if not _is_uniform(file.weight(name))}
+    weights = {name for name in file.parameters if not is_uniform(file.written(name))}
     known = weights | (matched & sizes & told.tables)
     places = [
         place
@@ -125,11 +125,6 @@ def _suspects(file: ExactFile, matched: set[str], wrong: set[str], told: _Told) 
     ]
     bad = {name for place in places for name in file.nodes[place].output}
     return sorted(places, key=lambda place: (bool(bad & set(reads(file.nodes[place]))), place))
-
-
-def _is_uniform(weight: Any) -> bool:
-    """Tell whether all elements of a tensor or an array are one number, or there are none."""
-    return not len(weight.reshape(-1)) or bool(weight.min() == weight.max())
 
 
 def _before(file: ExactFile, results: set[str]) -> set[int]:

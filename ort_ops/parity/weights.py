@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ChangedWeight", "match_weights", "print_of"]
+__all__ = ["ChangedWeight", "is_uniform", "match_weights", "print_of"]
 
 _LAST_PLACES = 4  # what folding a factor into a weight may cost
 _BLOCK = 2**15  # elements that are mixed at a time, and stay in the processor's cache meanwhile
@@ -102,11 +102,14 @@ def _is_another(name: str, array: NDArray[Any], state: Mapping[str, NDArray[Any]
         return False
     if np.array_equal(_bits(array), _bits(values)):
         return False
-    return known or (_is_uniform(array) and not _is_uniform(values))
+    return known or (is_uniform(array) and not is_uniform(values))
 
 
-def _is_uniform(array: NDArray[Any]) -> bool:
-    return bool((array == array.reshape(-1)[0]).all())
+def is_uniform(array: Any) -> bool:
+    """Tell whether all elements of an array or a tensor are one number, or there are none."""
+    elements = array.reshape(-1)
+    first = elements[:1]
+    return all(bool((each == first).all()) for each in (elements[:_SOME], elements[_SOME:]))
 
 
 class _Rounded:
