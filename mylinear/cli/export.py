@@ -8,6 +8,7 @@ import torch
 import typer
 
 import mylinear
+from ort_ops.cli.arguments import refuse_overwriting
 
 from .console import say
 
@@ -50,8 +51,7 @@ def export(
     rank: Annotated[int, typer.Option(min=1, help="Dimensions of x, the batch among them.")] = 2,
 ) -> None:
     """Export a trained model to ONNX."""
-    if out.resolve() == model.resolve():
-        raise typer.BadParameter(f"{out} is to be written, and is what is read; expected another file")
+    refuse_overwriting([out], [model])
     opset = opset if opset is not None else (18 if domain else 11)
     if exporter is None:
         exporter = "dynamo" if opset >= 18 else "torchscript"

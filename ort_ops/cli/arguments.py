@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "library_paths",
     "look_here",
     "named_pairs",
+    "refuse_overwriting",
     "resolve",
     "resolve_functions",
 ]
@@ -43,6 +44,14 @@ def named_pairs(texts: Iterable[str], option: str) -> Iterator[tuple[str, str]]:
         if not separator or not name or not value:
             raise typer.BadParameter(f"{option}: {text!r} is not of the form name=value")
         yield name, value
+
+
+def refuse_overwriting(outputs: Sequence[Path | None], inputs: Sequence[Path | str | None]) -> None:
+    """Raise typer.BadParameter for a file to be written that is one of those to be read."""
+    read = {Path(each).resolve() for each in inputs if each is not None}
+    for output in outputs:
+        if output is not None and output.resolve() in read:
+            raise typer.BadParameter(f"{output} is to be written, and is what is read; expected another file")
 
 
 def resolve(text: str, option: str) -> Any:

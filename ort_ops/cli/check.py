@@ -9,7 +9,7 @@ import typer
 from ort_ops import parity
 from ort_ops.errors import ParityError
 
-from .arguments import check_provider
+from .arguments import check_provider, refuse_overwriting
 from .configured import Checked, read_config
 from .console import progress, say
 from .options import (
@@ -27,7 +27,6 @@ from .options import (
     Trust,
     load_inputs,
     load_model,
-    refuse_overwriting,
     session_arguments,
 )
 from .report import print_report

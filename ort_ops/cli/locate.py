@@ -4,6 +4,7 @@ import math
 
 from ort_ops import parity
 
+from .arguments import refuse_overwriting
 from .console import cell, console, say, table
 from .options import (
     Dims,
@@ -20,7 +21,6 @@ from .options import (
     Trust,
     load_inputs,
     load_model,
-    refuse_overwriting,
     session_arguments,
 )
 

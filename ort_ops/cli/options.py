@@ -31,7 +31,6 @@ __all__ = [
     "Trust",
     "load_inputs",
     "load_model",
-    "refuse_overwriting",
     "session_arguments",
 ]
 
@@ -141,14 +140,6 @@ def _range(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError:
         raise typer.BadParameter(f"--range: {text!r} is no range; expected LOW:HIGH") from None
-
-
-def refuse_overwriting(outputs: Sequence[Path | None], inputs: Sequence[Path | str | None]) -> None:
-    """Raise typer.BadParameter for a file to be written that is one of those to be read."""
-    read = {Path(each).resolve() for each in inputs if each is not None}
-    for output in outputs:
-        if output is not None and output.resolve() in read:
-            raise typer.BadParameter(f"{output} is to be written, and is what is read; expected another file")
 
 
 def _size(text: str) -> int:

@@ -7,6 +7,7 @@ import typer
 
 from ort_ops import parity
 
+from .arguments import refuse_overwriting
 from .console import say
 from .options import (
     Dims,
@@ -22,7 +23,6 @@ from .options import (
     Trust,
     load_inputs,
     load_model,
-    refuse_overwriting,
     session_arguments,
 )
 

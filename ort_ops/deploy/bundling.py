@@ -58,11 +58,11 @@ def bundle(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} is there already; expected a new folder")
     content = read_model(model)
+    refuse_one_path(libraries)
+    if isinstance(modules, str):  # before a letter of it is imported
+        raise TypeError(f"modules={modules!r}; expected a list: [{modules!r}]")
     for module in modules:
         importlib.import_module(module)
-    refuse_one_path(libraries)
-    if isinstance(modules, str):
-        raise TypeError(f"modules={modules!r}; expected a list: [{modules!r}]")
     files = dict(_files(model, [Path(each) for each in libraries]))
     for path in files.values():
         if not path.is_file():

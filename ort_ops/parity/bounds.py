@@ -136,7 +136,8 @@ def _is_exact(kind: str, step: Step) -> bool:
 
 
 def _reduction(step: Step) -> str:
-    return next((a.s.decode() for a in step.node.attribute if a.name == "reduction"), "none")
+    reduction: str = step.attribute("reduction", "none")
+    return reduction
 
 
 def _scattered(step: Step, u: float) -> Array:
@@ -169,8 +170,7 @@ def _sum_length(step: Step) -> float:
         assert second is not None
         return float(second.size / max(second.shape[1], 1))
     if kind == "Gemm":
-        transposed = any(a.name == "transA" and a.i for a in step.node.attribute)
-        return float(first.shape[0 if transposed else 1])
+        return float(first.shape[0 if step.attribute("transA", 0) else 1])
     if kind == "Einsum":
         return float(max(math.prod(max((v.shape for v in step.inputs), key=math.prod)), 1))
     return float(first.shape[-1]) if first.ndim else 1.0
@@ -188,7 +188,7 @@ def _dot(step: Step, arithmetic: Arithmetic) -> Array:
 
 def _softmax(kind: str, step: Step, u: float) -> Array:
     x, y = step.inputs[0], step.outputs[0]
-    axis = next((a.i for a in step.node.attribute if a.name == "axis"), -1)
+    axis = step.attribute("axis", -1)
     below = np.abs(x - x.max(axis=axis, keepdims=True)) if x.size else x
     relative = u * (_FUNCTION_ULPS + math.sqrt(x.shape[axis]) + np.minimum(below, 200.0))
     error: Array = relative * (np.abs(y) if kind == "Softmax" else 1 + np.abs(y))

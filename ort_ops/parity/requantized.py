@@ -5,7 +5,7 @@ codes: a bias becomes whole multiples of the product of both scales (int32), and
 int8, by one scale for all of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,7 @@ def requantizing(file: ExactFile) -> Callable[[Step], Step] | None:
     scales: dict[str, Array | None] = {
         node.output[0]: None for node in file.nodes if node.op_type == "DequantizeLinear"
     }
-    nodes = {tuple(node.output) for node in file.nodes if _is_quantized(file, node, scales.keys())}
+    nodes = _quantized_nodes(file, scales.keys())
     if not nodes:
         return None
 
@@ -50,27 +50,34 @@ def requantizing(file: ExactFile) -> Callable[[Step], Step] | None:
     return computed
 
 
-def _is_quantized(file: ExactFile, node: NodeProto, codes: Any) -> bool:
-    """Tell whether a node reads codes, has a weight or bias that is none, and is read as codes alone."""
-    if node.op_type not in _READ or node.domain not in ("", "ai.onnx") or node.input[0] not in codes:
-        return False
+def _quantized_nodes(file: ExactFile, codes: Set[str]) -> set[tuple[str, ...]]:
+    """Return the results of nodes that read codes, have a weight or bias of none, and give codes alone."""
     constants = {each.output[0] for each in file.nodes if each.op_type == "Constant"}
-    constants |= set(file.model.graph.initializers)
-    if node.input[1] not in codes and node.input[1] not in constants:
-        return False
-    if not constants.intersection(node.input[1:]):
-        return False
-    name = node.output[0]
-    while name not in file.outputs:
-        readers = [each for each in file.nodes if name in each.input]
-        if len(readers) != 1:
+    constants |= file.model.graph.initializers.keys()
+    readers: dict[str, list[NodeProto]] = {}
+    for node in file.nodes:
+        for name in dict.fromkeys(node.input):
+            readers.setdefault(name, []).append(node)
+
+    def becomes_codes(name: str) -> bool:
+        """Tell whether codes are made of a result, and nothing else is."""
+        if name in file.outputs or len(readers.get(name, ())) != 1:
             return False
-        if readers[0].op_type == "QuantizeLinear":
+        (reader,) = readers[name]
+        if reader.op_type == "QuantizeLinear":
             return True
-        if readers[0].op_type not in _BETWEEN:
-            return False
-        name = readers[0].output[0]
-    return False
+        return reader.op_type in _BETWEEN and becomes_codes(reader.output[0])
+
+    return {
+        tuple(node.output)
+        for node in file.nodes
+        if node.op_type in _READ
+        and node.domain in ("", "ai.onnx")
+        and node.input[0] in codes
+        and (node.input[1] in codes or node.input[1] in constants)
+        and constants.intersection(node.input[1:])
+        and becomes_codes(node.output[0])
+    }
 
 
 def _quantized(inputs: Sequence[Any], scale: Array, weight_scale: Array | None) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
+from onnx import NodeProto, helper
 
 __all__ = ["Elementwise", "Step"]
 
@@ -26,6 +26,14 @@ class Step:
     outputs: Sequence[Any]
     again: Callable[[Sequence[Any]], Sequence[Any]]
     weights: Mapping[str, dict[Elementwise, NDArray[Any]]]
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """Return an attribute of the node, a text as str; the default where the node has none of the name."""
+        found = next((each for each in self.node.attribute if each.name == name), None)
+        if found is None:
+            return default
+        value = helper.get_attribute_value(found)
+        return value.decode() if isinstance(value, bytes) else value
 
     def on(self, operation: Elementwise) -> Sequence[Any]:
         """Evaluate it on what an operation makes of its inputs in float64; of a weight it is made once."""

@@ -44,7 +44,7 @@ def sum_errors(kind: str, step: Step, magnitude: Array, unit: float) -> Array:
 
 def _running(step: Step, axis: int, magnitude: Array) -> Array:
     x = np.moveaxis(step.inputs[0], axis, -1)
-    backward = any(a.name == "reverse" and a.i for a in step.node.attribute)
+    backward = bool(step.attribute("reverse", 0))
     x = x[..., ::-1] if backward else x
     roundings = (np.sqrt(np.arange(1, x.shape[-1] + 1)) + 1) * _SINGLE
     relative = np.empty(x.shape)
@@ -70,7 +70,7 @@ def _one_by_one(row: Array) -> Array:
 def _rows(kind: str, step: Step) -> Array:
     """Return the numbers that are added up for each sum, as the rows of a matrix."""
     x: Array = step.inputs[0]
-    given = next((a.ints for a in step.node.attribute if a.name == "axes"), None)
+    given = step.attribute("axes", None)
     if given is None and len(step.inputs) > 1:
         given = step.inputs[1]
     over = range(2, x.ndim) if kind == "GlobalAveragePool" else given

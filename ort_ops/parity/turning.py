@@ -33,7 +33,7 @@ def turned(step: Step, arithmetic: Arithmetic, signs: Signs) -> Sequence[Any]:
         return [
             np.where(signs(one.shape) > 0, one, other) for one, other in zip(larger, smaller, strict=True)
         ]
-    if kind == "TopK" and not _attribute(step, "sorted", 1):
+    if kind == "TopK" and not step.attribute("sorted", 1):
         return _in_any_order(step, signs)
     if kind == "DynamicQuantizeLinear":
         return step.again([_moved(step.inputs[0], relative, signs)])
@@ -59,24 +59,20 @@ def _scaled(inputs: Sequence[Any], factor: float) -> list[Any]:
 
 def _in_any_order(step: Step, signs: Signs) -> Sequence[Any]:
     """Return the largest elements, and their places, in an order by chance."""
-    values, axis = step.outputs[0], _attribute(step, "axis", -1)
+    values, axis = step.outputs[0], step.attribute("axis", -1)
     order = np.argsort(sum(signs(values.shape) / 2**place for place in range(_BITS)), axis)
     return [np.take_along_axis(each, order, axis) for each in step.outputs]
 
 
-def _attribute(step: Step, name: str, default: int) -> int:
-    return next((int(a.i) for a in step.node.attribute if a.name == name), default)
-
-
 def _mode(step: Step) -> str:
-    default = "nearest" if step.node.op_type in _SIZED else "linear"
-    return next((a.s.decode() for a in step.node.attribute if a.name == "mode"), default)
+    mode: str = step.attribute("mode", "nearest" if step.node.op_type in _SIZED else "linear")
+    return mode
 
 
 def _resized(step: Step, relative: float, signs: Signs) -> Array:
     """Return the result of other scales, of the same shape; whole numbers and powers of 2 divide exactly."""
     (x, *given), own = step.inputs, step.outputs[0]
-    axes = next((list(a.ints) for a in step.node.attribute if a.name == "axes"), list(range(x.ndim)))
+    axes = step.attribute("axes", range(x.ndim))
     place = 1 if len(given) > 1 else 0  # behind the region that is resized, since opset 11
     scales = given[place]
     if scales is None or not scales.size:

@@ -38,9 +38,11 @@ def walk_runtime(file: ExactFile, tapped: Tapped, feed: Mapping[str, Array], mem
     # The runtime computes with a constant as it is written, whatever was meant by it.
     written = file.as_written()
     file.run(feed, replaced=written, after=judge.after(tapped.run(feed, sizes, memory)))
-    changed = requantizing(file)
-    for compute, verdict in ((_as_it_is, Verdict.EQUAL), (changed, Verdict.REDUCED_PRECISION)):
-        if compute is not None and judge.suspicious:
+    for verdict in (Verdict.EQUAL, Verdict.REDUCED_PRECISION):
+        if not judge.suspicious:
+            break
+        compute = _as_it_is if verdict is Verdict.EQUAL else requantizing(file)
+        if compute is not None:
             exact: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
             moved: dict[str, list[Array]] = {name: [] for name in judge.suspicious}
             after = _keeping(exact, tapped.run(feed, sizes, memory), compute)
