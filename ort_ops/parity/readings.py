@@ -26,7 +26,9 @@ _EITHER = "float64's own rounding, with constants that are a weight here and a n
 _MAGNIFIED = "float64's rounding, which the file's own steps magnify"
 _CONSTANTS = "constants in the file that are no weights of the model, rounded to its dtype"
 _TINY = 1e-300
-_PAIRS = 2  # of evaluations with rounding errors that are each other's opposite
+# Pairs of evaluations with rounding errors that are each other's opposite; and those that are made, too, where
+# the first don't turn all that differs: an error may be cancelled by another's on its way to a step.
+_PAIRS, _MORE_PAIRS = range(2), range(2, 8)
 _CHOICES = 10  # constants of two readings, of which each combination is looked at
 _PLACES = frozenset({"ArgMax", "ArgMin", "TopK"})  # say where an element is: among equal ones, anywhere
 
@@ -66,9 +68,9 @@ class Readings:
         def as_written() -> Outputs:
             return file.run(feed, replaced=file.as_written())
 
-        self._rounding = rounding = functools.cache(lambda: _rounding(file, feed, nudge=True))
+        self._rounding = rounding = functools.cache(lambda: _rounding(file, feed, _PAIRS, nudge=True))
         # What is given is what it is: a bound that it lies on is met or not, without any rounding.
-        self._steps = functools.cache(lambda: _rounding(file, feed, nudge=False))
+        self._steps = functools.cache(lambda pairs: _rounding(file, feed, pairs, nudge=False))
         either = functools.cache(lambda: _either(file, feed, outputs, expected))
         self._readings = [Reading(_EITHER, either), Reading(_MAGNIFIED, moved=rounding, limit=_CHAOS)]
         if read:
@@ -91,8 +93,8 @@ class Readings:
             shifted: Array = np.where(got == own, other, other + (got - own))
         return shifted
 
-    def turned(self, name: str) -> Array:
-        """Return how far rounding errors of float64 may carry each element, however far that is.
+    def turned(self, name: str) -> Iterator[Array]:
+        """Yield how far rounding errors of float64 may carry each element, however far that is; then, by more.
 
         It is nothing where no errors carry an element beyond ``_CHAOS``, those of what is given included: no
         step is near enough to turn.
@@ -101,12 +103,16 @@ class Readings:
         if own.dtype == np.float64:
             carried = self._carried(name, self._rounding())
             if bool((carried <= _CHAOS * largest(own)).all()):
-                return np.zeros(own.shape)
-        return MARGIN * self._carried(name, self._steps())
+                yield np.zeros(own.shape)
+                return
+        carried = np.zeros(own.shape)
+        for pairs in (_PAIRS, _MORE_PAIRS):
+            carried = np.maximum(carried, self._carried(name, self._steps(pairs)))
+            yield MARGIN * carried
 
     def resized(self, name: str) -> bool:
         """Tell whether rounding errors of float64 give an output another shape."""
-        return any(outputs[name].shape != self._outputs[name].shape for outputs in self._steps())
+        return any(outputs[name].shape != self._outputs[name].shape for outputs in self._steps(_PAIRS))
 
     def _carried(self, name: str, samples: Sequence[Outputs]) -> Array:
         """Return how far each element is from the file's own in any of some evaluations."""
@@ -159,8 +165,8 @@ def _apart(others: Outputs, outputs: Outputs) -> Array:
     return np.concatenate(parts)
 
 
-def _rounding(file: ExactFile, feed: Outputs, *, nudge: bool) -> Sequence[Outputs]:
-    generator = np.random.default_rng(0)
+def _rounding(file: ExactFile, feed: Outputs, pairs: range, *, nudge: bool) -> Sequence[Outputs]:
+    generator = np.random.default_rng(pairs.start)
     before: dict[str, Array] = {}
 
     def told_apart(step: Step) -> Sequence[Any]:
@@ -178,6 +184,6 @@ def _rounding(file: ExactFile, feed: Outputs, *, nudge: bool) -> Sequence[Output
 
     # An algorithm is as good as another that is right for inputs this near. What turns at a step one way
     # turns not the other: so each errors' opposites are looked at, too.
-    signs = [Signs(pair, direction) for pair, direction in itertools.product(range(_PAIRS), (1.0, -1.0))]
+    signs = [Signs(pair, direction) for pair, direction in itertools.product(pairs, (1.0, -1.0))]
     feeds = [{name: nudged(array, each) for name, array in feed.items()} if nudge else feed for each in signs]
     return rounded_runs(file, feeds, {"": arithmetic_of(np.float64)}, signs, told_apart)

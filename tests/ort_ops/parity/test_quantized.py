@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import onnxruntime
 import pytest
 import torch
@@ -164,3 +165,38 @@ def test_what_turns_on_a_rounding_error_is_nobodys_fault(case: str, dynamo: bool
     assert check(model, path, (x,)).verdict in GOOD
     found = locate(model, path, (x,))
     assert (found.node, found.exit_code) == (None, ExitCode.EQUAL)
+
+
+def test_codes_that_turn_leave_a_run_right_whose_outputs_are_so() -> None:
+    file = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) {
+        scale = Constant<value = float {0.1}>()
+        zero = Constant<value = int8 {0}>()
+        codes = QuantizeLinear(x, scale, zero)
+        y = Cast<to = 1>(codes)
+    }""")
+    model = Model(lambda model, x: torch.clamp(torch.round(x / 0.1), -128, 127).to(torch.int8).float())
+    x = (torch.arange(-100, 100) + 0.5) * 0.1
+    assert check(model.eval(), file, (x,)).verdict in GOOD
+    found = locate(model, file, (x,))
+    assert (found.node, found.exit_code) == (None, ExitCode.EQUAL)
+    (turned,) = (row for row in found.rows if row.verdict is Verdict.CANNOT_SAY)
+    assert turned.op == "ai.onnx::QuantizeLinear"
+
+
+@BOTH
+@pytest.mark.parametrize("seed", [1, 3, 4])
+def test_sums_at_half_a_code_turn_whatever_errors_cancel(seed: int, dynamo: bool, tmp_path: Path) -> None:
+    torch.manual_seed(seed)
+    x = (torch.randint(-30, 30, (64, 16)) + 0.5) * 0.1
+    layer = nn.Linear(16, 8, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randint(-3, 4, (8, 16)) / 2)
+    model = Model(
+        lambda model, x: fake_quantized(model.layer(fake_quantized(x, 0.1)), 0.1), layer=layer
+    ).eval()
+    path = tmp_path / "model.onnx"
+    export(model, (x,), path, dynamo=dynamo, verbose=False)
+    (row,) = (row for row in check(model, path, (x,)).rows if row.question == "export")
+    assert row.verdict is Verdict.CANNOT_SAY, row
+    assert "turn on a rounding error" in row.reason
+    assert locate(model, path, (x,)).node is None
