@@ -103,9 +103,11 @@ PARTS = {
     # The allocator takes 2 MiB over the first 12,000 sessions, plain onnxruntime's own among them, and then
     # stays; what leaks goes on.
     "sessions": Part(sessions, 10_000, warm_up=10_000, allowed_kib=1024),
-    "failures": Part(failures, 10_000, warm_up=1_000, allowed_kib=512),
+    # Over the first 40,000 failures it takes 1 or 2 MiB, as where an operator of ONNX Runtime's own fails;
+    # then nothing over a hundred thousand.
+    "failures": Part(failures, 10_000, warm_up=40_000, allowed_kib=512),
     "failures_in_plain_onnxruntime": Part(
-        failures_in_plain_onnxruntime, 10_000, warm_up=1_000, allowed_kib=512
+        failures_in_plain_onnxruntime, 10_000, warm_up=40_000, allowed_kib=512
     ),
 }
 

@@ -22,7 +22,7 @@ from .schema import Formal, OpSchema
 if TYPE_CHECKING:  # the package loads it when it is first asked for, and torch with it
     import ort_ops.torch_calls
 
-__all__ = ["find_function", "function_ops"]
+__all__ = ["checked_functions", "find_function", "function_ops"]
 
 
 def function_ops(
@@ -35,7 +35,7 @@ def function_ops(
     """
     if isinstance(trust, str):
         raise TypeError(f"trust={trust!r}; expected a list of packages: [{trust!r}]")
-    allowed = _checked(functions)
+    allowed = checked_functions(functions)
     packages = tuple(trust)
     ops: dict[tuple[str, str], Op] = {}
     reasons: dict[tuple[str, str], str] = {}
@@ -48,7 +48,7 @@ def function_ops(
     return ops, reasons
 
 
-def _checked(functions: Iterable[type] | None) -> tuple[type, ...]:
+def checked_functions(functions: Iterable[type] | None) -> tuple[type, ...]:
     """Return Functions as a tuple; raises TypeError for what is none, which would run no node."""
     if isinstance(functions, type):
         raise TypeError(f"functions={functions.__qualname__}; expected a list: [{functions.__qualname__}]")

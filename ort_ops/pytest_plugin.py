@@ -1,4 +1,4 @@
-"""A pytest plug-in: the fixture ``parity``, a test for each execution provider.
+"""What the pytest plug-in's fixture ``parity`` gives: a test for each execution provider.
 
 ::
 
@@ -11,6 +11,8 @@ Settings in pyproject.toml, ``[tool.pytest.ini_options]``: ``parity_providers`` 
 ``parity_golden``, the folder of golden answers (default ``golden`` beside the test). A provider that isn't
 there is a skip, or a failure with ``--parity-require PROVIDER``. ``--parity-update`` writes golden answers
 anew and shows what changed. What was found of each output is in the JUnit XML.
+
+The hooks and the fixture are in ``pytest_ort_ops``, which is all of ours that every run of pytest loads.
 """
 
 import datetime
@@ -23,49 +25,9 @@ from typing import Any
 import pytest
 
 from ort_ops import parity as comparison
-from ort_ops.errors import ProviderError
 from ort_ops.parity.verdict import GOOD
-from ort_ops.providers import parse_provider, session_providers
 
 __all__ = ["Accepted", "Parity"]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the plug-in's settings and options."""
-    parser.addini("parity_providers", "execution providers that tests with parity run on", "args", ["cpu"])
-    parser.addini("parity_golden", "folder of golden answers, beside the test", default="golden")
-    group = parser.getgroup("parity")
-    group.addoption(
-        "--parity-update", action="store_true", help="write golden answers anew, and show what changed"
-    )
-    group.addoption(
-        "--parity-require",
-        action="append",
-        default=[],
-        metavar="PROVIDER",
-        help="fail where this provider isn't there, instead of skipping; may be given again",
-    )
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test for each provider of one that asks for ``parity``."""
-    if "parity" in metafunc.fixturenames:
-        metafunc.parametrize("parity", metafunc.config.getini("parity_providers"), indirect=True)
-
-
-@pytest.fixture
-def parity(request: pytest.FixtureRequest, record_property: Any) -> "Parity":
-    """Compare models with their files, and runs on one provider with the files."""
-    provider: str = request.param
-    try:
-        session_providers([parse_provider(provider)])
-    except ProviderError as error:
-        required = request.config.getoption("--parity-require")
-        if provider in required or provider.partition(":")[0] in required:
-            pytest.fail(f"--parity-require {provider}: {error}", pytrace=False)
-        pytest.skip(str(error))
-    folder = request.path.parent / request.config.getini("parity_golden")
-    return Parity(provider, folder, request.config.getoption("--parity-update"), record_property)
 
 
 @dataclass(frozen=True)

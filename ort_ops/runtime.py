@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import MissingRuntimeError, UnsupportedPythonError
 
-__all__ = ["require_gil", "require_one_runtime"]
+__all__ = ["release_of", "require_gil", "require_one_runtime"]
 
 DISTRIBUTIONS = (
     "onnxruntime",
@@ -38,6 +38,14 @@ def require_one_runtime() -> None:
             f"{' and '.join(here)} are installed into one folder and have overwritten each other; "
             f"pip uninstall {' '.join(here)}, then install the one that you want"
         )
+
+
+def release_of(distribution: str) -> str:
+    """Return which release of a distribution is installed, or "unknown": in a source tree there is none."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def require_gil() -> None:

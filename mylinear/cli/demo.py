@@ -44,7 +44,7 @@ def demo(
     runs = tuple(row for row in reports[1].rows if row.question == "runtime")
     report = replace(reports[0], rows=(*reports[0].rows, *runs))
     print_report(report)
-    (out / "parity.json").write_text(report.to_json() + "\n")
+    (out / "parity.json").write_text(report.to_json() + "\n", encoding="utf-8")
     if task == "digits":
         _compare_accuracy(chosen, model, path)
     names = ", ".join(str(out / name) for name in ("linear.onnx", "loss.png", "parity.json"))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import mylinear
+from ort_ops.cli.arguments import refuse_overwriting
 from ort_ops.cli.options import Json, Prefer, Providers
 from ort_ops.cli.report import print_report
 
@@ -26,6 +27,7 @@ def verify(
     json_file: Json = None,
 ) -> int:
     """Compare a file with the model it was exported from, and ONNX Runtime with PyTorch."""
+    refuse_overwriting([json_file], [file, model])
     report = mylinear.verify.verify(
         mylinear.modelfile.load_model(model),
         file,
@@ -36,5 +38,5 @@ def verify(
     )
     print_report(report)
     if json_file is not None:
-        json_file.write_text(report.to_json() + "\n")
+        json_file.write_text(report.to_json() + "\n", encoding="utf-8")
     return int(report.exit_code)

@@ -81,7 +81,6 @@ def check(
         "atol": atol,
         "rtol": rtol,
     }
-    refuse_overwriting([json_file, html, junit], [file, config, inputs])
     if (file is None, module is None) != ((config is not None,) * 2):
         raise typer.BadParameter("expected FILE and --module, or --config alone")
     if config is not None:
@@ -92,6 +91,10 @@ def check(
         assert file is not None
         assert module is not None
         models = [Checked(file, module)]
+    reads = [config, inputs, *(library or ())]
+    for checked in models:
+        reads += [checked.file, checked.options.get("inputs"), *(checked.options.get("library") or ())]
+    refuse_overwriting([json_file, html, junit], reads)
     reports: dict[str, parity.Report] = {}
     for number, checked in enumerate(models, 1):
         name = str(checked.file)
@@ -105,10 +108,12 @@ def check(
         for line in parity.annotate(name, report, allow_reduced_precision=allow_reduced_precision):
             print(line)
     if json_file is not None:
-        json_file.write_text(next(iter(reports.values())).to_json() + "\n")
+        (report,) = reports.values()
+        text = report.to_json(allow_reduced_precision=allow_reduced_precision)
+        json_file.write_text(text + "\n", encoding="utf-8")
     if junit is not None:
         text = parity.to_junit(reports, allow_reduced_precision=allow_reduced_precision)
-        junit.write_text(text + "\n")
+        junit.write_text(text + "\n", encoding="utf-8")
     codes = [
         report.exit_code_for(allow_reduced_precision=allow_reduced_precision) for report in reports.values()
     ]

@@ -49,6 +49,8 @@ def read_config(path: Path) -> Iterator[Checked]:
         for key, value in table.items():
             if not isinstance(value, _expected(key)):
                 raise typer.BadParameter(f"{path}, model {number}: {key} is a {type(value).__name__}")
+        if isinstance(seeds := table.get("seeds", 1), bool) or seeds < 1:
+            raise typer.BadParameter(f"{path}, model {number}: seeds is {seeds}; expected 1 or more")
         if table.get("prefer", "kernel") not in get_args(Prefer):
             raise typer.BadParameter(f"{path}, model {number}: prefer is {table['prefer']!r}")
         options = {key: _value(key, value) for key, value in table.items() if key not in ("file", "module")}

@@ -42,14 +42,14 @@ def locate(
     json_file: Json = None,
 ) -> int:
     """Find the first node that is wrong: in the file beside its model, or as ONNX Runtime computes it."""
-    refuse_overwriting([json_file], [file, inputs])
+    refuse_overwriting([json_file], [file, inputs, *(library or ())])
     arguments = session_arguments(kernels, function, trust, library, range_, dim, prefer)
     found = parity.locate(
         load_model(module), file, load_inputs(inputs), providers=provider or ["cpu"], **arguments
     )
     _print(found)
     if json_file is not None:
-        json_file.write_text(found.to_json() + "\n")
+        json_file.write_text(found.to_json() + "\n", encoding="utf-8")
     return int(found.exit_code)
 
 

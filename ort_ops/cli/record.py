@@ -44,7 +44,7 @@ def record(
     prefer: Prefer = "kernel",
 ) -> None:
     """Write down what a right run of a file gives, for ort-ops replay, which needs no torch."""
-    refuse_overwriting([out], [file, inputs])
+    refuse_overwriting([out], [file, inputs, *(library or ())])
     arguments = session_arguments(kernels, function, trust, library, range_, dim, prefer)
     report = parity.record(load_model(module), file, out, load_inputs(inputs), seeds=seeds, **arguments)
     elements = sum(row.elements for row in report.rows)

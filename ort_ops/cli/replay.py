@@ -13,7 +13,7 @@ from ort_ops.parity.runs import of_runtime
 from ort_ops.providers import parse_provider
 from ort_ops.registry import registered_ops
 
-from .arguments import import_modules, library_paths
+from .arguments import import_modules, library_paths, refuse_overwriting
 from .console import say
 from .options import AllowReducedPrecision, Json, Kernels, Libraries, Prefer, Providers
 from .report import print_report
@@ -43,6 +43,8 @@ def replay(
         raise typer.BadParameter("give the ONNX file, too, or the folder of a bundle alone")
     if not golden.is_dir() and verify_key is not None:
         raise typer.BadParameter("--verify-key is for the folder of a bundle")
+    bundled = golden.rglob("*") if golden.is_dir() else ()
+    refuse_overwriting([json_file], [golden, file, verify_key, *(library or ()), *bundled])
     bundle = deploy.open_bundle(golden, verify_key=verify_key) if golden.is_dir() else None
     import_modules(kernels or ())
     providers = provider or ["cpu"]
@@ -70,7 +72,8 @@ def replay(
         raise
     print_report(report)
     if json_file is not None:
-        json_file.write_text(report.to_json() + "\n")
+        text = report.to_json(allow_reduced_precision=allow_reduced_precision)
+        json_file.write_text(text + "\n", encoding="utf-8")
     return int(report.exit_code_for(allow_reduced_precision=allow_reduced_precision))
 
 

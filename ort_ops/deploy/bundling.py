@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 
 import onnxruntime
@@ -17,6 +16,7 @@ from ort_ops.libraries import refuse_one_path
 from ort_ops.model import Model, read_model, weight_files
 from ort_ops.recorded import FUNCTION
 from ort_ops.registry import find_ops, split_name
+from ort_ops.runtime import release_of
 
 from . import signature
 from .manifest import FORMAT, MANIFEST, Manifest, name_in_answers
@@ -158,10 +158,7 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"onnxruntime": onnxruntime.__version__}
-    for package in ("ort-ops", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {
+        "onnxruntime": onnxruntime.__version__,
+        **{each: release_of(each) for each in ("ort-ops", "numpy")},
+    }

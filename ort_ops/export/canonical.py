@@ -5,7 +5,6 @@ byte; what an exporter notes for its own use (stack traces with local paths, mod
 """
 
 import contextlib
-import importlib.metadata
 import itertools
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from onnx_ir.passes import common as passes
 from torch.export import ExportedProgram
 
 from ort_ops.errors import ExportError
+from ort_ops.runtime import release_of
 
 from .calls import Call
 from .nodes import nodes_of
@@ -56,7 +56,7 @@ def canonicalize(
     _strip(model)
     for node in nodes_of(model):
         _order_attributes(node, model.opset_imports.get("", 1))
-    model.producer_name, model.producer_version = "ort-ops", _version()
+    model.producer_name, model.producer_version = "ort-ops", release_of("ort-ops")
 
 
 def _initializers(graph: ir.Graph) -> list[ir.Value]:
@@ -226,10 +226,3 @@ def _strip(model: ir.Model) -> None:
 def _strip_value(value: ir.Value) -> None:
     value.metadata_props.clear()
     value.doc_string = None
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("ort-ops")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "unknown"

@@ -1,11 +1,9 @@
 """Two questions about a model and its file: is the file right, and does the runtime compute it."""
 
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import onnx
@@ -14,13 +12,13 @@ import torch
 from torch import nn
 
 from ort_ops.errors import ParityError
-from ort_ops.providers import parse_provider, session_providers
+from ort_ops.runtime import release_of
 from ort_ops.selection import Prefer
 
 from .exact import ExactFile
 from .export_side import ExportSide
 from .report import Report, Row, worst_rows
-from .runs import Setting, make_run
+from .runs import Setting, make_run, settings
 from .runtime_side import RuntimeSide, refused
 from .sample import Sample
 from .subject import File, Subject
@@ -81,19 +79,12 @@ def check(
     doesn't take, a node that nothing can evaluate. ProviderError where a provider isn't there. What the model
     raises comes through.
     """
-    for name, given_ones in (("provider", providers), ("level", levels), ("number of threads", threads)):
-        if isinstance(given_ones, str):
-            raise TypeError(f"{given_ones!r} is one {name}; expected a list: [{given_ones!r}]")
-        if not given_ones:
-            raise ParityError(f"no {name} was given; expected one at least")
+    asked = settings(providers, levels, threads)
     if rule is not None and not all(math.isfinite(each) and each >= 0 for each in rule):
         raise ParityError(f"rule={rule!r}; expected (atol, rtol), each a number that is 0 or more")
-    for provider in providers:
-        session_providers([parse_provider(provider)])
     subject = Subject(model, file, functions, trust, prefer)
     given = subject.given(inputs, seeds, ranges, dims)
-    settings = [Setting(*each) for each in itertools.product(providers, levels, threads)]
-    tell = _Steps(len(given) + 1 + len(settings), on_step)
+    tell = _Steps(len(given) + 1 + len(asked), on_step)
     samples = []
     for number, each in enumerate(given):
         tell(f"sample {number}, in float64 and by PyTorch")
@@ -102,7 +93,7 @@ def check(
     tell("the file beside the model")
     export = ExportSide(subject)
     rows = worst_rows([export.judge(sample, number) for number, sample in enumerate(samples)])
-    for setting in settings:
+    for setting in asked:
         tell(f"a run on {setting}")
         try:
             run = make_run(subject.source, setting, libraries, subject.options)
@@ -153,6 +144,6 @@ def _versions() -> dict[str, str]:
     return {
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
-        "ort_ops": version("ort-ops"),
+        "ort-ops": release_of("ort-ops"),
         "torch": torch.__version__,
     }

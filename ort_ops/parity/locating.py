@@ -14,7 +14,7 @@ from ort_ops.selection import Prefer
 
 from .original import as_arrays, run_model
 from .report import Row, finite
-from .runs import Setting, make_run, refusals
+from .runs import make_run, refusals, settings
 from .runtime_side import RuntimeSide
 from .sample import Given, Sample
 from .subject import File, Subject
@@ -104,6 +104,7 @@ def locate(
     """
     if isinstance(questions, str) or not questions or not {*questions} <= {"export", "runtime"}:
         raise ParityError(f"questions={questions!r}; expected some of 'export' and 'runtime', in a list")
+    asked = settings(providers)
     subject = Subject(model, file, functions, trust, prefer)
     given = subject.given(inputs, 1, ranges, dims)[0]
     exact_file = subject.exact_file  # which puts the nodes in the order that the runtime is asked for them in
@@ -113,9 +114,9 @@ def locate(
         sample = subject.sample(given)
         walks.append(("export", walk_export(subject, sample, memory)))
         subject.release()
-    for provider in providers if "runtime" in questions else ():
+    for setting in asked if "runtime" in questions else ():
         try:
-            tapped = Tapped(subject.content, Setting(provider), libraries, subject.options)
+            tapped = Tapped(subject.content, setting, libraries, subject.options)
             with contextlib.closing(tapped), refusals("the run fails"):
                 walk = walk_runtime(exact_file, tapped, given.feed, memory)
         except ParityError:
@@ -124,7 +125,7 @@ def locate(
             raise
         if walk.node is None and all(other.node is None for _, other in walks):
             sample = sample or _sample(subject, given)
-            run = make_run(subject.source, Setting(provider), libraries, subject.options)
+            run = make_run(subject.source, setting, libraries, subject.options)
             walk = replace(walk, outputs=RuntimeSide(exact_file, run).judge(sample, 0))
         walks.append(("runtime", walk))
     guilty = next(((question, walk) for question, walk in walks if walk.node is not None), None)

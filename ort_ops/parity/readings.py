@@ -26,8 +26,8 @@ _EITHER = "float64's own rounding, with constants that are a weight here and a n
 _MAGNIFIED = "float64's rounding, which the file's own steps magnify"
 _CONSTANTS = "constants in the file that are no weights of the model, rounded to its dtype"
 _TINY = 1e-300
-# Pairs of evaluations with rounding errors that are each other's opposite; and those that are made, too, where
-# the first don't turn all that differs: an error may be cancelled by another's on its way to a step.
+# Pairs of evaluations with rounding errors that are each other's opposite; and those that are made, too,
+# where the first don't turn all that differs: an error may be cancelled by another on its way to a step.
 _PAIRS, _MORE_PAIRS = range(2), range(2, 8)
 _CHOICES = 10  # constants of two readings, of which each combination is looked at
 _PLACES = frozenset({"ArgMax", "ArgMin", "TopK"})  # say where an element is: among equal ones, anywhere
@@ -94,7 +94,7 @@ class Readings:
         return shifted
 
     def turned(self, name: str) -> Iterator[Array]:
-        """Yield how far rounding errors of float64 may carry each element, however far that is; then, by more.
+        """Yield how far rounding errors of float64 may carry each element, however far; then by more.
 
         It is nothing where no errors carry an element beyond ``_CHAOS``, those of what is given included: no
         step is near enough to turn.

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 
 from ort_ops.errors import ParityError
 from ort_ops.model import weight_files
+from ort_ops.runtime import release_of
 from ort_ops.selection import Prefer
 
 from .compare import distance
@@ -72,7 +72,7 @@ def record(
         outputs=subject.exact_file.outputs,
         files={name: digest(path) for name, path in _files(Path(file), libraries).items()},
         tensors={name: tensor_entry(array) for name, array in tensors.items()},
-        versions={each: version(each) for each in ("torch", "onnx", "numpy", "ort-ops")},
+        versions={each: release_of(each) for each in ("torch", "onnx", "numpy", "ort-ops")},
         machine=f"{platform.system()} {platform.machine()}",
     )
     flat = {name: np.frombuffer(array.tobytes(), np.uint8) for name, array in tensors.items()}

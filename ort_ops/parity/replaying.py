@@ -4,11 +4,11 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from ort_ops.errors import ParityError
@@ -18,7 +18,7 @@ from .digest import digest
 from .golden import Recorded, read_recorded
 from .judge import READINGS, Golden, Otherwise, judge_output
 from .report import Report, Row, worst_rows
-from .runs import Run, Setting, make_run
+from .runs import Run, Setting, make_run, settings
 
 __all__ = ["judge_sample", "replay"]
 
@@ -43,21 +43,21 @@ def replay(
 
     Raises ParityError where a file is another or missing; ProviderError where a provider isn't there.
     """
-    if not providers:
-        raise ParityError("no provider was given; expected one at least")
+    asked = settings(providers)
     optimized = optimized or {}
     golden = read_recorded(recorded)
     _check_files(golden, Path(file), [Path(each) for each in libraries], digests or {})
     rows: list[Row] = []
-    for provider in providers:
-        runs = [(file, Setting(provider), provider)]
+    for each in asked:
+        provider = each.provider
+        runs = [(file, each, provider)]
         if provider in optimized:
             runs.append((optimized[provider], Setting(provider, level="disable"), f"{provider} optimized"))
         for path, setting, named in runs:
             run = make_run(os.fspath(path), setting, libraries, {"prefer": prefer})
             rows += _judge(golden, run, named)
             del run  # before another session holds the weights, too
-    return Report(tuple(rows), (), {**golden.manifest.versions, "onnxruntime": _runtime_version()})
+    return Report(tuple(rows), (), {**golden.manifest.versions, "onnxruntime": onnxruntime.__version__})
 
 
 def _judge(golden: Recorded, run: Run, named: str) -> list[Row]:
@@ -152,12 +152,3 @@ class _Recorded:
             if found is None
             else found
         )
-
-
-def _runtime_version() -> str:
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            return version(name)
-        except ModuleNotFoundError:
-            continue
-    return "unknown"

@@ -117,9 +117,10 @@ class Report:
             found.append(Envelope(output, len(rows), min(errors), max(errors), broken))
         return found
 
-    def to_json(self) -> str:
-        """Return everything as JSON; a number that JSON has no name for is a string."""
-        whole = {"verdict": self.verdict, "exit_code": int(self.exit_code), **asdict(self)}
+    def to_json(self, *, allow_reduced_precision: bool = False) -> str:
+        """Return everything, and what a command exits with, as JSON; numbers unknown there are strings."""
+        code = self.exit_code_for(allow_reduced_precision=allow_reduced_precision)
+        whole = {"verdict": self.verdict, "exit_code": int(code), **asdict(self)}
         return json.dumps(finite(whole), indent=2, allow_nan=False)
 
     def to_html(self, title: str = "Parity", located: "Located | None" = None) -> str:

@@ -1,6 +1,7 @@
 """A session on one provider, and who ran its nodes."""
 
 import contextlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +12,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ort_ops.errors import NoKernelError, ParityError
-from ort_ops.providers import parse_provider
+from ort_ops.providers import parse_provider, session_providers
 from ort_ops.session import InferenceSession
 from ort_ops.tuning import Tuning
 
-__all__ = ["LEVELS", "Run", "Setting", "make_run", "make_session", "of_runtime", "refusals"]
+__all__ = ["LEVELS", "Run", "Setting", "make_run", "make_session", "of_runtime", "refusals", "settings"]
 
 # Where ONNX Runtime's exceptions are, which have no base of their own.
 _RUNTIME = "onnxruntime.capi.onnxruntime_pybind11_state"
@@ -47,6 +48,33 @@ class Setting:
         level = f" level={self.level}" if self.level is not None else ""
         threads = f" threads={self.threads}" if self.threads is not None else ""
         return f"{self.provider}{level}{threads}"
+
+
+def settings(
+    providers: Sequence[str], levels: Sequence[str | None] = (None,), threads: Sequence[int | None] = (None,)
+) -> list[Setting]:
+    """Return each provider at each level, by each number of threads.
+
+    Raises TypeError for one where a list is expected, and for a provider that is no text; ParityError for an
+    empty list, a level that there isn't, and no number of threads; ProviderError for a provider that isn't
+    there.
+    """
+    for name, given in (("provider", providers), ("level", levels), ("number of threads", threads)):
+        if given is None or isinstance(given, str | int):
+            raise TypeError(f"{given!r} is one {name}; expected a list: [{given!r}]")
+        if not given:
+            raise ParityError(f"no {name} was given; expected one at least")
+    for provider in providers:
+        if not isinstance(provider, str):
+            raise TypeError(f"{provider!r} is no provider; expected a text, such as 'cuda:use_tf32=0'")
+        session_providers([parse_provider(provider)])
+    for level in levels:
+        if level is not None and level not in LEVELS:
+            raise ParityError(f"{level!r} is no optimisation level; expected one of {', '.join(LEVELS)}")
+    for count in threads:
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise ParityError(f"{count!r} is no number of threads; expected 1 or more, or None")
+    return [Setting(*each) for each in itertools.product(providers, levels, threads)]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ort_ops.errors import ParityError
-from ort_ops.functions import find_function
+from ort_ops.functions import checked_functions, find_function
 from ort_ops.model import read_model
 from ort_ops.recorded import is_named
 from ort_ops.selection import Prefer
@@ -66,7 +66,7 @@ class Subject:
         put_in_order(self.content.graph)
         # Constants that are nodes are looked at as others are.
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.content)
-        own = tuple(functions if functions is not None else getattr(file, "_functions", ()))
+        own = checked_functions(functions if functions is not None else getattr(file, "_functions", ()))
         self.options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
         # Buffers that are not saved are the model's own, too.
         named = {**dict(model.named_buffers()), **model.state_dict()}
@@ -179,8 +179,10 @@ class Subject:
         ranges: Mapping[str, tuple[float, float]] | None,
         dims: Mapping[str, int] | None,
     ) -> list[Given]:
-        """Return these inputs, or ``count`` that are made up."""
+        """Return these inputs, or ``count`` that are made up; ParityError for ranges of what isn't."""
         self._made_up = inputs is None
+        if inputs is not None and (ranges or dims):
+            raise ParityError("ranges and dims are for inputs made up; expected them or inputs, not both")
         if inputs is None:
             inputs = [self._made(number, ranges, dims) for number in range(count)]
         each = inputs if isinstance(inputs, list) else [inputs]

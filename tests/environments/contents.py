@@ -12,6 +12,7 @@ PYTHON = ("*.py", "*.pyi", "py.typed")
 SOURCES = (
     *(f"mylinear/**/{name}" for name in PYTHON),
     *(f"ort_ops/**/{name}" for name in PYTHON),
+    *(f"pytest_ort_ops/**/{name}" for name in PYTHON),
     "ort_ops/native/include/**/*.hpp",
     "ort_ops/native/cmake/*.cmake",
 )

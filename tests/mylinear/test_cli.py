@@ -69,6 +69,12 @@ def test_train_export_and_verify_follow_each_other(trained):
     assert "mylinear::MYLINEAR: kernel" in out
 
 
+def test_verify_writes_over_nothing_that_it_reads(trained):
+    for read in ("runs/linear.onnx", "runs/model.safetensors"):
+        assert trained("verify", "--json", read)[0] == 4
+    assert trained("verify", "--batch", "3")[0] == 0
+
+
 def test_a_resumed_training_ends_as_the_uninterrupted_one(cli, tmp_path):
     cli("train", "--steps", "30", "--out", "whole")
     cli("train", "--steps", "12", "--out", "parts")

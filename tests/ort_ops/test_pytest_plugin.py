@@ -200,3 +200,22 @@ def test_the_plug_in_loads_neither_torch_nor_onnx():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_start_of_pytest_loads_nothing_of_ours_but_the_hooks(tmp_path):
+    (tmp_path / "models.py").touch()
+    test = """import sys
+def test_loaded():
+    loaded = {name.split(".")[0] for name in sys.modules}
+    assert loaded & {"numpy", "onnxruntime", "ort_ops", "pytest_ort_ops"} == {"pytest_ort_ops"}
+"""
+    out, xml = run(tmp_path, test)
+    assert counts(xml) == (1, 0, 0, 0), out
+
+
+def test_without_a_runtime_the_tests_that_need_one_fail_and_no_others(tmp_path):
+    (tmp_path / "models.py").touch()
+    (tmp_path / "conftest.py").write_text("import sys\nsys.modules['onnxruntime'] = None")
+    out, xml = run(tmp_path, "def test_other(): pass\ndef test_parity(parity): pass")
+    assert counts(xml) == (1, 0, 1, 0), out
+    assert "MissingRuntimeError: ort_ops needs ONNX Runtime" in out

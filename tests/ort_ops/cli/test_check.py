@@ -234,6 +234,7 @@ def test_a_module_that_ends_the_process_is_a_crash_and_no_pass(cli: Cli, tmp_pat
         ("model = [1]", "model 1 is a int; expected a table"),
         ("[[model]]\nfile = 1\nmodule = 'a:b'", "file is a int"),
         ("[[model]]\nfile = 'a'\nmodule = 'a:b'\nseeds = '3'", "seeds is a str"),
+        ("[[model]]\nfile = 'a'\nmodule = 'a:b'\nseeds = 0", "seeds is 0; expected 1 or more"),
         ("[[model]]\nfile = 'a'\nmodule = 'a:b'\ndim = ['batch=4']", "dim is a list"),
         ("[[model]]\nfile = 'a'\nmodule = 'a:b'\nprefer = 'all'", "prefer is 'all'"),
     ],
@@ -317,6 +318,20 @@ def test_what_is_read_is_not_written_over(cli: Cli, command: tuple[str, str]) ->
     name, option = command
     code, _, err = cli(name, "model.onnx", "--module", "parity_models:build", option, "./model.onnx")
     assert (code, "expected another file" in " ".join(err.split())) == (4, True)
+    assert Path("model.onnx").read_bytes() == before
+
+
+def test_nor_is_what_a_table_or_golden_answers_are_of(cli: Cli) -> None:
+    before = Path("model.onnx").read_bytes()
+    Path("parity.toml").write_text("[[model]]\nfile = 'model.onnx'\nmodule = 'parity_models:build'")
+    assert cli("check", "--config", "parity.toml", "--junit", "model.onnx")[0] == 4
+    assert cli("record", "model.onnx", "--module", "parity_models:build")[0] == 0
+    for written in ("model.onnx", "golden.safetensors"):
+        assert cli("replay", "golden.safetensors", "model.onnx", "--json", written)[0] == 4
+    assert cli("bundle", "model.onnx", "--parity", "golden.safetensors", "-o", "bundled")[0] == 0
+    for written in Path("bundled").iterdir():
+        assert cli("replay", "bundled", "--json", str(written))[0] == 4
+    assert cli("replay", "bundled", "--json", "said.json")[0] == 0
     assert Path("model.onnx").read_bytes() == before
 
 

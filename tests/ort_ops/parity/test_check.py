@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import parser
 from torch import nn
+from torch.autograd import Function
 
 import ort_ops
 from mylinear import LinearF, MyLinear
@@ -59,6 +60,13 @@ def test_a_model_in_training_mode_is_refused() -> None:
         ({"inputs": uniform(3, 4), "providers": []}, "no provider was given"),
         ({"inputs": uniform(3, 4), "levels": []}, "no level was given"),
         ({"inputs": uniform(3, 4), "threads": []}, "no number of threads was given"),
+        (
+            {"inputs": uniform(3, 4), "levels": ["fast"]},
+            "'fast' is no optimisation level; expected one of disable",
+        ),
+        ({"inputs": uniform(3, 4), "threads": [-3]}, "-3 is no number of threads; expected 1 or more"),
+        ({"inputs": uniform(3, 4), "ranges": {"x": (0.0, 1.0)}}, "expected them or inputs, not both"),
+        ({"inputs": uniform(3, 4), "dims": {"n": 3}}, "expected them or inputs, not both"),
         ({"inputs": uniform(3, 4), "rule": (float("nan"), 0.0)}, "expected .atol, rtol."),
         ({"inputs": uniform(3, 4), "rule": (0.0, -1.0)}, "expected .atol, rtol."),
         ({"ranges": {"x": (1.0, 0.0)}}, "the range of 'x' is 1 to 0"),
@@ -76,10 +84,29 @@ def test_questions_that_nobody_asks_are_refused(questions: Any) -> None:
         locate(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4), questions=questions)
 
 
-@pytest.mark.parametrize("options", [{"levels": "all"}, {"providers": "cpu"}, {"libraries": "libx.so"}])
-def test_one_text_is_no_list(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"levels": "all"},
+        {"threads": 2},
+        {"providers": "cpu"},
+        {"libraries": "libx.so"},
+        {"functions": Function},
+    ],
+)
+def test_one_is_no_list(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="expected a list"):
         check(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4), **options)
+
+
+def test_locate_asks_the_same_of_its_providers() -> None:
+    model, file = model_of(torch.relu), text("y = Relu(x)")
+    with pytest.raises(ParityError, match="no provider was given"):
+        locate(model, file, uniform(3, 4), providers=[])
+    with pytest.raises(TypeError, match="expected a list"):
+        locate(model, file, uniform(3, 4), providers="cpu")
+    with pytest.raises(TypeError, match="expected a text, such as 'cuda:use_tf32=0'"):
+        locate(model, file, uniform(3, 4), providers=[("CPUExecutionProvider", {})])  # type: ignore[list-item]
 
 
 def test_a_provider_that_is_not_there_is_an_error() -> None:
@@ -370,7 +397,7 @@ def test_a_report_has_everything_and_is_json() -> None:
     read = json.loads(report.to_json())
     assert read["verdict"] == report.verdict
     assert {r["question"] for r in read["rows"]} == {"export", "runtime"}
-    assert read["versions"].keys() == {"onnx", "onnxruntime", "ort_ops", "torch"}
+    assert read["versions"].keys() == {"onnx", "onnxruntime", "ort-ops", "torch"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What becomes of a report: a page, JUnit XML, GitHub's annotations and summary."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -164,6 +165,7 @@ def test_where_a_narrower_arithmetic_will_do_nothing_is_said_of_it(
     suite = ElementTree.fromstring(to_junit({"m": report}, allow_reduced_precision=allowed))[0]
     lines = annotate("m", report, allow_reduced_precision=allowed)
     code = report.exit_code_for(allow_reduced_precision=allowed)
+    assert json.loads(report.to_json(allow_reduced_precision=allowed))["exit_code"] == code
     assert (suite.get("failures"), len(lines), int(code)) == (("0", 0, 0) if allowed else ("1", 1, 1))
 
 
