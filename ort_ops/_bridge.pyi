@@ -24,6 +24,7 @@ class Op:
         told: int,
         by_call: bool,
         takes_out: bool,
+        node_names: dict[str, str],
     ) -> None: ...
 
 class SupportsDlpack:

@@ -33,7 +33,7 @@ class Fate:
     libraries: tuple[str, ...] = ()
 
 
-_Functions = tuple[Mapping[tuple[str, str], Op], Mapping[tuple[str, str], str]]
+_Functions = tuple[Mapping[tuple[str, str], Sequence[Op]], Mapping[tuple[str, str], str]]
 _Providers = Sequence[str | tuple[str, dict[str, Any]]] | None
 
 

@@ -6,13 +6,16 @@ may name.
 """
 
 import contextlib
+import functools
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import ort_ops
 
+from .callables import name_of
 from .kernel import Kernel
 from .model import Model, Node
 from .recorded import CALL, FUNCTION, MAIN, REASON, RecordedCall, function_name, is_named
@@ -27,8 +30,8 @@ __all__ = ["checked_functions", "find_function", "function_ops"]
 
 def function_ops(
     model: Model, functions: Iterable[type] | None, trust: Iterable[str]
-) -> tuple[dict[tuple[str, str], Op], dict[tuple[str, str], str]]:
-    """Return a kernel for each operator of which every node stands for a call that may be run.
+) -> tuple[dict[tuple[str, str], tuple[Op, ...]], dict[tuple[str, str], str]]:
+    """Return the kernels for each operator of which every node stands for a call that may be run.
 
     ``functions`` are the Functions that the file may name, ``trust`` packages that it may import them from.
     Also returns, for the other operators of which some node records a call, why they get no kernel.
@@ -37,12 +40,12 @@ def function_ops(
         raise TypeError(f"trust={trust!r}; expected a list of packages: [{trust!r}]")
     allowed = checked_functions(functions)
     packages = tuple(trust)
-    ops: dict[tuple[str, str], Op] = {}
+    ops: dict[tuple[str, str], tuple[Op, ...]] = {}
     reasons: dict[tuple[str, str], str] = {}
     for name in sorted({node.op for node in model.nodes if FUNCTION in node.metadata}):
         nodes = [node for node in model.nodes if node.op == name]
         try:
-            ops[name] = _make_op(name, nodes, allowed, packages)
+            ops[name] = _make_ops(name, nodes, allowed, packages)
         except ValueError as error:
             reasons[name] = str(error)
     return ops, reasons
@@ -125,10 +128,10 @@ def _remedy(name: str, allowed: Sequence[type]) -> str:
     return f"functions=[...] or trust=[{package!r}]{given} (ort-ops --function {name}, or --trust {package})"
 
 
-def _make_op(
+def _make_ops(
     name: tuple[str, str], nodes: Sequence[Node], allowed: Sequence[type], packages: Sequence[str]
-) -> Op:
-    """Return a kernel that runs each node's call; the same one for the same calls.
+) -> tuple[Op, ...]:
+    """Return kernels that run each node's call; the same ones for the same calls.
 
     What ONNX Runtime was once given is never freed, so sessions of one model share it.
     """
@@ -147,34 +150,33 @@ def _make_op(
         functions[node.name] = find_function(call.function, allowed, packages)
     key = name, tuple((node.name, node.metadata[CALL], functions[node.name]) for node in nodes)
     if key not in _made:
-        _made[key] = _op_of(name, recorded, functions)
+        _made[key] = _ops_of(name, recorded, functions)
     return _made[key]
 
 
-_made: dict[Any, Op] = {}
+_made: dict[Any, tuple[Op, ...]] = {}
 
 
-def _op_of(name: tuple[str, str], recorded: Mapping[str, RecordedCall], functions: Mapping[str, type]) -> Op:
-    outputs = max((call.outputs for call in recorded.values()), key=len)
-    if any(list(call.outputs) != list(outputs[: len(call.outputs)]) for call in recorded.values()):
-        raise ValueError(
-            "its nodes give results of different types, which one kernel can't; write a kernel for it "
-            "(@ort_ops.onnx_op)"
-        )
+def _ops_of(
+    name: tuple[str, str], recorded: Mapping[str, RecordedCall], functions: Mapping[str, type]
+) -> tuple[Op, ...]:
+    """Return a kernel for all nodes; where their results are of several types, one for each of inputs'."""
     calls = {node: _call_of(node, functions[node], call) for node, call in recorded.items()}
+    names = tuple((node, f"{name_of(call.function)}.forward") for node, call in calls.items())
 
-    def compute(node: str, *inputs: Any) -> Any:
+    def compute(outputs: int, node: str, *inputs: Any) -> Any:
         results = calls[node](inputs)
-        if len(outputs) == len(results) == 1:
+        if outputs == len(results) == 1:
             return results[0]
-        return (*results, *(None,) * (len(outputs) - len(results)))  # a node may have fewer than another
+        return (*results, *(None,) * (outputs - len(results)))  # a node may have fewer than another
 
-    first = next(iter(calls.values())).function
-    compute.__module__, compute.__qualname__ = first.__module__, f"{first.__qualname__}.forward"
-    schema = _schema(list(recorded.values()), outputs)
-    # A node's attributes are what its symbolic wrote; the call is in its metadata.
-    kernel = Kernel(compute, schema, (CPU, CUDA), "torch", by_node=True, any_attributes=True)
-    return Op(kernel, (name,), 1)
+    made = []
+    for outputs, schema in _schemas(list(recorded.values())):
+        function = functools.partial(compute, len(outputs))
+        # A node's attributes are what its symbolic wrote; the call is in its metadata.
+        kernel = Kernel(function, schema, (CPU, CUDA), "torch", by_node=names, any_attributes=True)
+        made.append(Op(kernel, (name,), 1))
+    return tuple(made)
 
 
 def _call_of(node: str, function: type, recorded: RecordedCall) -> Any:
@@ -184,12 +186,42 @@ def _call_of(node: str, function: type, recorded: RecordedCall) -> Any:
         raise ValueError(f"what node {node!r} records of its call can't be read: {error!r}") from error
 
 
-def _schema(calls: Sequence[RecordedCall], outputs: Sequence[int]) -> OpSchema:
-    """Return a schema that all the nodes of an operator fit: inputs of any type, outputs of these."""
-    count = max(len(call.inputs) for call in calls)
+def _schemas(calls: Sequence[RecordedCall]) -> Iterator[tuple[tuple[int, ...], OpSchema]]:
+    """Give schemas that the nodes of an operator fit, each with the types of its outputs.
+
+    Where all give the same, a node may have fewer outputs than another, and inputs are of any type.
+    """
+    groups: dict[tuple[int, ...], list[RecordedCall]] = {}
+    for call in sorted(calls, key=lambda call: -len(call.outputs)):
+        outputs = tuple(call.outputs)
+        fitting = next((each for each in groups if each[: len(outputs)] == outputs), outputs)
+        groups.setdefault(fitting, []).append(call)
+    if len(groups) == 1:
+        ((outputs, group),) = groups.items()
+        yield outputs, _schema([call.inputs for call in group], outputs, typed=False)
+        return
+    given = [(outputs, types) for outputs, group in groups.items() for types in _input_types(group)]
+    for (outputs, types), (others, other_types) in itertools.combinations(given, 2):
+        if outputs != others and all(
+            0 in pair or pair[0] == pair[1] for pair in zip(types, other_types, strict=False)
+        ):
+            raise ValueError(
+                "its nodes give results of different types for inputs of the same, which one kernel can't; "
+                "write a kernel for it (@ort_ops.onnx_op)"
+            )
+    for outputs, types in given:
+        yield outputs, _schema([types], outputs, typed=True)
+
+
+def _input_types(calls: Sequence[RecordedCall]) -> list[tuple[int, ...]]:
+    return list(dict.fromkeys(tuple(call.inputs) for call in calls))
+
+
+def _schema(calls: Sequence[Sequence[int]], outputs: Sequence[int], *, typed: bool) -> OpSchema:
+    """Return a schema for inputs of these types, or with as many of any type, and outputs of these."""
     inputs = []
-    for index in range(count):
-        types = {call.inputs[index] if index < len(call.inputs) else 0 for call in calls}
-        inputs.append(Formal(f"input_{index}", optional=0 in types))
+    for index, types in enumerate(itertools.zip_longest(*calls, fillvalue=0)):
+        declared = tuple(t for t in types if t) if typed else ()
+        inputs.append(Formal(f"input_{index}", declared, optional=0 in types))
     given = [Formal(f"output_{i}", (element_type,)) for i, element_type in enumerate(outputs)]
     return OpSchema(tuple(inputs), tuple(given), ())

@@ -47,7 +47,8 @@ class Kernel:
 
     ``function`` takes one array a input (None where an optional input is absent) and the attributes by
     keyword, and returns one array an output (a tuple where there are several). ``array`` says what kind
-    of arrays: NumPy's, torch's on the provider's device, or objects that speak DLPack. ``any_attributes``
+    of arrays: NumPy's, torch's on the provider's device, or objects that speak DLPack. ``by_node`` has nodes
+    by name and what is run for each, where ``function`` takes the name of its node first. ``any_attributes``
     says that a node may have others than the schema's, of which the kernel is told nothing.
     """
 
@@ -55,13 +56,13 @@ class Kernel:
     schema: OpSchema
     providers: tuple[str, ...]
     array: ArrayKind
-    by_node: bool = False
+    by_node: tuple[tuple[str, str], ...] = ()
     any_attributes: bool = False
 
     @property
     def where(self) -> str:
         """Return the module and name of the function, for messages and to tell a redefinition."""
-        return name_of(self.function)
+        return ", ".join(dict.fromkeys(name for _, name in self.by_node)) or name_of(self.function)
 
     def bridge_op(
         self,
@@ -95,6 +96,7 @@ class Kernel:
             told=told,
             by_call=self.array != "numpy",
             takes_out=self.schema.takes_out,
+            node_names=dict(self.by_node),
         )
 
     def _infer(

@@ -17,8 +17,9 @@ from .needed import NodeId, needed_nodes
 
 __all__ = ["optimizers_to_leave_out", "refuse_namesakes", "refuse_vanished"]
 
-# 1.20.0 does, and 1.24 to 1.32; 1.20.1 and 1.23.2 did not, by chance: it reads on behind the inputs.
-_ENDS_PROCESS = RELEASE <= (1, 32)  # the newest there is
+# 1.20.0 ends the process, and so do 1.24 to 1.32, the newest there is; 1.20.1 and 1.23.2 did not, by chance:
+# it reads on behind the inputs. A release of which nobody knows better is taken for one that does.
+_FIXED_IN: tuple[int, ...] | None = None
 
 # How many inputs it reads while a session is made, by the name; a node with fewer ends the process.
 _READ: Mapping[str, int] = {
@@ -41,8 +42,9 @@ _OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
 
 
 def refuse_namesakes(model: Model) -> None:
-    """Raise RegistrationError for a node over which this release of ONNX Runtime would end the process."""
-    for node in model.nodes if _ENDS_PROCESS else ():
+    """Raise RegistrationError for a node over which this release of ONNX Runtime may end the process."""
+    fixed = _FIXED_IN is not None and RELEASE >= _FIXED_IN
+    for node in () if fixed else model.nodes:
         given, read = len(node.input_types), _READ.get(node.op_type, 0)
         if given < read and _is_custom(model, node):
             raise RegistrationError(

@@ -155,7 +155,7 @@ def _computes_type(signature: Signature) -> bool:
 class Overload:
     """An operator on one execution provider with one combination of element types.
 
-    ``told``: for so many outputs ONNX Runtime may ask it for types and shapes.
+    ``told``: of so many outputs ONNX Runtime is told types and shapes while it makes a session.
     """
 
     op: Op

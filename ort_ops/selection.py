@@ -21,13 +21,18 @@ from .libraries import Library
 from .model import Model
 from .registry import Op, Overload, find_ops, registered_ops, split_name
 
-__all__ = ["Plan", "Prefer", "giving", "offer", "plan_for", "refuse_leftovers"]
+__all__ = ["WANTED", "Plan", "Prefer", "giving", "offer", "plan_for", "refuse_leftovers", "wanted_entry"]
 
 Prefer = Literal["kernel", "body"]
 
 # Domains that another library registers: ours stay out unless a model or the user asks for them, since
 # ONNX Runtime refuses a domain that is set twice.
 FOREIGN_DOMAINS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
+
+WANTED = "ort_ops.ops"
+"""The config entry that names the operators to register, all of them where it isn't there, or is ``_ALL``."""
+
+_ALL = "*"
 
 REGISTERED = "ort_ops.registered"
 """The config entry by which the bridge notes what it has registered: a place in ``_noted``."""
@@ -90,13 +95,13 @@ def plan_for(
     providers: Sequence[str],
     prefer: Prefer = "kernel",
     ops: Iterable[str | Op] | None = None,
-    others: Mapping[tuple[str, str], Op] | None = None,
+    others: Mapping[tuple[str, str], Sequence[Op]] | None = None,
     asked: Container[str] | None = None,
 ) -> Plan:
     """Choose the kernels for a model on some execution providers.
 
-    ``asked`` are those of them that are not only behind the others, None for all: on one that is, no kernel
-    stands in for a function body. ``prefer="body"`` leaves every operator that has a function body in the
+    ``asked`` are those that the caller named, None for all: the CPU that ONNX Runtime puts behind them runs
+    no kernel in a function body's place. ``prefer="body"`` leaves every operator with a function body in the
     file to it; ``ops`` limits the choice to these operators (names, or what ``onnx_op`` returned); ``others``
     are kernels for operators that have no registered one that can run here. Raises RegistrationError where
     ``ops`` has a name for which no kernel is registered.
@@ -110,8 +115,8 @@ def plan_for(
     choose = functools.partial(_plan_of, model, providers, providers if asked is None else asked, prefer)
     plan = choose(ops, lambda name: find_ops(name, model.opsets.get(name[0])))
     taken = {name for name, _ in plan.overloads}
-    left = {name: op for name, op in (others or {}).items() if name not in taken}
-    more = choose(None, lambda name: [left[name]] if name in left else [])
+    left = {name: each for name, each in (others or {}).items() if name not in taken}
+    more = choose(None, lambda name: left.get(name, ()))
     reasons = {name: why for name, why in plan.reasons.items() if name not in dict(more.overloads)}
     return Plan((*plan.overloads, *more.overloads), {**more.reasons, **reasons})
 
@@ -219,12 +224,22 @@ def giving(plan: Plan, register: Callable[[], object]) -> None:
     contextvars.copy_context().run(run)
 
 
+def wanted_entry(ops: Iterable[str | Op] | None) -> str:
+    """Return what the entry ``WANTED`` has to say for operators to be registered, None for all."""
+    if ops is None:
+        return _ALL
+    named = [[op] if isinstance(op, str) else ["::".join(name) for name in op.names] for op in ops]
+    return ",".join(name for names in named for name in names)
+
+
 def _everything(wanted: str | None) -> Plan:
     """Return what plain onnxruntime is given: all kernels, or those that ``ort_ops.ops`` names.
 
     Its models aren't known, so that any node may leave out an input.
     """
-    names = None if wanted is None else {split_name(n.strip()) for n in wanted.split(",") if n.strip()}
+    names = None
+    if wanted is not None and wanted.strip() != _ALL:
+        names = {split_name(name.strip()) for name in wanted.split(",") if name.strip()}
     newest: dict[tuple[str, str], list[Op]] = {}
     for op in registered_ops():
         for name in op.names:

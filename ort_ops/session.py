@@ -21,7 +21,7 @@ from .namesakes import optimizers_to_leave_out, refuse_namesakes, refuse_vanishe
 from .providers import asked_providers, session_providers
 from .registry import CPU, Op
 from .results import hides
-from .selection import Plan, Prefer, giving, plan_for, refuse_leftovers
+from .selection import WANTED, Plan, Prefer, giving, plan_for, refuse_leftovers, wanted_entry
 from .tuning import Arena, Tuning, graph_options, with_entries
 from .unrunnable import no_kernel_error
 from .values import NO_ARRAYS, REFUSED_BY_RUN, native, to_numpy, to_value
@@ -36,16 +36,18 @@ def get_library_path() -> str:
     return str(_bridge.__file__)
 
 
-def register(session_options: onnxruntime.SessionOptions, ops: Iterable[str] | None = None) -> None:
-    """Register kernels with a SessionOptions of plain onnxruntime; a second call changes nothing.
+def register(session_options: onnxruntime.SessionOptions, ops: Iterable[str | Op] | None = None) -> None:
+    """Register kernels with a SessionOptions of plain onnxruntime.
 
-    ``ops`` are names such as ``"mylinear::MYLINEAR"``; None registers every kernel there is, but for
-    those in domains of other libraries. Raises RegistrationError where a name has no kernel.
+    ``ops`` are names such as ``"mylinear::MYLINEAR"``, or what ``onnx_op`` returned; None registers every
+    kernel there is, but for those in domains of other libraries. A second call adds domains that are new.
+
+    Raises RegistrationError where a name has no kernel, and where an earlier call registered other kernels of
+    a domain, to which ONNX Runtime can't add.
     """
-    if isinstance(ops, str):
-        raise TypeError(f"ops={ops!r}; expected a list: [{ops!r}]")
-    if ops is not None:
-        session_options.add_session_config_entry("ort_ops.ops", ",".join(ops))
+    if isinstance(ops, str | Op):
+        raise TypeError(f"ops={ops!r}; expected a list: ops=[...]")
+    session_options.add_session_config_entry(WANTED, wanted_entry(ops))
     try:
         session_options.register_custom_ops_library(get_library_path())
     except Exception as error:
@@ -254,7 +256,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         self._settle(providers)
 
     def _settle(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
-        """See that the providers are there that were asked for, and what runs on them are told."""
+        """See that the providers that were asked for are there; note what each run of them is to be told."""
         self._refuse_silent_fallback(asked)
         self._run_entries = self._tuning.run_entries(self.get_provider_options())
         self._run_options = with_entries(None, self._run_entries)

@@ -6,7 +6,7 @@ from typing import Any
 from ort_ops.dtypes import ANY, from_onnx
 from ort_ops.errors import ResultError, SchemaError
 from ort_ops.kernel import Kernel
-from ort_ops.registry import CPU, Op, add_op
+from ort_ops.registry import CPU, Op, add_op, split_name
 from ort_ops.schema import Attribute, Formal, OpSchema
 from ort_ops.selection import offer
 
@@ -160,12 +160,10 @@ def enable_py_op(enabled: bool) -> bool:
 
 def split_op_type(op_type: str) -> tuple[str, str]:
     """Split ``"domain::Name"``; ``"Name"`` alone is of the default domain."""
-    domain, separator, name = op_type.partition("::")
-    if not separator:
-        domain, name = _DOMAIN, op_type
-    if not name or "::" in name:
-        raise SchemaError(f"{op_type!r} names no operator; expected 'Name' or 'domain::Name'")
-    return ("" if domain == "ai.onnx" else domain), name
+    try:
+        return split_name(op_type if "::" in op_type else f"{_DOMAIN}::{op_type}")
+    except SchemaError:
+        raise SchemaError(f"{op_type!r} names no operator; expected 'Name' or 'domain::Name'") from None
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -19,10 +19,11 @@ PYTHON = "Python kernel"
 
 @dataclass(frozen=True)
 class Needs:
-    """What runs the nodes of one operator that isn't ONNX Runtime's own.
+    """What is needed to run the nodes of one operator that isn't ONNX Runtime's own.
 
-    by: ``"function body"``, the path of a library in the bundle, or ``"Python kernel"``, which isn't in the
-        bundle: a program that opens it has to register it.
+    by: ``"function body"``, in whose place a Python kernel that is registered may run; the path of a library
+        in the bundle; or ``"Python kernel"``, which isn't in the bundle: a program that opens it has to
+        register it.
     """
 
     op: str

@@ -225,16 +225,15 @@ class Call:
         if self.fake is not None:
             return apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()), tensors)
         free = free_sizes(tensors)
-        with fresh_symbols_dropped_on_failure(tensors):
-            try:
-                with sizes_left_free(tensors):
-                    results = self._run(tensors, sizes)  # fake tensors hold nothing to write into
-                self.fixed |= fixed_since(free)
-                return results
-            except ExportError:
-                raise
-            except Exception as error:  # it is C++ or NumPy, or asks for values or for what a size is
-                reason = error
+        try:
+            with fresh_symbols_dropped_on_failure(tensors), sizes_left_free(tensors):
+                results = self._run(tensors, sizes)  # fake tensors hold nothing to write into
+            self.fixed |= fixed_since(free)
+            return results
+        except ExportError:
+            raise
+        except Exception as error:  # it is C++ or NumPy, or asks for values or for what a size is
+            reason = error
         try:
             self.found.append(probe(self, self.name, tensors, sizes, reason))
             return self.found[-1]

@@ -44,7 +44,9 @@ class _Derived:
 def derive(stand_ins: Sequence[StandIn], opset: int) -> tuple[list[Group], list[Group]]:
     """Return the bodies of some nodes of one operator, equal ones once, each with the nodes that it is for.
 
-    Then the same with what one node's constant makes superfluous, and another's doesn't: those may be fewer.
+    Then the same with what one node's constant makes superfluous (a product with 1) and another's doesn't:
+    these bodies may be fewer.
+
     The inputs of a body are ``in_0`` and so on, as many as the node with the most has, its outputs ``out_0``
     and so on.
     """

@@ -101,10 +101,7 @@ def export(
         fakes=fakes,
         canonical=canonical,
     )
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = range(torch.cuda.device_count()) if used else ()
-    # torch.onnx.export runs some models, which may draw random numbers.
-    with one_at_a_time, torch.random.fork_rng(devices=devices), keeping_functions as kept, quiet():
+    with one_at_a_time, keeping_functions as kept, quiet():
         passed: Any = {**options, **({} if dynamo else {"custom_opsets": custom_opsets})}
         torch.onnx.export(uncompiled(model), args, f, dynamo=dynamo, **passed)  # type: ignore[arg-type]
     return kept.programs[-1]

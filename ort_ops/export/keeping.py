@@ -40,6 +40,7 @@ from .own import is_running_own
 from .program import Program
 from .quiet import registration_quiet
 from .record import Record
+from .running import random_numbers_as_before
 from .torchscript import Writing
 from .translate import translation
 from .translations import translations_kept
@@ -188,11 +189,15 @@ def _replace(undo: contextlib.ExitStack, owner: Any, name: str, replacement: Cal
 
 
 def _export_asked(original: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Stand in for torch.onnx.export: note custom_opsets, which it doesn't pass to the newer exporter."""
+    """Stand in for torch.onnx.export: note custom_opsets, which it doesn't pass to the newer exporter.
+
+    Random numbers may be drawn: it runs some models, and Functions are run on samples of ours.
+    """
     kept = _active()[-1]
     before, kept._asked = kept._asked, keywords.get("custom_opsets") or {}
     try:
-        return original(*arguments, **keywords)
+        with random_numbers_as_before():
+            return original(*arguments, **keywords)
     finally:
         kept._asked = before
 

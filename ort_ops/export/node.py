@@ -1,7 +1,7 @@
 """``as_node``: an operator of torch.library written as one ONNX node by both exporters."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -147,13 +147,17 @@ def _translation(operator: str, node: tuple[str, str]) -> Callable[..., Any]:
 @contextlib.contextmanager
 def nodes_kept() -> Iterator[None]:
     """Have the TorchScript exporter write these operators as nodes, until the end."""
+    declared: dict[str, dict[str, tuple[str, str]]] = {}
+    for operator, node in _nodes.items():
+        name, _, overload = operator.partition(".")
+        declared.setdefault(name, {})[overload] = node
     with contextlib.ExitStack() as undo:
-        for operator, node in _nodes.items():
-            name = operator.partition(".")[0]
+        for name, nodes in declared.items():
             group = registry.get_function_group(name)
             others = {} if group is None else dict(group._functions._overrides)
             for opset in _OPSETS:
-                _torch_onnx.register_custom_op_symbolic(name, _symbolic(operator, node), opset)
+                symbolic = _symbolic_of_all(name, nodes, None if group is None else group.get(opset))
+                _torch_onnx.register_custom_op_symbolic(name, symbolic, opset)
                 undo.callback(_put_back, name, opset, others.get(opset))
         yield
 
@@ -171,6 +175,71 @@ _OPSETS = range(_constants.ONNX_MIN_OPSET, _constants.ONNX_MAX_OPSET + 1)
 
 _get_constant: Any = symbolic_helper._maybe_get_const
 _absent: Any = symbolic_helper._optional_input_placeholder_tensor
+
+
+def _symbolic_of_all(
+    name: str, nodes: Mapping[str, tuple[str, str]], other: Callable[..., Any] | None
+) -> Callable[..., Any]:
+    """Return the symbolic for all overloads of an operator, which the TorchScript exporter knows by one name.
+
+    other: the one of those that are no nodes.
+    """
+    symbolics = {overload: _symbolic(f"{name}.{overload}", node) for overload, node in nodes.items()}
+
+    def symbolic(g: Any, *arguments: Any) -> Any:
+        overload = _called(name, arguments, symbolics)
+        if overload in symbolics:
+            return symbolics[overload](g, *arguments)
+        if other is None:
+            raise ExportError(
+                f"{name}.{overload} is called, and only {', '.join(nodes)} of it was declared: "
+                f"as_node('{name}.{overload}', ...)"
+            )
+        return other(g, *arguments)
+
+    return symbolic
+
+
+def _called(name: str, arguments: Sequence[Any], declared: Container[str]) -> str:
+    """Return which overload of an operator is called with these arguments.
+
+    The exporter has made numbers constants like any tensor, and takes one overload for another itself, in a
+    node's schema. Of PyTorch's own operators, whose overloads compute the same, one of the ``declared``.
+    """
+    namespace, _, rest = name.partition("::")
+    overloads = getattr(getattr(torch.ops, namespace), rest).overloads()
+    if len(overloads) == 1:
+        return str(overloads[0])
+    fit = [each for each in overloads if _fits(_overload(f"{name}.{each}")._schema, arguments)]
+    if namespace == "aten":
+        fit.sort(key=lambda each: each not in declared)
+    elif len(fit) != 1:
+        raise ExportError(
+            f"{name} is called with arguments that may be those of {' or '.join(fit) or 'no overload'}, and "
+            "the TorchScript exporter says no more of them: give the overloads names of their own, or export "
+            "by the newer exporter"
+        )
+    return str(fit[0]) if fit else ""
+
+
+def _fits(schema: Any, arguments: Sequence[Any]) -> bool:
+    """Tell whether a node's arguments, which are all that there are, may be those of an overload."""
+    formals = [str(each.real_type) for each in schema.arguments]
+    return len(formals) == len(arguments) and all(map(_fits_one, formals, arguments))
+
+
+def _fits_one(formal: str, value: Any) -> bool:
+    """Tell whether a value may be an argument of a type: a number may be a constant, and a size a tensor."""
+    if value.node().mustBeNone():
+        return formal.startswith("Optional[")
+    kind = value.type()
+    if value.node().kind() == "onnx::Constant":
+        others = {"Double": ("int", "bool"), "Long": ("float", "bool"), "Bool": ("int", "float")}
+        return formal.removeprefix("Optional[").rstrip("]") not in others.get(kind.scalarType() or "", ())
+    if "Tensor" in formal:
+        element = kind.getElementType() if kind.kind() == "ListType" else kind
+        return bool(element.isSubtypeOf(torch._C.TensorType.get()))
+    return bool(kind.kind() != "TensorType" or kind.dim() == 0)
 
 
 def _symbolic(operator: str, node: tuple[str, str]) -> Callable[..., Any]:

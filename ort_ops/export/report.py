@@ -43,12 +43,12 @@ class Moved:
 
 
 def refuse_bare(calls: Sequence[CallReport], operators: Mapping[str, str], functions: Functions) -> None:
-    """Say of each Function that has nodes without a body why that is, in the words of its first such call.
+    """Warn of each Function that has nodes without a body, and say why, in the words of its first such call.
 
     And of each operator of ``as_node``, of which ``operators`` has the name of a node.
 
-    Raises ExportError under ``"inline"``, which promises plain operators; warns under ``"attach"``, whose
-    file is right all the same, but needs something to run it.
+    Raises ExportError instead under ``"inline"``, which promises plain operators; under ``"attach"`` the file
+    is right all the same, but needs something to run it.
     """
     if functions == "keep":
         return

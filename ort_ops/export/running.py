@@ -13,6 +13,7 @@ __all__ = [
     "as_outside_of_operators",
     "autocast_state",
     "fresh_symbols_dropped_on_failure",
+    "random_numbers_as_before",
     "run_on_samples",
     "sample",
     "under_autocast",
@@ -84,14 +85,26 @@ def untraced() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def random_numbers_as_before() -> Iterator[None]:
+    """Leave torch's generators as they were, those of GPUs that are in use, too."""
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else ()
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextlib.contextmanager
 def fresh_symbols_dropped_on_failure(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Forget the sizes that a forward invented before it failed: torch wants to see them in a result."""
     # Not the mode that torch detects: 2.9 looks into the branches of torch.cond in another one.
     mode = next((t.fake_mode for t in tensors if isinstance(t, FakeTensor)), None)
     pending = getattr(getattr(mode, "shape_env", None), "pending_fresh_unbacked_symbols", [])
     before = len(pending)
-    yield
-    del pending[before:]
+    try:
+        yield
+    except BaseException:
+        del pending[before:]
+        raise
 
 
 def apart(results: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:

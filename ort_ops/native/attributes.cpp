@@ -134,12 +134,12 @@ void read_attributes(Kernel& kernel, const abi::KernelInfo* info, int minor_rele
       value = read_attribute(node, attribute);
     } catch (const Error& error) {  // it is of another type
       throw Error(kernel.op->name + " node \"" + kernel.node + "\": " + error.what() + ", which " +
-                  kernel.op->kernel_name + " declares");
+                  kernel.op->name_for(kernel.node) + " declares");
     }
     if (value.is_none()) {
       if (!attribute.required) continue;  // the kernel's own default serves
       throw Error(kernel.op->name + " node \"" + kernel.node + "\" has no attribute \"" + attribute.name +
-                  "\"; expected one, since " + kernel.op->kernel_name + " gives it no default");
+                  "\"; expected one, since " + kernel.op->name_for(kernel.node) + " gives it no default");
     }
     names.append(nb::str(attribute.name.c_str()));
     kernel.kwvalues.push_back(std::move(value));

@@ -170,7 +170,7 @@ abi::Status* run_or_fail(const Kernel& kernel, abi::KernelContext* context, nb::
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
-  return python_failure(kernel.api, kernel.node, kernel.op->kernel_name, kernel.owned);
+  return python_failure(kernel.api, kernel.node, kernel.op->name_for(kernel.node), kernel.owned);
 }
 
 // Whether nothing but its maker refers to an object. Python 3.14 keeps flags above the low 32 bits, where the
@@ -194,7 +194,7 @@ abi::Status* refuse_kept_views(const Kernel& kernel, nb::handle owner, abi::Stat
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
   if (status != nullptr) abi::ReleaseStatus(kernel.api, status);
-  return python_failure(kernel.api, kernel.node, kernel.op->kernel_name, kernel.owned);
+  return python_failure(kernel.api, kernel.node, kernel.op->name_for(kernel.node), kernel.owned);
 }
 
 }  // namespace
@@ -264,7 +264,7 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
     read_attributes(*kernel, info, registration.minor_release);
     read_expected(*kernel, info);
     if (kernel->owned)
-      logs().back().kernels.push_back({op.domain, op.name, kernel->node, op.provider, op.kernel_name});
+      logs().back().kernels.push_back({op.domain, op.name, kernel->node, op.provider, op.name_for(kernel->node)});
     *out = kernel.release();
     return nullptr;
   } catch (const Error& error) {
@@ -279,7 +279,7 @@ abi::Status* compute_kernel(void* instance, abi::KernelContext* context) noexcep
   if (!Py_IsInitialized()) return abi::CreateStatus(kernel.api, abi::kFail, kNoPython);
   const HoldGil gil;
   nb::object owner = nb::steal(PyCapsule_New(instance, "ort_ops.buffers", nullptr));
-  if (!owner.is_valid()) return python_failure(kernel.api, kernel.node, kernel.op->kernel_name, kernel.owned);
+  if (!owner.is_valid()) return python_failure(kernel.api, kernel.node, kernel.op->name_for(kernel.node), kernel.owned);
   return refuse_kept_views(kernel, owner, run_or_fail(kernel, context, owner));
 }
 

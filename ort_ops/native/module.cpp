@@ -1,4 +1,5 @@
 // The Python side of the bridge: ort_ops._bridge.
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -17,7 +18,8 @@ std::vector<Formal> formals(const std::vector<std::pair<int, int>>& pairs) {
 void make_op(Op* self, const std::string& domain, const std::string& name, const std::string& provider,
              const std::string& kernel_name, const std::vector<std::pair<int, int>>& inputs,
              const std::vector<std::pair<int, int>>& outputs, nb::list attributes, nb::object function,
-             nb::object infer, std::size_t told, bool by_call, bool takes_out) {
+             nb::object infer, std::size_t told, bool by_call, bool takes_out,
+             const std::map<std::string, std::string>& node_names) {
   new (self) Op();
   self->domain = domain;
   self->name = name;
@@ -33,6 +35,7 @@ void make_op(Op* self, const std::string& domain, const std::string& name, const
   self->told = told;
   self->by_call = by_call;
   self->takes_out = takes_out;
+  self->node_names = node_names;
 }
 
 void set_hooks(nb::object fail, nb::object collect, nb::object discard, nb::object hides, nb::object reject,
@@ -129,7 +132,8 @@ NB_MODULE(_bridge, m) {
   nb::class_<Op>(m, "Op").def("__init__", make_op, nb::arg("domain"), nb::arg("name"), nb::arg("provider"),
                               nb::arg("kernel_name"), nb::arg("inputs"), nb::arg("outputs"),
                               nb::arg("attributes"), nb::arg("function"), nb::arg("infer").none(),
-                              nb::arg("told"), nb::arg("by_call"), nb::arg("takes_out"));
+                              nb::arg("told"), nb::arg("by_call"), nb::arg("takes_out"),
+                              nb::arg("node_names"));
   nb::class_<Call>(m, "Call")
       .def("inputs", call_inputs)
       .def("attributes", [](const Call& call) { return attributes_of(live(call).kernel); })

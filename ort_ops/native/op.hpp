@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +34,7 @@ struct Op {
   std::string name;
   std::string provider;
   std::string kernel_name;  // where the kernel's code is, for messages
+  std::map<std::string, std::string> node_names;  // and that of single nodes, where each has its own
   std::vector<Formal> inputs;
   std::vector<Formal> outputs;
   std::vector<Attribute> attributes;
@@ -41,6 +43,11 @@ struct Op {
   std::size_t told;     // of so many outputs, which each node has, ONNX Runtime is told by `infer`
   bool by_call;
   bool takes_out;  // fills the buffers of its outputs by itself
+
+  const std::string& name_for(const std::string& node) const {
+    const auto found = node_names.find(node);
+    return found == node_names.end() ? kernel_name : found->second;
+  }
 };
 
 // An operator as one ONNX Runtime sees it. Never destroyed, and nor is its Op: sessions keep the address,

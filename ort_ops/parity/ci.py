@@ -49,7 +49,7 @@ def to_markdown(name: str, report: Report) -> str:
 
 
 def annotate(name: str, report: Report, *, allow_reduced_precision: bool = False) -> Sequence[str]:
-    """Return GitHub's workflow commands for what is not good; the step summary is written where there is one.
+    """Return GitHub's workflow commands for what is not good; a step summary, if there is one, gets a table.
 
     Nothing where GITHUB_ACTIONS isn't set.
     """

@@ -33,8 +33,8 @@ def custom_ops(
     for domain, name in sorted({node.op for node in read.nodes}):
         if domain in ("", "ai.onnx") and defs.has(name):
             continue
-        op = by_function.get((domain, name))
-        if op is not None:
+        if (domain, name) in by_function:
+            op, *_ = by_function[domain, name]  # each computes any of the nodes
             found.append(_by_function(domain, name, op))
         elif (domain, name) not in read.functions:
             ops = find_ops((domain, name), read.opsets.get(domain))

@@ -237,7 +237,7 @@ def _profile(apart: Array | None, expected: Array | None) -> Profile | None:
 
 def _noise(own: Array, exact: Array) -> Array:
     """Return what float64's rounding may do to each element, from what the model's own arithmetic does."""
-    if own.dtype.kind not in "fV" and own.dtype.name != "bfloat16":
+    if not own.dtype.name.startswith(("float", "bfloat")):
         return np.zeros(exact.shape)
     unit = arithmetic_of(own.dtype).storage
     typical = typical_size(exact)

@@ -66,7 +66,7 @@ class RuntimeSide:
 
 
 def refused(file: ExactFile, setting: Setting, error: ParityError) -> list[Row]:
-    """Return a row for each output of a file that a provider has no kernels for."""
+    """Return a row for each output of a file for which no session can be made, or whose run fails."""
     return [
         Row("runtime", name, str(setting), "nothing", "", (), 0, Verdict.CANNOT_SAY, str(error))
         for name in file.outputs

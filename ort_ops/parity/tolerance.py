@@ -1,8 +1,8 @@
-"""How far a result may be from the exact one, from nothing but the arithmetic that made it.
+"""Arithmetics: to what they round; and the certain bound on a sum of products.
 
-A sum of n products in unit round-off u is off by at most γₙ·Σ|aᵢ||bᵢ|, γₙ = n·u / (1 - n·u), in whatever
-order it is summed, and with or without fused multiply-adds (N. J. Higham, Accuracy and Stability of Numerical
-Algorithms, 2nd ed., SIAM 2002, section 3.1).
+Verdicts go by narrower ones (bounds.py). A sum of n products in unit round-off u is off by at most
+γₙ·Σ|aᵢ||bᵢ|, γₙ = n·u / (1 - n·u), in whatever order it is summed, and with or without fused multiply-adds
+(N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM 2002, section 3.1).
 """
 
 from dataclasses import dataclass

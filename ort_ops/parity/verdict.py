@@ -14,7 +14,7 @@ class Verdict(enum.StrEnum):
     the arithmetic, but with an error well above PyTorch's own. ``REDUCED_PRECISION``: as far apart as a
     narrower arithmetic (TF32) explains, or weights that ONNX Runtime quantises. ``EXPORT_WRONG``: the file
     computes something else than the model. ``RUNTIME_WRONG``: the runtime does not compute the file.
-    ``CANNOT_SAY``: nothing was compared.
+    ``CANNOT_SAY``: nothing was compared, or rounding errors decide what the elements are.
     """
 
     EQUAL = "equal"

@@ -136,7 +136,7 @@ class _Rounded:
 
 
 def _is_float(array: NDArray[Any]) -> bool:
-    return array.dtype.kind in "fV" or array.dtype.name == "bfloat16"
+    return array.dtype.name.startswith(("float", "bfloat"))  # those of ml_dtypes are of no kind
 
 
 class _Pool:

@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 import ort_ops
-from ort_ops.errors import NoKernelError, RegistrationError
+from ort_ops.errors import KernelError, NoKernelError, RegistrationError
 from ort_ops.functions import function_ops
 from ort_ops.model import read_model
 from ort_ops.recorded import Input, RecordedCall, UnrecordableError, function_name, record, restore
@@ -277,6 +277,92 @@ def test_calls_with_fewer_results_than_others_run_beside_them(dynamo: bool) -> N
     np.testing.assert_array_equal(session.run(None, {"x": X})[0], X * 3)
     report = ort_ops.parity.check(Net().eval(), program, (torch.ones(2, 3),), functions=[Both])
     assert report.verdict == "equal", str(report)
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x * x * x
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("pkg::Power", x)
+
+
+class Square(torch.autograd.Function):
+    """Under the name of the other."""
+
+    fails = False
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        if Square.fails:
+            raise ValueError("planted")
+        return x * x
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("pkg::Power", x)
+
+
+class Cast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, dtype: Any) -> Any:
+        return x.to(dtype)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, dtype: Any) -> Any:
+        return g.op("pkg::Cast", x)
+
+
+class Powers(torch.nn.Module):
+    def forward(self, x: Any, h: Any) -> Any:
+        return Cube.apply(x), Square.apply(h)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_calls_on_several_types_each_have_a_kernel_and_its_name(dynamo: bool) -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    program = ort_ops.export.export(
+        Powers().eval(),
+        (x, x.half()),
+        input_names=["x", "h"],
+        verbose=False,
+        dynamo=dynamo,
+        **(
+            {"dynamic_shapes": ({0: "a"}, {0: "b"})}
+            if dynamo
+            else {"dynamic_axes": {"x": {0: "a"}, "h": {0: "b"}}}
+        ),
+    )
+    session = program.session(providers=CPU)
+    cubes, squares = session.run(None, {"x": x.numpy(), "h": x.half().numpy()})
+    np.testing.assert_array_equal(cubes, x.numpy() ** 3)
+    np.testing.assert_array_equal(squares, x.half().numpy() ** 2)
+    assert [run.kernel.rpartition(".")[0] for run in session.explain()] == [
+        f"{__name__}.Cube",
+        f"{__name__}.Square",
+    ]
+    assert ort_ops.parity.check(Powers().eval(), program, (x, x.half())).verdict == "equal"
+
+
+def test_a_failure_names_the_function_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(3, 1)
+    program = ort_ops.export.export(Powers().eval(), (x, x.half()), input_names=["x", "h"], verbose=False)
+    session = program.session(providers=CPU)
+    monkeypatch.setattr(Square, "fails", True)
+    with pytest.raises(KernelError, match=r"kernel .*\.Square\.forward of node 'Power_1' failed: .*planted"):
+        session.run(None, {"x": x.numpy(), "h": x.half().numpy()})
+
+
+def test_results_of_several_types_for_inputs_of_one_are_no_kernels() -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return Cast.apply(x, torch.float16), Cast.apply(x, torch.float64)
+
+    program = ort_ops.export.export(Net().eval(), (torch.ones(2, 3),), input_names=["x"], verbose=False)
+    with pytest.raises(NoKernelError, match="results of different types for inputs of the same"):
+        program.session(providers=CPU)
 
 
 def test_a_registered_kernel_comes_first(model: bytes, package: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -484,6 +484,34 @@ def test_plain_onnxruntime_can_name_what_it_wants() -> None:
         ort_ops.register(onnxruntime.SessionOptions(), [f"{DOMAIN}::Missing"])
 
 
+def test_a_second_register_adds_domains_and_all_are_all() -> None:
+    register_plus_one()
+    elsewhere = f"{DOMAIN}.elsewhere"
+
+    @op(f"{elsewhere}::Op")
+    def other(x: Any) -> Any:
+        return x
+
+    data = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 18, "{elsewhere}": 1]>'
+        f"g (float[n] x) => (float[n] y) {{ y = {elsewhere}.Op (x) }}"
+    ).SerializeToString()
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options, [f"{DOMAIN}::Op"])
+    with pytest.raises(Exception, match="elsewhere"):
+        onnxruntime.InferenceSession(data, options)
+    ort_ops.register(options)
+    onnxruntime.InferenceSession(data, options)
+    alone = onnxruntime.SessionOptions()
+    ort_ops.register(alone, [other])
+    onnxruntime.InferenceSession(data, alone)
+    with pytest.raises(TypeError, match="expected a list"):
+        ort_ops.register(alone, other)  # type: ignore[arg-type]
+    register_plus_one("More")
+    with pytest.raises(RegistrationError, match=r"has had domain .* registered with other operators"):
+        ort_ops.register(options)
+
+
 def test_operators_registered_later_and_other_sessions_disturb_nobody() -> None:
     register_plus_one()
     first = ort_ops.InferenceSession(one_node("Op"))

@@ -66,6 +66,27 @@ def several(x: Tensor) -> list[Tensor]:
     return [x + 1, x + 2]
 
 
+_LIBRARY = torch.library.Library("ort_ops_test_overloads", "DEF")
+for _form, _computed in (
+    ("f(Tensor x) -> Tensor", lambda x: x + 1),
+    ("f.scaled(Tensor x, float s) -> Tensor", lambda x, s: x * s),
+    ("f.at(Tensor x, int n, int m=1) -> Tensor", lambda x, n, m=1: x / n),
+    ("f.less(Tensor x, Tensor y, *, bool exact=False) -> Tensor", lambda x, y, exact=False: x - y),
+    ("either(Tensor x, float s) -> Tensor", lambda x, s: x * s),
+    ("either.less(Tensor x, Tensor y) -> Tensor", lambda x, y: x - y),
+):
+    _LIBRARY.define(_form)
+    _name = _form.partition("(")[0]
+    _LIBRARY.impl(_name, _computed, "CompositeExplicitAutograd")
+    _qualified = f"ort_ops_test_overloads::{_name}"
+    torch.library.register_fake(_qualified, lambda x, *rest, **more: torch.empty_like(x), lib=_LIBRARY)
+
+
+def overloaded(model: Any, x: Tensor) -> Tensor:
+    f = torch.ops.ort_ops_test_overloads.f
+    return f.less(f.at(f.scaled(f.default(x), 2.0), 4), x, exact=True)  # type: ignore[no-any-return]
+
+
 @pytest.fixture(autouse=True)
 def _no_nodes_are_left() -> Iterator[None]:
     yield
@@ -125,6 +146,46 @@ def test_an_operator_that_the_exporter_knows_is_a_node_all_the_same(dynamo: bool
     model = Calls(lambda model, x: torch.nn.functional.gelu(x)).eval()
     program = export(model, (x(3, 4),), dynamo=dynamo, verbose=False, opset_version=20)
     assert [f"{node.domain}::{node.op_type}" for node in program.model_proto.graph.node] == ["my::Gelu"]
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_each_overload_is_its_own_node(dynamo: bool) -> None:
+    for overload in ("default", "scaled", "at", "less"):
+        as_node(f"ort_ops_test_overloads::f.{overload}", f"my::{overload.title()}")
+    program = export(Calls(overloaded).eval(), (x(3, 4),), dynamo=dynamo, verbose=False)
+    nodes = [node for node in program.model_proto.graph.node if node.domain == "my"]
+    assert [(node.op_type, len(node.input)) for node in nodes] == [
+        ("Default", 1),
+        ("Scaled", 1),
+        ("At", 1),
+        ("Less", 2),
+    ]
+    found = [{name: value for name, _, value in attributes(node)} for node in nodes]
+    assert found == [{}, {"s": 2.0}, {"n": 4, "m": 1}, {"exact": 1}]
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_an_overload_that_is_no_node_is_not_taken_for_one_that_is(dynamo: bool) -> None:
+    as_node("ort_ops_test_overloads::f", "my::F")
+    says = "f.scaled" if dynamo else r"f\.scaled is called, and only default of it was declared"
+    with pytest.raises(Exception, match=says):
+        export(Calls(overloaded).eval(), (x(3, 4),), dynamo=dynamo, verbose=False)
+
+
+def test_the_older_exporter_guesses_no_overload() -> None:
+    as_node("ort_ops_test_overloads::either", "my::Either")
+    model = Calls(lambda model, x: torch.ops.ort_ops_test_overloads.either.default(x, 2.0)).eval()
+    with pytest.raises(ExportError, match=r"may be those of (default or less|less or default)"):
+        export(model, (x(3, 4),), dynamo=False, verbose=False)
+    (node,) = export(model, (x(3, 4),), verbose=False).model.graph
+    assert (node.op_type, len(node.inputs)) == ("Either", 1)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_an_overload_of_pytorchs_own_is_a_node(dynamo: bool) -> None:
+    as_node("aten::mul.Tensor", "my::Mul")
+    program = export(Calls(lambda model, x: x * 2).eval(), (x(3, 4),), dynamo=dynamo, verbose=False)
+    assert [node.op_type for node in program.model.graph if node.domain == "my"] == ["Mul"]
 
 
 def test_what_somebody_else_registered_is_there_again() -> None:

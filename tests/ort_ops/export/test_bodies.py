@@ -46,6 +46,7 @@ def test_stock_runtime_runs_a_file_with_bodies(case: Case) -> None:
     program = by_us(case, dynamo=True, functions="attach")
     reasons = {call.no_body for call in program.calls if call.nodes and not call.body}
     if case.name in NO_BODY:
+        assert reasons
         assert all(NO_BODY[case.name] in reason for reason in reasons)
         return
     assert not reasons
@@ -391,4 +392,4 @@ def test_inline_refuses_what_stays_a_node(call: Any, tmp_path: Path) -> None:
         export(Calls(call).eval(), (x(3, 4),), tmp_path / "f.onnx", functions="inline", verbose=False)
     assert not list(tmp_path.iterdir())
     program = export(Calls(call).eval(), (x(3, 4),), verbose=False)
-    assert all(report.nodes for report in program.calls)
+    assert {len(report.nodes) for report in program.calls} == {1}
