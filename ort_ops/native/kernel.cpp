@@ -264,7 +264,8 @@ abi::Status* create_kernel(const abi::CustomOp* custom, const Api* api, const ab
     read_attributes(*kernel, info, registration.minor_release);
     read_expected(*kernel, info);
     if (kernel->owned)
-      logs().back().kernels.push_back({op.domain, op.name, kernel->node, op.provider, op.name_for(kernel->node)});
+      logs().back().kernels.push_back(
+          {op.domain, op.name, kernel->node, op.provider, op.name_for(kernel->node)});
     *out = kernel.release();
     return nullptr;
   } catch (const Error& error) {
@@ -279,7 +280,8 @@ abi::Status* compute_kernel(void* instance, abi::KernelContext* context) noexcep
   if (!Py_IsInitialized()) return abi::CreateStatus(kernel.api, abi::kFail, kNoPython);
   const HoldGil gil;
   nb::object owner = nb::steal(PyCapsule_New(instance, "ort_ops.buffers", nullptr));
-  if (!owner.is_valid()) return python_failure(kernel.api, kernel.node, kernel.op->name_for(kernel.node), kernel.owned);
+  if (!owner.is_valid())
+    return python_failure(kernel.api, kernel.node, kernel.op->name_for(kernel.node), kernel.owned);
   return refuse_kept_views(kernel, owner, run_or_fail(kernel, context, owner));
 }
 

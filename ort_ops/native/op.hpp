@@ -33,7 +33,7 @@ struct Op {
   std::string domain;
   std::string name;
   std::string provider;
-  std::string kernel_name;  // where the kernel's code is, for messages
+  std::string kernel_name;                        // where the kernel's code is, for messages
   std::map<std::string, std::string> node_names;  // and that of single nodes, where each has its own
   std::vector<Formal> inputs;
   std::vector<Formal> outputs;
