@@ -1,5 +1,6 @@
 """How a command line is run: what ends it, and with which exit code."""
 
+import io
 import os
 import sys
 import traceback
@@ -45,6 +46,9 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None, errors: Iterab
     line.
     """
     expected: tuple[type[Exception], ...] = (*errors, OSError)
+    for stream in (sys.stdout, sys.stderr):  # a file's names may have letters that the locale hasn't
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         given = sys.argv[1:] if arguments is None else arguments
         code = int(app(given, prog_name=name, standalone_mode=False) or 0)

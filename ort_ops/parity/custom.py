@@ -12,6 +12,7 @@ from onnx.reference.op_run import OpRun
 from ort_ops.functions import function_ops
 from ort_ops.model import read_model
 from ort_ops.registry import Op, find_ops
+from ort_ops.selection import Prefer
 
 from .fake_quantized import FakeQuantized
 
@@ -19,13 +20,14 @@ __all__ = ["custom_ops"]
 
 
 def custom_ops(
-    model: ModelProto, functions: Iterable[type] | None, trust: Iterable[str]
+    model: ModelProto, functions: Iterable[type] | None, trust: Iterable[str], prefer: Prefer
 ) -> list[type[OpRun]]:
     """Return for onnx's reference evaluator who computes each custom operator of a model without weights.
 
     The forward of one of ``functions`` comes first, then the function body in the file, to which an operator
-    is left that has one, and a Python kernel last: of it a fault can't be told from one of the file. What has
-    none of these says so where it is evaluated.
+    is left that has one, and a Python kernel last: of it a fault can't be told from one of the file. With
+    ``prefer="body"`` a body comes first, which is what runs. What has none of these says so where it is
+    evaluated.
     """
     read = read_model(model.SerializeToString())
     by_function, refused = function_ops(read, functions, trust)
@@ -33,10 +35,12 @@ def custom_ops(
     for domain, name in sorted({node.op for node in read.nodes}):
         if domain in ("", "ai.onnx") and defs.has(name):
             continue
+        if (domain, name) in read.functions and (prefer == "body" or (domain, name) not in by_function):
+            continue
         if (domain, name) in by_function:
             op, *_ = by_function[domain, name]  # each computes any of the nodes
             found.append(_by_function(domain, name, op))
-        elif (domain, name) not in read.functions:
+        else:
             ops = find_ops((domain, name), read.opsets.get(domain))
             kernels = [_by_kernel(domain, name, op) for op in ops[:1]]
             reason = refused.get((domain, name))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from ort_ops.errors import ParityError
+from ort_ops.selection import Prefer
 
 from .attributes import float_attributes
 from .constants import NOTHING_KNOWN, Known
@@ -45,7 +46,7 @@ class ExactFile:
     """A model file that can be evaluated in float64.
 
     model: the path, or a model in memory, whose nodes are then put in order.
-    functions, trust: whose forward may compute custom nodes, as for ``ort_ops.InferenceSession``.
+    functions, trust, prefer: who may compute custom nodes, as for ``ort_ops.InferenceSession``.
     parameters: names of initializers that are weights of the model bit by bit. Other small constants are
         taken for what was meant by them (see ``constants``); weights are what they are.
     either: names of small constants that may be a weight or not.
@@ -57,6 +58,7 @@ class ExactFile:
         *,
         functions: Iterable[type] | None = None,
         trust: Iterable[str] = (),
+        prefer: Prefer = "kernel",
         parameters: Iterable[str] = (),
         either: Iterable[str] = (),
     ) -> None:
@@ -71,7 +73,7 @@ class ExactFile:
         self.types = {value.name: value.dtype for value in all_values(graph)}
         self.precisions = precisions(graph)
         bare = without_weights(self.model)
-        self._evaluator = WideEvaluator(bare, custom_ops(bare, functions, trust))
+        self._evaluator = WideEvaluator(bare, custom_ops(bare, functions, trust, prefer))
         self.nodes: list[NodeProto] = [operator.onnx_node for operator in self._evaluator.rt_nodes_]
         self._forwards = {
             tuple(operator.onnx_node.output): operator

@@ -98,6 +98,7 @@ class Subject:
             self.content,
             functions=self._functions(),
             trust=self.options["trust"],
+            prefer=self.options["prefer"],
             parameters=self._parameters,
             either=self._either,
         )

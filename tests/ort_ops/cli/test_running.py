@@ -47,3 +47,17 @@ def test_an_error_of_onnx_runtime_is_one_line_with_its_notes(capsys: pytest.Capt
     assert err.endswith("; the note\n")
     assert err.count("\n") == 1
     assert run(app, "it", ["other"], []) == 70
+
+
+def test_letters_that_the_locale_has_not_are_shown_by_their_numbers(tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, 1, ["n"]) for name in "xy"]
+    node = helper.make_node("Öffne", ["x"], ["y"], "größe", domain="d")
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("d", 1)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
+    command = [Path(sys.executable).parent / "ort-ops", "inspect", tmp_path / "model.onnx"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert r"d::\xd6ffne" in done.stdout, done
+    assert "Traceback" not in done.stderr

@@ -116,3 +116,9 @@ def test_a_number_in_a_function_body_that_is_another_is_found() -> None:
     (number,) = (t for t in tensors if np.float32(1.0507009873554805) == numpy_helper.to_array(t))
     number.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(number) * np.float32(1 + 1e-5)))
     assert check(model, file, uniform(3, 8)).rows[0].verdict is Verdict.EXPORT_WRONG
+    # The Function runs in the body's place, or the body, as it is asked for.
+    assert check(model, file, uniform(3, 8), functions=[Selu]).verdict is Verdict.EQUAL
+    by_body = check(model, file, uniform(3, 8), functions=[Selu], prefer="body")
+    assert [row.verdict for row in by_body.rows] == [Verdict.EXPORT_WRONG, Verdict.EQUAL]
+    found = locate(model, file, uniform(3, 8), functions=[Selu], prefer="body")
+    assert (found.node, found.question) == ("LongSelu_0", "export")
