@@ -58,7 +58,7 @@ class Parity:
         *,
         accept: Mapping[str, Accepted] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> "comparison.Report":
         """Fail unless the file is what the model computes, and the provider computes the file.
 
         The other arguments are those of ``ort_ops.parity.check``. ``accept`` has known deviations by the
@@ -77,7 +77,7 @@ class Parity:
         *,
         accept: Mapping[str, Accepted] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> "comparison.Report":
         """Fail unless a run of the file gives the golden answers of this name.
 
         With ``--parity-update`` they are recorded from the model first, and what changed is shown; without it
@@ -103,7 +103,7 @@ class Parity:
         for change in changes:
             print(f"{golden.name}: {change}")
 
-    def _judge(self, report: Any, accept: Mapping[str, Accepted]) -> None:
+    def _judge(self, report: "comparison.Report", accept: Mapping[str, Accepted]) -> None:
         """Fail over what is neither good nor accepted, and over what is accepted for nothing."""
         failed = []
         used = set()

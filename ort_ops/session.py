@@ -4,7 +4,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypedDict, Unpack
 
 import onnxruntime
 
@@ -26,7 +26,7 @@ from .tuning import Arena, Tuning, graph_options, with_entries
 from .unrunnable import no_kernel_error
 from .values import NO_ARRAYS, REFUSED_BY_RUN, native, to_numpy, to_value
 
-__all__ = ["InferenceSession", "get_library_path", "register"]
+__all__ = ["InferenceSession", "SessionArguments", "get_library_path", "register"]
 
 _AS_IT_COMES = Tuning(threads=0)
 
@@ -52,6 +52,17 @@ def register(session_options: onnxruntime.SessionOptions, ops: Iterable[str | Op
         session_options.register_custom_ops_library(get_library_path())
     except Exception as error:
         raise_failure(error)
+
+
+class SessionArguments(TypedDict, total=False):
+    """The arguments of ``InferenceSession`` that what makes sessions passes on to it."""
+
+    provider_options: Sequence[dict[str, Any]] | None
+    ops: Iterable[str | Op] | None
+    prefer: Prefer
+    functions: Iterable[type] | None
+    trust: Iterable[str]
+    disabled_optimizers: Sequence[str] | None
 
 
 class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime has no types
@@ -143,7 +154,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         arena: Arena = "keep",
         cuda_graph: bool = False,
         libraries: Sequence[str | os.PathLike[str]] = (),
-        **arguments: Any,
+        **arguments: Unpack[SessionArguments],
     ) -> Self:
         """Return a session that uses this machine as it is told; benchmarks/serving.py measures the choices.
 

@@ -123,13 +123,13 @@ def check(
 
 def _check(checked: Checked, options: dict[str, Any], *, sweep: bool, html: Path | None) -> parity.Report:
     arguments = session_arguments(
-        options["kernels"],
-        options["function"],
-        options["trust"],
-        options["library"],
-        options["range"],
-        options["dim"],
-        options["prefer"],
+        kernels=options["kernels"],
+        function=options["function"],
+        trust=options["trust"],
+        library=options["library"],
+        range_=options["range"],
+        dim=options["dim"],
+        prefer=options["prefer"],
     )
     providers = [check_provider(text) for text in options["provider"] or ["cpu"]]
     model, inputs = load_model(checked.module), load_inputs(options["inputs"])

@@ -43,7 +43,15 @@ def locate(
 ) -> int:
     """Find the first node that is wrong: in the file beside its model, or as ONNX Runtime computes it."""
     refuse_overwriting([json_file], [file, inputs, *(library or ())])
-    arguments = session_arguments(kernels, function, trust, library, range_, dim, prefer)
+    arguments = session_arguments(
+        kernels=kernels,
+        function=function,
+        trust=trust,
+        library=library,
+        range_=range_,
+        dim=dim,
+        prefer=prefer,
+    )
     found = parity.locate(
         load_model(module), file, load_inputs(inputs), providers=provider or ["cpu"], **arguments
     )

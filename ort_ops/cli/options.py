@@ -110,12 +110,13 @@ def load_inputs(text: str | None) -> Any:
 
 
 def session_arguments(
+    *,
     kernels: Sequence[str] | None,
-    functions: Sequence[str] | None,
+    function: Sequence[str] | None,
     trust: Sequence[str] | None,
-    libraries: Sequence[Path] | None,
-    ranges: Sequence[str] | None,
-    dims: Sequence[str] | None,
+    library: Sequence[Path] | None,
+    range_: Sequence[str] | None,
+    dim: Sequence[str] | None,
     prefer: str,
 ) -> dict[str, Any]:
     """Return what ``check``, ``locate`` and ``record`` are given of these options.
@@ -123,14 +124,14 @@ def session_arguments(
     Raises RegistrationError for a module that can't be imported, or a library that doesn't load.
     """
     import_modules(kernels or ())
-    open_libraries(paths := library_paths(libraries), ())
+    open_libraries(paths := library_paths(library), ())
     return {
-        "functions": resolve_functions(functions) or None,
+        "functions": resolve_functions(function) or None,
         "trust": trust or (),
         "libraries": paths,
         "prefer": prefer,
-        "ranges": {name: _range(text) for name, text in named_pairs(ranges or (), "--range")},
-        "dims": {name: _size(text) for name, text in named_pairs(dims or (), "--dim")},
+        "ranges": {name: _range(text) for name, text in named_pairs(range_ or (), "--range")},
+        "dims": {name: _size(text) for name, text in named_pairs(dim or (), "--dim")},
     }
 
 

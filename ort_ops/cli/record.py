@@ -45,7 +45,15 @@ def record(
 ) -> None:
     """Write down what a right run of a file gives, for ort-ops replay, which needs no torch."""
     refuse_overwriting([out], [file, inputs, *(library or ())])
-    arguments = session_arguments(kernels, function, trust, library, range_, dim, prefer)
+    arguments = session_arguments(
+        kernels=kernels,
+        function=function,
+        trust=trust,
+        library=library,
+        range_=range_,
+        dim=dim,
+        prefer=prefer,
+    )
     report = parity.record(load_model(module), file, out, load_inputs(inputs), seeds=seeds, **arguments)
     elements = sum(row.elements for row in report.rows)
     say(f"wrote {out}: {len(report.rows)} outputs, {elements} elements, {out.stat().st_size} bytes")

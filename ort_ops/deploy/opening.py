@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Unpack
 
 import onnxruntime
 
@@ -13,7 +13,7 @@ from ort_ops.errors import BundleError
 from ort_ops.model import weight_files
 from ort_ops.parity import Recorded, Report
 from ort_ops.providers import parse_provider
-from ort_ops.session import InferenceSession
+from ort_ops.session import InferenceSession, SessionArguments
 from ort_ops.tuning import Tuning
 
 from . import signature
@@ -71,11 +71,13 @@ class Bundle:
         self,
         providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
         options: onnxruntime.SessionOptions | Tuning | None = None,
+        **arguments: Unpack[SessionArguments],
     ) -> InferenceSession:
         """Return a session of the model, the libraries registered; ``options`` are added to.
 
         It loads the optimised graph where that was made for the ONNX Runtime, the processor and the provider
-        that are here; ``graph`` says which it is.
+        that are here; ``graph`` says which it is. ``arguments`` are the other ones of
+        ``ort_ops.InferenceSession``: ``prefer``, ``ops``, ``functions``, ...
         """
         graph = self.graph(providers, options)
         options = Tuning(threads=0) if options is None else options
@@ -84,12 +86,12 @@ class Bundle:
         if isinstance(options, Tuning):
             libraries = (*self.libraries, *options.libraries)
             tuning = replace(options, libraries=libraries, graph_optimization_level=level)
-            return InferenceSession(graph.path, tuning, tuning.providers(providers))
+            return InferenceSession(graph.path, tuning, tuning.providers(providers), **arguments)
         for library in self.libraries:
             options.register_custom_ops_library(os.fspath(library))
         options.graph_optimization_level = level
         try:
-            return InferenceSession(graph.path, options, providers)
+            return InferenceSession(graph.path, options, providers, **arguments)
         finally:
             options.graph_optimization_level = asked
 

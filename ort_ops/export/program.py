@@ -4,15 +4,14 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import onnx_ir as ir
 import torch
 from torch.autograd import Function
 from torch.export import ExportedProgram
 
-from ort_ops.selection import Prefer
-from ort_ops.session import InferenceSession
+from ort_ops.session import InferenceSession, SessionArguments
 
 from .report import CallReport, Moved
 from .size import MAX_FILE, nbytes
@@ -25,7 +24,8 @@ class Program(torch.onnx.ONNXProgram):
 
     ``calls`` has a report for each call of a Function that was kept, in the order in which the model makes
     them; ``moved`` the operators that were taken out of ONNX's default domain, since ONNX doesn't know them.
-    The TorchScript exporter gives one, too; ``exported_program`` is None then.
+    ``functions`` are the Functions of these calls. The TorchScript exporter gives one, too;
+    ``exported_program`` is None then.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Program(torch.onnx.ONNXProgram):
         super().__init__(model, exported_program)
         self.calls = tuple(calls)
         self.moved = tuple(moved)
-        self._functions = tuple(functions)
+        self.functions = tuple(functions)
 
     @property
     def fits_in_one_file(self) -> bool:
@@ -62,14 +62,15 @@ class Program(torch.onnx.ONNXProgram):
         self,
         providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
         *,
-        prefer: Prefer = "kernel",
         sess_options: Any = None,
+        **arguments: Unpack[SessionArguments],
     ) -> InferenceSession:
         """Return a session that runs the model, its custom nodes by the Functions that they stand for.
 
         A kernel that is registered for an operator comes first. The arguments are those of
-        ``ort_ops.InferenceSession``. A node that doesn't stand for a whole call needs a kernel of its own;
-        ``calls`` says why, and so does the error where it has none.
+        ``ort_ops.InferenceSession``; ``functions`` are the program's own if not given. A node that doesn't
+        stand for a whole call needs a kernel of its own; ``calls`` says why, and so does the error where it
+        has none.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "model.onnx")
@@ -78,4 +79,5 @@ class Program(torch.onnx.ONNXProgram):
                 ir.save(self.model, path, external_data="model.onnx.data")
             else:
                 source = self.model_proto.SerializeToString()
-            return InferenceSession(source, sess_options, providers, prefer=prefer, functions=self._functions)
+            given: SessionArguments = {"functions": self.functions, **arguments}
+            return InferenceSession(source, sess_options, providers, **given)

@@ -66,7 +66,9 @@ class Subject:
         put_in_order(self.content.graph)
         # Constants that are nodes are looked at as others are.
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.content)
-        own = checked_functions(functions if functions is not None else getattr(file, "_functions", ()))
+        if functions is None and isinstance(file, torch.onnx.ONNXProgram):  # ours knows them
+            functions = getattr(file, "functions", ())
+        own = checked_functions(functions)
         self.options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
         # Buffers that are not saved are the model's own, too.
         named = {**dict(model.named_buffers()), **model.state_dict()}

@@ -315,6 +315,11 @@ class Cast(torch.autograd.Function):
         return g.op("pkg::Cast", x)
 
 
+class Applied(torch.nn.Module):
+    def forward(self, x: Any) -> Any:
+        return Cube.apply(x)
+
+
 class Powers(torch.nn.Module):
     def forward(self, x: Any, h: Any) -> Any:
         return Cube.apply(x), Square.apply(h)
@@ -353,6 +358,24 @@ def test_a_failure_names_the_function_that_failed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Square, "fails", True)
     with pytest.raises(KernelError, match=r"kernel .*\.Square\.forward of node 'Power_1' failed: .*planted"):
         session.run(None, {"x": x.numpy(), "h": x.half().numpy()})
+
+
+def test_a_program_and_a_bundle_take_the_arguments_of_a_session(tmp_path: Path) -> None:
+    x = torch.ones(3, 1)
+    model = torch.nn.Sequential(Applied())
+    program = ort_ops.export.export(
+        model.eval(), (x,), tmp_path / "m.onnx", functions="attach", input_names=["x"], verbose=False
+    )
+    ort_ops.deploy.bundle(tmp_path / "m.onnx", tmp_path / "bundle")
+    bundle = ort_ops.deploy.open_bundle(tmp_path / "bundle")
+    for session, runner in (
+        (program.session(CPU), "kernel"),
+        (program.session(CPU, prefer="body"), "function body"),
+        (program.session(CPU, functions=()), "function body"),
+        (bundle.session(CPU), "function body"),
+        (bundle.session(CPU, functions=[Cube]), "kernel"),
+    ):
+        assert [run.runner for run in session.explain()] == [runner]
 
 
 def test_results_of_several_types_for_inputs_of_one_are_no_kernels() -> None:
