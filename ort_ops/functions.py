@@ -25,7 +25,7 @@ from .schema import Formal, OpSchema
 if TYPE_CHECKING:  # the package loads it when it is first asked for, and torch with it
     import ort_ops.torch_calls
 
-__all__ = ["checked_functions", "find_function", "function_ops"]
+__all__ = ["checked_functions", "find_function", "function_ops", "refuse_ambiguous"]
 
 
 def function_ops(
@@ -177,6 +177,12 @@ def _ops_of(
         kernel = Kernel(function, schema, (CPU, CUDA), "torch", by_node=names, any_attributes=True)
         made.append(Op(kernel, (name,), 1))
     return tuple(made)
+
+
+def refuse_ambiguous(calls: Sequence[RecordedCall]) -> None:
+    """Raise ValueError for the calls of one operator of which kernels can't be told apart."""
+    for _ in _schemas(calls):
+        pass
 
 
 def _call_of(node: str, function: type, recorded: RecordedCall) -> Any:

@@ -3,13 +3,14 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 import torch
 from onnx import defs, helper
 
 from ort_ops.errors import ExportError, RegistrationError
+from ort_ops.functions import refuse_ambiguous
 from ort_ops.model import Model, Node
 from ort_ops.namesakes import refuse_namesakes
 from ort_ops.recorded import FUNCTION, REASON, Input, RecordedCall, UnrecordableError, function_name, record
@@ -54,6 +55,7 @@ def finish(
     calls = [(call, wholes_of[call.number], marked.get(call.number, [])) for call in seen.calls]
     unnamed = _unnamed(seen)
     reasons = [_record(call, nodes, unnamed.get(call.number, whole)) for call, whole, nodes in calls]
+    ambiguous = _ambiguous(calls)
     fates: dict[int, Fate] = {}
     wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
     if options.functions != "keep":
@@ -71,7 +73,7 @@ def finish(
         canonicalize(model, seen.names, wholes)
     _set_versions(model, custom_opsets)
     reports = tuple(
-        _report(call, nodes, reason, fates.get(call.number, Fate()))
+        _report(call, nodes, reason or ambiguous.get(call.number, ""), fates.get(call.number, Fate()))
         for (call, _, nodes), reason in zip(calls, reasons, strict=True)
     )
     numbers = {call.number for call in seen.calls}
@@ -200,6 +202,23 @@ def _record(call: Call, nodes: Sequence[ir.Node], whole: Whole | str) -> str:
         for node in nodes:
             node.metadata_props.update({FUNCTION: function_name(call.function), REASON: reason})
     return reason
+
+
+def _ambiguous(calls: Iterable[tuple[Call, Whole | str, Sequence[ir.Node]]]) -> dict[int, str]:
+    """Return for the number of a call why no kernel can be told to be that of its nodes, where none can."""
+    recorded: dict[tuple[str, str], dict[int, RecordedCall]] = {}
+    for call, _, nodes in calls:
+        for node in nodes:
+            here = Node(node.name or "", node.domain, node.op_type, (), metadata=node.metadata_props)
+            if (found := RecordedCall.of_node(here)) is not None:
+                recorded.setdefault(here.op, {})[call.number] = found
+    why: dict[int, str] = {}
+    for each in recorded.values():
+        try:
+            refuse_ambiguous(list(each.values()))
+        except ValueError as error:
+            why |= dict.fromkeys(each, str(error))
+    return why
 
 
 def _metadata(call: Call, whole: Whole) -> dict[str, str]:

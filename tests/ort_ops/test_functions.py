@@ -384,6 +384,7 @@ def test_results_of_several_types_for_inputs_of_one_are_no_kernels() -> None:
             return Cast.apply(x, torch.float16), Cast.apply(x, torch.float64)
 
     program = ort_ops.export.export(Net().eval(), (torch.ones(2, 3),), input_names=["x"], verbose=False)
+    assert ["results of different types" in call.reason for call in program.calls] == [True, True]
     with pytest.raises(NoKernelError, match="results of different types for inputs of the same"):
         program.session(providers=CPU)
 
