@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,8 +77,13 @@ def record(
         machine=f"{platform.system()} {platform.machine()}",
     )
     flat = {name: np.frombuffer(array.tobytes(), np.uint8) for name, array in tensors.items()}
-    # Not by save_file, whose file nobody else may read.
-    Path(out).write_bytes(serialise(flat, {"parity": json.dumps(manifest.to_dict())}))
+    place = Path(out)
+    # In one step, so that who replays meanwhile has the old answers or the new; not by save_file, whose file
+    # nobody else may read.
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as folder:
+        written = Path(folder, place.name)
+        written.write_bytes(serialise(flat, {"parity": json.dumps(manifest.to_dict())}))
+        os.replace(written, place)
     return report
 
 
