@@ -55,7 +55,11 @@ def fields(buffer: Buffer, start: int, stop: int) -> Iterator[tuple[int, int | s
     at = start
     while at < stop:
         key = buffer[at]  # most numbers are of one byte
-        key, at = (key, at + 1) if key < 0x80 else _varint(buffer, at, stop)
+        if key < 0x80:
+            at += 1
+        else:
+            key, at = _varint(buffer, at, stop)
+            key &= _KEY  # as ONNX Runtime reads it: what is beyond hides no field from us alone
         wire = key & 7
         if wire == _VARINT:
             value, at = _varint(buffer, at, stop)

@@ -12,6 +12,7 @@ from ort_ops.deploy.batchable import check_batchable
 from ort_ops.errors import BundleError
 from ort_ops.model import read_model
 
+from .independence import ways_together
 from .replica import Replica, Setting, prepare
 
 __all__ = ["predict"]
@@ -37,8 +38,9 @@ def predict(
         are those of ``application``.
 
     Nothing runs before the dataset is consumed (``write_parquet``, ``iter_batches``, ...); Ray then shows a
-    progress bar. Each replica checks the bundle's files and replays its golden answers first. What a replica
-    had when it died, Ray runs again: at least once.
+    progress bar. Each replica checks the bundle's files and replays its golden answers first, together and
+    taken apart, too: rows that influence one another can't be batched. What a replica had when it
+    died, Ray runs again: at least once.
 
     Raises BundleError where the bundle is altered, has no golden answers, can't be batched, or where an
     output has the name of an input.
@@ -69,7 +71,7 @@ class _Predictor:
 
     def __init__(self, setting: Setting) -> None:
         self._replica = Replica(setting)
-        self._replica.check(self._replica.run_each)
+        self._replica.check(self._replica.run_each, *ways_together(self._replica))
         self._inputs = [value.name for value in self._replica.session.get_inputs()]
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -8,10 +8,10 @@ from typing import Any
 from ray import serve
 
 from ort_ops.deploy.batchable import check_batchable
-from ort_ops.errors import BundleError
 from ort_ops.model import read_model
 
 from .batching import row_count, run_together
+from .independence import ways_together
 from .replica import Feed, Outputs, Replica, Setting, prepare
 from .requests import Request, portable
 
@@ -46,8 +46,9 @@ def application(
         ``autoscaling_config`` in place of ``replicas``.
 
     A replica takes requests once its files are what the manifest says and its session gives the golden
-    answers; with ``max_batch``, put together in one run, too. Later health checks replay the first one. Where
-    one fails, Ray replaces the replica.
+    answers; with ``max_batch``, put together in one run, and taken apart, too: rows that influence one
+    another can't be batched. Later health checks replay the first one. Where one fails, Ray replaces the
+    replica.
 
     Raises BundleError where the bundle is altered, has no golden answers, or can't be batched.
     """
@@ -77,7 +78,7 @@ class _Served:
     def __init__(self, setting: Setting, max_batch: int, delay_s: float) -> None:
         self._replica = Replica(setting)
         self._max_batch = max_batch
-        self._ways = [self._replica.run_each, *([self._answer_twice] if max_batch else [])]
+        self._ways = [self._replica.run_each, *(ways_together(self._replica) if max_batch else ())]
         self._gather.set_max_batch_size(max(max_batch, 1))  # type: ignore[attr-defined]
         self._gather.set_batch_wait_timeout_s(delay_s)  # type: ignore[attr-defined]
 
@@ -110,20 +111,3 @@ class _Served:
         """Replay golden answers; Ray asks before the first request, and then again and again."""
         await asyncio.to_thread(self._replica.check, *self._ways)
         self._ways = self._ways[:1]
-
-    def _answer_twice(self, feeds: Sequence[Feed]) -> list[Outputs]:
-        """Answer each request twice, put together, to see that no row changes another's answer."""
-        if any(row_count(feed) is None for feed in feeds):
-            raise BundleError(
-                "the golden answers have inputs of different first dimensions; expected one along which "
-                "requests can be put together"
-            )
-        found: list[Outputs] = []
-        twice = [*feeds, *feeds]
-        for answer in run_together(twice, self._replica.names, self._replica.run, _rows([twice]) + 1)[
-            : len(feeds)
-        ]:
-            if isinstance(answer, Exception):
-                raise answer
-            found.append(answer)
-        return found

@@ -196,6 +196,46 @@ def test_replicas_that_answer_wrongly_take_no_traffic(tmp_path: Path) -> None:
         run_app(mixed, "mixed8", max_batch=8)
 
 
+INFLUENCES = {
+    "none": lambda x: x * 2,
+    "a row before": lambda x: x.cumsum(0),
+    "a row behind": lambda x: x.flip(0).cumsum(0).flip(0),
+    "the first row": lambda x: x - x[:1],
+    "the mean": lambda x: x - x.mean(0),
+    "the largest": lambda x: x - x.amax(0),
+    "softmax": lambda x: x.softmax(0),
+}
+
+
+class Influenced(torch.nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Any) -> Any:
+        return INFLUENCES[self.kind](x)
+
+
+@pytest.mark.parametrize("kind", INFLUENCES)
+def test_rows_that_influence_one_another_are_refused(kind: str, tmp_path: Path) -> None:
+    from ort_ops.deploy.ray.data import _Predictor
+    from ort_ops.deploy.ray.replica import Setting
+
+    model, x = Influenced(kind).eval(), torch.randn(4, 3)
+    file, golden = tmp_path / "model.onnx", tmp_path / "golden"
+    ort_ops.export.export(
+        model, (x,), file, input_names=["x"], dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False
+    )
+    parity.record(model, file, golden, (x,))
+    deploy.bundle(file, tmp_path / "bundle", golden=golden)
+    setting = Setting(str(tmp_path / "bundle"))
+    if kind == "none":
+        _Predictor(setting)
+    else:
+        with pytest.raises(ParityError, match="doesn't give the bundle's golden answers"):
+            _Predictor(setting)
+
+
 def test_a_dataset_has_the_outputs_beside_its_columns(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     x = np.random.default_rng(0).standard_normal((1000, 3)).astype(np.float32)
     rows = ray.data.from_items([{"x": each, "number": i} for i, each in enumerate(x)])
