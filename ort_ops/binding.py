@@ -1,5 +1,6 @@
 """A session's inputs and outputs in buffers that stay where they are: NumPy arrays or torch tensors."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -28,6 +29,21 @@ class _Buffer(NamedTuple):
     def place(self) -> tuple[int, tuple[int, ...]]:
         """Return what has to stay as it is while a session uses the buffer."""
         return self.pointer, self.shape
+
+    @property
+    def device_of(self) -> tuple[str, int]:
+        """Return the device that the memory is on."""
+        return self.device, self.device_id
+
+    def overlaps(self, other: "_Buffer") -> bool:
+        """Tell whether bytes of this one are the other's, too, on one device."""
+        ends = (self.pointer + self.nbytes, other.pointer + other.nbytes)
+        return max(self.pointer, other.pointer) < min(ends)
+
+    @property
+    def nbytes(self) -> int:
+        """Return how much memory the elements take."""
+        return math.prod(self.shape) * self.dtype.numpy.itemsize
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -75,8 +91,10 @@ class Binding:
                 f"the outputs are {', '.join(outputs)}; the model's are {', '.join(there)}; expected one "
                 "array for each, or none at all"
             )
+        written: dict[str, _Buffer] = {}
         for name, declared in there.items():
-            buffer = self._checked(name, self.outputs[name], declared, written=True)
+            written[name] = buffer = self._checked(name, self.outputs[name], declared, written=True)
+            _refuse_overlap(name, buffer, buffers, written)
             self._binding.bind_output(name, *buffer.arguments)
             self._places.append((name, self.outputs[name], buffer.place))
             self._devices |= {buffer.device_id} if buffer.device == "cuda" else set()
@@ -141,6 +159,16 @@ def _checked(name: str, array: Any, declared: str, *, written: bool = False) -> 
     if declared != f"tensor({buffer.dtype.ort})" or buffer.dtype.ort == "string":
         raise ValueError(f"{name!r} is {buffer.dtype.name}; the model has a {declared}")
     return buffer
+
+
+def _refuse_overlap(
+    name: str, buffer: _Buffer, inputs: Mapping[str, _Buffer], outputs: Mapping[str, _Buffer]
+) -> None:
+    """Raise ValueError for an output in another's memory, or in a part of an input's."""
+    for other, taken in (*inputs.items(), *outputs.items()):
+        same = other in inputs and taken.place == buffer.place
+        if other != name and not same and taken.device_of == buffer.device_of and taken.overlaps(buffer):
+            raise ValueError(f"{name!r} lies in the memory of {other!r}; expected an array of its own")
 
 
 def _numpy_buffer(name: str, array: Any) -> _Buffer:

@@ -4,6 +4,7 @@ Such a library notes in the options whose the operators of its domains are, sinc
 from one library only.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ __all__ = [
     "libraries_in",
     "open_libraries",
     "refuse_one_path",
+    "register_library",
 ]
 
 _HERE = Path(__file__).parent / "native"
@@ -50,18 +52,26 @@ def open_libraries(paths: Sequence[str | os.PathLike[str]], domains: Iterable[st
     refuse_one_path(paths)
     options, asked = onnxruntime.SessionOptions(), set(domains)
     found: dict[str, Library] = {}
-    silent = []
+    silent, said = [], 0
     for path in (os.fspath(each) for each in paths):
-        try:
-            options.register_custom_ops_library(path)
-        except Exception as error:
-            raise RegistrationError(
-                f"{path} is no library of custom operators that loads here: {error}"
-            ) from error
+        register_library(options, path)
         there = libraries_in(options, asked - set(found))
         found |= {domain: Library(path, library.operators) for domain, library in there.items()}
-        silent += [] if there else [path]
+        if _entry(options, f"ort_ops.library{said + 1}"):  # it said what it has, in these domains or others
+            said += 1
+        else:
+            silent.append(path)
     return Libraries(found, tuple(silent))
+
+
+def register_library(options: onnxruntime.SessionOptions, path: str | os.PathLike[str]) -> None:
+    """Register a library; raises RegistrationError for a file that is none, or whose domain another has."""
+    try:
+        options.register_custom_ops_library(os.fspath(path))
+    except Exception as error:
+        raise RegistrationError(
+            f"{os.fspath(path)} is no library of custom operators that loads here: {error}"
+        ) from error
 
 
 def refuse_one_path(libraries: object) -> None:
@@ -75,10 +85,17 @@ def libraries_in(options: onnxruntime.SessionOptions | None, domains: Iterable[s
     found = {}
     for domain in set(domains):
         path = _entry(options, f"ort_ops.domain.{domain}")
-        operators = _entry(options, f"ort_ops.operators.{domain}")
+        operators = _operators(options, domain)
         if path and operators:
-            found[domain] = Library(path, frozenset(operators.split(",")))
+            found[domain] = Library(path, operators)
     return found
+
+
+def _operators(options: onnxruntime.SessionOptions | None, domain: str) -> frozenset[str]:
+    """Return the operators of a domain, which are in as many entries as they need."""
+    keys = (f"ort_ops.operators{count or ''}.{domain}" for count in itertools.count())
+    texts = itertools.takewhile(bool, (_entry(options, key) for key in keys))
+    return frozenset(name for text in texts for name in text.split(","))
 
 
 def get_include() -> str:

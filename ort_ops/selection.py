@@ -33,6 +33,9 @@ WANTED = "ort_ops.ops"
 """The config entry that names the operators to register, all of them where it isn't there, or is ``_ALL``."""
 
 _ALL = "*"
+_ROOM = 2000  # characters that any release of ONNX Runtime takes for an entry
+_asked: list[str] = []
+"""What was asked for by more names than an entry has room for; the entry says which of these it is."""
 
 REGISTERED = "ort_ops.registered"
 """The config entry by which the bridge notes what it has registered: a place in ``_noted``."""
@@ -229,7 +232,12 @@ def wanted_entry(ops: Iterable[str | Op] | None) -> str:
     if ops is None:
         return _ALL
     named = [[op] if isinstance(op, str) else ["::".join(name) for name in op.names] for op in ops]
-    return ",".join(name for names in named for name in names)
+    wanted = ",".join(name for names in named for name in names)
+    if len(wanted) <= _ROOM:
+        return wanted
+    if wanted not in _asked:
+        _asked.append(wanted)
+    return f"#{_asked.index(wanted)}"
 
 
 def _everything(wanted: str | None) -> Plan:
@@ -238,6 +246,8 @@ def _everything(wanted: str | None) -> Plan:
     Its models aren't known, so that any node may leave out an input.
     """
     names = None
+    if wanted is not None and wanted.startswith("#"):
+        wanted = _asked[int(wanted[1:])]
     if wanted is not None and wanted.strip() != _ALL:
         names = {split_name(name.strip()) for name in wanted.split(",") if name.strip()}
     newest: dict[tuple[str, str], list[Op]] = {}

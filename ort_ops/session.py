@@ -182,6 +182,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
         inputs: an array for each, contiguous and of the model's dtype, on the CPU or a CUDA device. outputs:
         likewise; None for new ones like the first input, of the shapes that a run with these inputs gives.
+        One may be an input's array, for a model that is made for it: what reads the input once the output
+        is written reads the output.
 
         Raises ValueError where ONNX Runtime could not use an array as it is; with ``cuda_graph`` also for one
         that isn't on a CUDA device.
@@ -270,7 +272,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         """See that the providers that were asked for are there; note what each run of them is to be told."""
         self._refuse_silent_fallback(asked)
         self._run_entries = self._tuning.run_entries(self.get_provider_options())
-        self._run_options = with_entries(None, self._run_entries)
+        entries = self._run_entries
+        self._run_options = with_entries(onnxruntime.RunOptions(), entries) if entries else None
 
     def _refuse_silent_fallback(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
         there = self.get_providers()

@@ -2,6 +2,7 @@
 
 import math
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal, get_args
 import onnxruntime
 
 from .errors import ProviderError
-from .libraries import refuse_one_path
+from .libraries import refuse_one_path, register_library
 from .providers import asked_providers
 
 __all__ = ["Arena", "Tuning", "available_cores", "graph_options", "with_entries"]
@@ -20,6 +21,8 @@ Provider = str | tuple[str, dict[str, Any]]
 
 _TENSORRT = ("TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 _CUDA = "CUDAExecutionProvider"
+_SHRINK, _GRAPH = "memory.enable_memory_arena_shrinkage", "gpu_graph_id"
+_AS_NONE = {_SHRINK: "", _GRAPH: "0"}
 _NO_CAPTURE = "-1"
 
 
@@ -57,7 +60,7 @@ class Tuning:
         for library in self.libraries:
             # A bare name would be looked for where the system has its libraries.
             path = os.path.abspath(library) if os.path.exists(library) else os.fspath(library)
-            options.register_custom_ops_library(path)
+            register_library(options, path)
         return options
 
     def providers(self, providers: Sequence[Provider] | None) -> list[Provider] | None:
@@ -87,32 +90,45 @@ class Tuning:
         entries: dict[str, str] = {}
         if self.arena == "shrink":
             gpu = [f"gpu:{providers[_CUDA].get('device_id', '0')}"] if _CUDA in providers else []
-            entries["memory.enable_memory_arena_shrinkage"] = ";".join(["cpu:0", *gpu])
+            entries[_SHRINK] = ";".join(["cpu:0", *gpu])
         if self.cuda_graph:  # buffers that are given once would be captured with it
-            entries["gpu_graph_id"] = _NO_CAPTURE
+            entries[_GRAPH] = _NO_CAPTURE
         return entries
 
 
 def graph_options(number: int) -> onnxruntime.RunOptions:
     """Return the options of runs that are captured as CUDA graph ``number``, and replayed."""
     options = onnxruntime.RunOptions()
-    options.add_run_config_entry("gpu_graph_id", str(number))
+    options.add_run_config_entry(_GRAPH, str(number))
     return options
 
 
-def with_entries(
-    options: onnxruntime.RunOptions | None, entries: Mapping[str, str]
-) -> onnxruntime.RunOptions | None:
-    """Return run options that have these entries, too, but for those that are in them already."""
-    if not entries:
-        return options
-    options = onnxruntime.RunOptions() if options is None else options
+def with_entries(options: onnxruntime.RunOptions, entries: Mapping[str, str]) -> onnxruntime.RunOptions:
+    """Return run options that have these entries, but for those that they have of their own.
+
+    Those of another session of ours, that they had before, go: ONNX Runtime takes no entry out, so that they
+    get the values that stand for none.
+    """
+    given = _given.setdefault(options, {})
+    for key in [key for key in given if given[key] != entries.get(key)]:
+        options.add_run_config_entry(key, _AS_NONE[key])
+        del given[key]
     for key, value in entries.items():
-        try:
-            options.get_run_config_entry(key)
-        except Exception:  # it is not there
+        if key not in given and _entry(options, key) in ("", _AS_NONE[key]):
             options.add_run_config_entry(key, value)
+            given[key] = value
     return options
+
+
+_given: "weakref.WeakKeyDictionary[onnxruntime.RunOptions, dict[str, str]]" = weakref.WeakKeyDictionary()
+"""The entries that run options have of ours."""
+
+
+def _entry(options: onnxruntime.RunOptions, key: str) -> str:
+    try:
+        return str(options.get_run_config_entry(key))
+    except Exception:  # it is not there
+        return ""
 
 
 def _name(provider: Provider) -> str:

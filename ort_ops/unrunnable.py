@@ -82,7 +82,11 @@ def _node_of(text: str, model: Model) -> Node | None:
 def _why(model: Model, node: Node, plan: Plan, library: Library | None) -> str:
     if not plan.overloads and node.op not in plan.reasons:
         if library is not None and node.op_type in library.operators:
-            return f"{library.path} has it, but not for {given_types(node)} and {node.outputs} outputs"
+            imported = model.opsets.get(node.domain)
+            return (
+                f"{library.path} has it, but not for {given_types(node)} and {node.outputs} outputs in the "
+                f"version that the model imports, {node.domain or 'ai.onnx'} {imported}"
+            )
         if builtin.known_since(node.op) is None:
             return (
                 f"{_unregistered(node.op, library)}; import the module that has its kernel, or give "

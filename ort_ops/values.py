@@ -53,10 +53,16 @@ def _rightly_read(value: Any) -> Any:
 def to_value(name: str, array: Any, declared: str) -> onnxruntime.OrtValue:
     """Return what input ``name``, of the type that the model declares, is fed with, as an OrtValue.
 
-    Raises ValueError where the model takes a type of ml_dtypes and the array is of another.
+    Raises ValueError where the model takes a type of ml_dtypes and the array is of another,
+    NotImplementedError for strings and sequences.
     """
     if isinstance(array, onnxruntime.OrtValue):
         return array
+    if not declared.startswith("tensor(") or declared == "tensor(string)":
+        raise NotImplementedError(
+            f"input {name!r} is a {declared}, which ONNX Runtime's Python takes only in runs without "
+            "bfloat16, float8 and 4-bit inputs and outputs; cast those inside of the model"
+        )
     if declared not in REFUSED_BY_RUN:
         given = None if isinstance(array, np.ndarray) else _dtype_of_list(declared)
         return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, given))

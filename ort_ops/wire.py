@@ -13,6 +13,7 @@ _SMALL = 1 << 26  # bytes of a file that is read as a whole
 
 _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}
+_KEY = 0xFFFFFFFF  # bits of a field's key
 
 Buffer = bytes | mmap.mmap
 

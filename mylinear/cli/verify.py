@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import mylinear
-from ort_ops.cli.arguments import refuse_overwriting
+from ort_ops.cli.arguments import refuse_overwriting, with_weights
 from ort_ops.cli.options import Json, Prefer, Providers
 from ort_ops.cli.report import print_report
 
@@ -27,7 +27,7 @@ def verify(
     json_file: Json = None,
 ) -> int:
     """Compare a file with the model it was exported from, and ONNX Runtime with PyTorch."""
-    refuse_overwriting([json_file], [file, model])
+    refuse_overwriting([json_file], [*with_weights(file), model])
     report = mylinear.verify.verify(
         mylinear.modelfile.load_model(model),
         file,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ort_ops
-from ort_ops.errors import ProviderError, RegistrationError
+from ort_ops.errors import ModelError, ProviderError, RegistrationError
+from ort_ops.model import weight_files
 from ort_ops.providers import parse_provider
 
 if TYPE_CHECKING:  # the package loads it when it is first asked for, and torch with it
@@ -25,6 +26,7 @@ __all__ = [
     "refuse_overwriting",
     "resolve",
     "resolve_functions",
+    "with_weights",
 ]
 
 
@@ -44,6 +46,16 @@ def named_pairs(texts: Iterable[str], option: str) -> Iterator[tuple[str, str]]:
         if not separator or not name or not value:
             raise typer.BadParameter(f"{option}: {text!r} is not of the form name=value")
         yield name, value
+
+
+def with_weights(file: Path | None) -> list[Path]:
+    """Return a model's file and those that its weights are in."""
+    if file is None:
+        return []
+    try:
+        return [file, *(file.parent / location for location in weight_files(file))]
+    except (OSError, ModelError):  # which is said where the model is needed
+        return [file]
 
 
 def refuse_overwriting(outputs: Sequence[Path | None], inputs: Sequence[Path | str | None]) -> None:

@@ -50,6 +50,8 @@ def bundle(
         )
     if delay_us and not max_batch:
         raise typer.BadParameter("--delay-us is for --max-batch")
+    if triton is not None and triton.resolve().is_relative_to(out.resolve()):
+        raise typer.BadParameter("--triton is inside of the bundle, whose files are those of its manifest")
     import_modules(kernels or ())
     manifest = deploy.bundle(
         file,

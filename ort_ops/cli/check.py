@@ -9,7 +9,7 @@ import typer
 from ort_ops import parity
 from ort_ops.errors import ParityError
 
-from .arguments import check_provider, refuse_overwriting
+from .arguments import check_provider, refuse_overwriting, with_weights
 from .configured import Checked, read_config
 from .console import progress, say
 from .options import (
@@ -93,7 +93,11 @@ def check(
         models = [Checked(file, module)]
     reads = [config, inputs, *(library or ())]
     for checked in models:
-        reads += [checked.file, checked.options.get("inputs"), *(checked.options.get("library") or ())]
+        reads += [
+            *with_weights(checked.file),
+            checked.options.get("inputs"),
+            *(checked.options.get("library") or ()),
+        ]
     refuse_overwriting([json_file, html, junit], reads)
     reports: dict[str, parity.Report] = {}
     for number, checked in enumerate(models, 1):

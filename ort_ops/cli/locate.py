@@ -4,7 +4,7 @@ import math
 
 from ort_ops import parity
 
-from .arguments import refuse_overwriting
+from .arguments import refuse_overwriting, with_weights
 from .console import cell, console, say, table
 from .options import (
     Dims,
@@ -42,7 +42,7 @@ def locate(
     json_file: Json = None,
 ) -> int:
     """Find the first node that is wrong: in the file beside its model, or as ONNX Runtime computes it."""
-    refuse_overwriting([json_file], [file, inputs, *(library or ())])
+    refuse_overwriting([json_file], [*with_weights(file), inputs, *(library or ())])
     arguments = session_arguments(
         kernels=kernels,
         function=function,

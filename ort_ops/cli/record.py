@@ -7,7 +7,7 @@ import typer
 
 from ort_ops import parity
 
-from .arguments import refuse_overwriting
+from .arguments import refuse_overwriting, with_weights
 from .console import say
 from .options import (
     Dims,
@@ -44,7 +44,7 @@ def record(
     prefer: Prefer = "kernel",
 ) -> None:
     """Write down what a right run of a file gives, for ort-ops replay, which needs no torch."""
-    refuse_overwriting([out], [file, inputs, *(library or ())])
+    refuse_overwriting([out], [*with_weights(file), inputs, *(library or ())])
     arguments = session_arguments(
         kernels=kernels,
         function=function,

@@ -13,7 +13,7 @@ from ort_ops.parity.runs import of_runtime
 from ort_ops.providers import parse_provider
 from ort_ops.registry import registered_ops
 
-from .arguments import import_modules, library_paths, refuse_overwriting
+from .arguments import import_modules, library_paths, refuse_overwriting, with_weights
 from .console import say
 from .options import AllowReducedPrecision, Json, Kernels, Libraries, Prefer, Providers
 from .report import print_report
@@ -44,7 +44,7 @@ def replay(
     if not golden.is_dir() and verify_key is not None:
         raise typer.BadParameter("--verify-key is for the folder of a bundle")
     bundled = golden.rglob("*") if golden.is_dir() else ()
-    refuse_overwriting([json_file], [golden, file, verify_key, *(library or ()), *bundled])
+    refuse_overwriting([json_file], [golden, *with_weights(file), verify_key, *(library or ()), *bundled])
     bundle = deploy.open_bundle(golden, verify_key=verify_key) if golden.is_dir() else None
     import_modules(kernels or ())
     providers = provider or ["cpu"]

@@ -12,14 +12,17 @@ import onnxruntime
 
 from ort_ops import parity
 from ort_ops.errors import BundleError
+from ort_ops.fitting import runnable
 from ort_ops.libraries import refuse_one_path
 from ort_ops.model import Model, read_model, weight_files
 from ort_ops.recorded import FUNCTION
 from ort_ops.registry import find_ops, split_name
 from ort_ops.runtime import release_of
+from ort_ops.selection import Plan
+from ort_ops.unrunnable import why_no_kernel
 
 from . import signature
-from .manifest import FORMAT, MANIFEST, Manifest, name_in_answers
+from .manifest import FORMAT, MANIFEST, Manifest, name_in_answers, refuse_odd
 from .needs import PYTHON, Needs, find_needs
 from .optimizing import optimize
 from .readme import readme
@@ -54,7 +57,7 @@ def bundle(
     where ONNX Runtime can't optimise the graph or the key can't sign; ModelError for a file that is no model;
     ProviderError for a provider that isn't there; ImportError for a module that isn't.
     """
-    model, out = Path(model), Path(out)
+    model, out = Path(model), Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} is there already; expected a new folder")
     content = read_model(model)
@@ -63,8 +66,10 @@ def bundle(
         raise TypeError(f"modules={modules!r}; expected a list: [{modules!r}]")
     for module in modules:
         importlib.import_module(module)
-    files = dict(_files(model, [Path(each) for each in libraries]))
-    for path in files.values():
+    # Of a library's bare name the system would look for another one.
+    files = dict(_files(model, [Path(each).absolute() for each in libraries]))
+    for name, path in files.items():
+        refuse_odd(name)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
     if golden is not None:
@@ -147,6 +152,12 @@ def _kernels_of(need: Needs, model: Model) -> list[str]:
             "ort-ops --library) or the module that registers its kernel (modules=[...], ort-ops --kernels), "
             'or export the model with its body (functions="attach")'
         )
+    there = sorted({provider for each in found for provider in each.kernel.providers})
+    overloads, why = runnable(model, op, found, there, there)
+    for node in model.nodes:
+        if node.op == op and not any(each.accepts(node.input_types, node.outputs) for each in overloads):
+            why = why or why_no_kernel(model, node, Plan(tuple((op, each) for each in overloads)))
+            raise BundleError(f"nobody runs {need.op} (node {node.name!r}): {why}")
     return [each.kernel.where for each in found]
 
 

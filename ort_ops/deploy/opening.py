@@ -10,6 +10,7 @@ import onnxruntime
 
 from ort_ops import parity
 from ort_ops.errors import BundleError
+from ort_ops.libraries import register_library
 from ort_ops.model import weight_files
 from ort_ops.parity import Recorded, Report
 from ort_ops.providers import parse_provider
@@ -88,7 +89,7 @@ class Bundle:
             tuning = replace(options, libraries=libraries, graph_optimization_level=level)
             return InferenceSession(graph.path, tuning, tuning.providers(providers), **arguments)
         for library in self.libraries:
-            options.register_custom_ops_library(os.fspath(library))
+            register_library(options, library)
         options.graph_optimization_level = level
         try:
             return InferenceSession(graph.path, options, providers, **arguments)

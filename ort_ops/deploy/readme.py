@@ -39,12 +39,17 @@ def readme(
     if manifest.optimized is not None:
         parts.append(_optimized(manifest.optimized))
     for language, code, before, each, after in _by_kernels(modules) if kernels else _LANGUAGES:
-        libraries = (each.format(library=library) for library in manifest.libraries)
-        lines = [before, *libraries, after.format(model=model)]
+        libraries = (each.format(library=_in_quotes(library)) for library in manifest.libraries)
+        lines = [before, *libraries, after.format(model=_in_quotes(model))]
         body = "\n".join(line for line in lines if line)
         parts.append(f"## {language}\n\n```{code}\n{body}\n```")
     parts.append(_SIGNED.format(registering=registering) if signed else _UNSIGNED)
     return "\n\n".join(parts) + "\n"
+
+
+def _in_quotes(name: str) -> str:
+    """Return a path as it stands between quotes, in any of these languages."""
+    return name.replace('"', '\\"')
 
 
 def _kernels(kernels: Mapping[str, Sequence[str]], modules: Sequence[str]) -> str:

@@ -53,6 +53,10 @@ def write_triton(
     there already. It is there whole, or not at all.
     """
     name = bundle.model.stem if name is None else name
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise BundleError(f"{name!r} is no name of a folder in the model repository")
+    if Path(out).resolve().is_relative_to(bundle.folder.resolve()):
+        raise BundleError(f"{out} is inside of the bundle, whose files are those of its manifest")
     folder = Path(out, name)
     if folder.exists():
         raise BundleError(f"{folder} is there already; expected a new folder")

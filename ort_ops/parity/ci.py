@@ -27,7 +27,14 @@ def to_junit(reports: Mapping[str, Report], *, allow_reduced_precision: bool = F
             if row.verdict not in good:
                 kind = "error" if row.verdict is Verdict.CANNOT_SAY else "failure"
                 ElementTree.SubElement(case, kind, {"message": f"{row.verdict}: {_said(row)}"})
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+    text = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{"".join(map(_in_xml, text))}'
+
+
+def _in_xml(character: str) -> str:
+    """Return a character as XML may have it, which has no control characters, not even by their numbers."""
+    allowed = character in "\t\n\r" or " " <= character <= "\ud7ff" or character >= "\ue000"
+    return character if allowed and character not in "\ufffe\uffff" else repr(character)[1:-1]
 
 
 def to_markdown(name: str, report: Report) -> str:

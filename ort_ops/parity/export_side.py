@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .compare import distance, largest, typical_size
 from .planting import plant_in
 from .profile import Profile, profile
-from .readings import Readings
+from .readings import CHAOS, Readings
 from .report import Row
 from .sample import Sample
 from .subject import Subject
@@ -39,7 +39,7 @@ class ExportSide:
         self._notes, self.narrowed = subject.notes, subject.narrowed
         self._file, self._computed = subject.exact_file, subject.computed
         self._changed = [str(each) for each in subject.changed]
-        named = (each for each in subject.changed if each.initializer == each.parameter and not each.rounded)
+        named = (each for each in subject.changed if not each.rounded)
         self._unseen = next((f"{each}, and no output shows it" for each in named), "")
         self._to_plant = set(self._file.outputs) if plant else set()
 
@@ -239,13 +239,16 @@ def _noise(own: Array, exact: Array) -> Array:
     """Return what float64's rounding may do to each element, from what the model's own arithmetic does."""
     if not own.dtype.name.startswith(("float", "bfloat")):
         return np.zeros(exact.shape)
-    unit = arithmetic_of(own.dtype).storage
+    arithmetic = arithmetic_of(own.dtype)
     typical = typical_size(exact)
     same = own.shape == exact.shape  # a size that depends on values may be another
     error = distance(own.astype(np.float64), exact) if same else np.zeros(exact.shape)
     error = np.where(np.isfinite(error), error, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = float(np.nan_to_num(error / typical, posinf=0.0).max(initial=0.0))
+    # A result in float64 of what was computed in float32 is as far off as that is.
+    far = arithmetic.name == "float64" and bool((error > CHAOS * largest(exact)).any())
+    unit = arithmetic_of(np.float32).storage if far else arithmetic.storage
     # Absolutely or relatively, for what hides numbers beside a mask's -1e30 is either.
     usual = np.minimum(np.maximum(error.max(initial=0.0), unit * typical), typical * max(relative, unit))
     nothing = typical == 0  # the model's own may have cancelled to something else

@@ -6,6 +6,7 @@ dtype, but for the last places, and for what these become in the operations afte
 float64 give something else, as sines of large angles do, which is no fault of the file.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -176,24 +177,14 @@ class Folded:
         if not alike:
             return None
         array = to_numpy(own)
-        for name, each, written in _written(alike, array.dtype):
-            if np.array_equal(array, written) or (computed and same_but_rounding(array, written)):
-                return self._give(name, each, own.device)
-        return self._nearest(alike, array, wide, own.device) if computed and wide is not None else None
-
-    def _nearest(
-        self, alike: _Constants, array: NDArray[Any], wide: Tensor, device: torch.device
-    ) -> Tensor | None:
-        """Return the constant that is a result with other roundings, the nearest where several are."""
-        found = []
-        for name, each, written in _written(alike, array.dtype):
-            if self._explains(wide, array, written):
-                apart = distance(written.astype(np.float64), array.astype(np.float64))
-                found.append((float(apart.sum()), name, each))
-        if not found:
-            return None
-        _, name, nearest = min(found, key=lambda each: each[:2])
-        return self._give(name, nearest, device)
+        written_ones = _written(alike, array.dtype)
+        same = ((name, each) for name, each, written in written_ones if np.array_equal(array, written))
+        found = next(same, None)
+        if found is None and computed:
+            found = _nearest(alike, array, lambda written: same_but_rounding(array, written))
+            if found is None and wide is not None:
+                found = _nearest(alike, array, self._explained(wide, array))
+        return None if found is None else self._give(*found, own.device)
 
     def _alike(self, own: Tensor, *, computed: bool = True) -> _Constants:
         """Return the file's constants that may be a tensor, by shape and dtype; float32 where it may be cast.
@@ -209,13 +200,26 @@ class Folded:
         self._names.add(name)
         return to_torch(constant.load()[1].copy()).to(device)
 
-    def _explains(self, wide: Tensor, own: NDArray[Any], written: NDArray[Any]) -> bool:
-        """Tell whether what a file has is a result with other roundings in the operations that made it.
+    def _explained(self, wide: Tensor, own: NDArray[Any]) -> Callable[[NDArray[Any]], bool]:
+        """Return what tells whether a constant is a result with other roundings in what made it.
 
-        own: the result in the model's own dtype. Roundings inside of an operation, as of the places between
-        which it interpolates, show in that alone.
+        own: the result in the model's own dtype.
         """
         exact = to_numpy(wide)
+        carried = functools.cache(lambda: self._carried(wide, own, exact))
+
+        def explains(written: NDArray[Any]) -> bool:
+            allowed = MARGIN * carried() + arithmetic_of(written.dtype).storage * np.abs(exact)
+            allowed = np.where(np.isfinite(allowed), allowed, 0.0)  # an infinity is another's by nothing
+            return bool((distance(written.astype(np.float64), exact) <= allowed).all())
+
+        return explains
+
+    def _carried(self, wide: Tensor, own: NDArray[Any], exact: NDArray[Any]) -> NDArray[Any]:
+        """Return how far roundings in the operations that made a result carry each of its elements.
+
+        Roundings inside of an operation, as of the places between which it interpolates, show in that alone.
+        """
         made: _Made | None = self._made.get(wide)
         inside = 0.0
         if made is not None and any(part in str(made.func) for part in _INTERPOLATE):
@@ -224,9 +228,7 @@ class Folded:
         for sample in range(_SAMPLES):
             moved = self._moved(wide, torch.Generator().manual_seed(sample), {})
             carried = np.maximum(carried, distance(to_numpy(moved), exact))
-        allowed = MARGIN * carried + arithmetic_of(written.dtype).storage * np.abs(exact)
-        allowed = np.where(np.isfinite(allowed), allowed, 0.0)  # an infinity is another number's by nothing
-        return bool((distance(written.astype(np.float64), exact) <= allowed).all())
+        return carried
 
     def _moved(self, wide: Tensor, generator: torch.Generator, done: dict[int, Tensor]) -> Tensor:
         """Return a result with each operation that it is made of off by about a unit in the last place."""
@@ -248,6 +250,18 @@ class Folded:
                 result = result + size * torch.finfo(self._dtype).eps * off.to(result.device)
             done[id(wide)] = result
         return done[id(wide)]
+
+
+def _nearest(
+    alike: _Constants, array: NDArray[Any], fits: Callable[[NDArray[Any]], bool]
+) -> tuple[str, Constant] | None:
+    """Return the constant that fits, the nearest to an array where several do."""
+    found = []
+    for name, each, written in _written(alike, array.dtype):
+        if fits(written):
+            apart = distance(written.astype(np.float64), array.astype(np.float64))
+            found.append((float(apart.sum()), name, each))
+    return min(found, key=lambda each: each[:2])[1:] if found else None
 
 
 def _written(constants: _Constants, dtype: Any) -> Iterator[tuple[str, Constant, NDArray[Any]]]:

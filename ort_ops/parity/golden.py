@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import ml_dtypes
@@ -132,6 +133,14 @@ def _check_types(manifest: Manifest) -> None:
 
 def _check_whole(manifest: Manifest, arrays: Mapping[str, Array]) -> None:
     """Raise ValueError where something of a sample is missing, or not of the shape that its output has."""
+    if manifest.samples < 1 or not manifest.outputs:
+        raise ValueError(
+            f"it has {manifest.samples} samples of {len(manifest.outputs)} outputs; expected some"
+        )
+    for name in manifest.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or not name:
+            raise ValueError(f"it names {name!r}, which is no file beside the model")
     for sample in range(manifest.samples):
         for name in manifest.inputs:
             _require(arrays, f"{sample}/input/{name}")

@@ -15,12 +15,12 @@ from .rounding import MARGIN, Signs, constant_spread, nudged, rounded_runs, spre
 from .step import Step
 from .tolerance import arithmetic_of
 
-__all__ = ["Reading", "Readings"]
+__all__ = ["CHAOS", "Reading", "Readings"]
 
 Array = NDArray[Any]
 Outputs = Mapping[str, Any]
 
-_CHAOS = 1e-9  # of an output: more is no rounding of float64
+CHAOS = 1e-9  # of an output: more is no rounding of float64
 _WRITTEN = "float64's own rounding, with constants as they are written"
 _EITHER = "float64's own rounding, with constants that are a weight here and a number in the code there"
 _MAGNIFIED = "float64's rounding, which the file's own steps magnify"
@@ -72,7 +72,7 @@ class Readings:
         # What is given is what it is: a bound that it lies on is met or not, without any rounding.
         self._steps = functools.cache(lambda pairs: _rounding(file, feed, pairs, nudge=False))
         either = functools.cache(lambda: _either(file, feed, outputs, expected))
-        self._readings = [Reading(_EITHER, either), Reading(_MAGNIFIED, moved=rounding, limit=_CHAOS)]
+        self._readings = [Reading(_EITHER, either), Reading(_MAGNIFIED, moved=rounding, limit=CHAOS)]
         if read:
             self._readings.insert(0, Reading(_WRITTEN, functools.cache(as_written)))
         if rounded:
@@ -96,13 +96,13 @@ class Readings:
     def turned(self, name: str) -> Iterator[Array]:
         """Yield how far rounding errors of float64 may carry each element, however far; then by more.
 
-        It is nothing where no errors carry an element beyond ``_CHAOS``, those of what is given included: no
+        It is nothing where no errors carry an element beyond ``CHAOS``, those of what is given included: no
         step is near enough to turn.
         """
         own: Array = self._outputs[name]
         if own.dtype == np.float64:
             carried = self._carried(name, self._rounding())
-            if bool((carried <= _CHAOS * largest(own)).all()):
+            if bool((carried <= CHAOS * largest(own)).all()):
                 yield np.zeros(own.shape)
                 return
         carried = np.zeros(own.shape)

@@ -91,6 +91,8 @@ def _matched(
                     told.fractions.add(name)
                 if value.dtype.kind == "f" or value.ndim > 1:
                     told.tables.add(name)
+            elif isinstance(value, list) and any(getattr(e, "dtype", None) == np.float64 for e in value):
+                told.fractions.add(name)
 
     file.run(sample.feed, after=match)
     return found, told

@@ -1,5 +1,6 @@
 """Operators that slide a window, in torch's float64: onnx's reference evaluator computes them slowly."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,10 +80,31 @@ def convolve(
     summand = None if bias is None else _tensor(bias)
     group = attributes.get("group") or 1
     padded = _pad(_tensor(x), pads)
+    if group > 1 and weight.shape[1] == 1:
+        return _each_channel(padded, _tensor(weight), summand, strides, dilations)
     y: NDArray[Any] = _CONV[len(kernel)](
         padded, _tensor(weight), summand, strides, 0, dilations, group
     ).numpy()
     return y
+
+
+def _each_channel(
+    x: Tensor, weight: Tensor, bias: Tensor | None, strides: Sequence[int], dilations: Sequence[int]
+) -> NDArray[Any]:
+    """Return a convolution of each channel by itself: shifted products, for torch's takes its time."""
+    x = x.repeat_interleave(len(weight) // x.shape[1], 1)
+    kernel = weight.shape[2:]
+    axes = list(zip(x.shape[2:], kernel, strides, dilations, strict=True))
+    sizes = [max((size - (k - 1) * dilation - 1) // stride + 1, 0) for size, k, stride, dilation in axes]
+    y = x.new_zeros((*x.shape[:2], *sizes))
+    for places in itertools.product(*map(range, kernel)):
+        ranges = (
+            slice(place * dilation, place * dilation + (size - 1) * stride + 1, stride)
+            for place, size, (_, _, stride, dilation) in zip(places, sizes, axes, strict=True)
+        )
+        part: tuple[Any, ...] = (slice(None), 0, *places)
+        y.addcmul_(x[(slice(None), slice(None), *ranges)], weight[part].reshape(-1, *[1] * len(kernel)))
+    return (y if bias is None else y + bias.reshape(-1, *[1] * len(kernel))).numpy()
 
 
 class Conv(ReferenceConv):

@@ -252,13 +252,17 @@ def test_on_cuda_each_arena_computes_the_same(arena: Arena) -> None:
         assert np.array_equal(session.run(None, {"x": x})[0], np.maximum(x, 0))
 
 
-def test_options_of_a_run_get_the_sessions_entries() -> None:
-    options = onnxruntime.RunOptions()
-    key = "memory.enable_memory_arena_shrinkage"
-    session = ort_ops.InferenceSession.tuned(chain(), threads=1, arena="shrink")
-    session.run(None, {"x": np.ones((1, 8), np.float32)}, options)
+def test_options_of_a_run_get_the_sessions_entries_and_lose_anothers() -> None:
+    options, key = onnxruntime.RunOptions(), "memory.enable_memory_arena_shrinkage"
+    feed = {"x": np.ones((1, 8), np.float32)}
+    ort_ops.InferenceSession.tuned(chain(), threads=1, arena="shrink").run(None, feed, options)
+    assert options.get_run_config_entry(key) == "cpu:0"
+    # Where there is no arena, ONNX Runtime refuses the entry.
+    ort_ops.InferenceSession.tuned(chain(), threads=1, arena="none").run(None, feed, options)
+    assert options.get_run_config_entry(key) == ""
+    ort_ops.InferenceSession.tuned(chain(), threads=1, arena="shrink").run(None, feed, options)
     assert options.get_run_config_entry(key) == "cpu:0"
     mine = onnxruntime.RunOptions()
-    mine.add_run_config_entry(key, "")
+    mine.add_run_config_entry(key, "cpu:1")
     assert with_entries(mine, {key: "cpu:0"}) is mine
-    assert mine.get_run_config_entry(key) == ""
+    assert with_entries(mine, {}).get_run_config_entry(key) == "cpu:1"

@@ -138,10 +138,10 @@ class Library {
       check_forms();
       for (const auto& [name, domain] : domains_for(api, minor_of(base->GetVersionString())))
         if (claim_domain(api, options, name, path())) {
-          const std::string key = "ort_ops.operators." + name;
-          check(api, abi::AddConfigEntry(api, options, key.c_str(), operators_of(name).c_str()));
+          note_operators(api, options, name);
           check(api, abi::AddCustomOpDomain(api, options, domain));
         }
+      note_library(api, options);
     });
   }
 
@@ -149,7 +149,19 @@ class Library {
   using Domains = std::map<std::string, abi::CustomOpDomain*>;
 
   // here: an address in the library; that of a variable in this header might be another's.
-  Library(std::vector<Entry> entries, const void* here) : entries_(std::move(entries)), here_(here) {}
+  Library(std::vector<Entry> entries, const void* here) : entries_(std::move(entries)), here_(here) {
+    stay_loaded();
+  }
+
+  // ONNX Runtime unloads a library with the last session that has it, and loads it anew for the next, and
+  // what is never destroyed (Registration) would be made anew each time.
+  void stay_loaded() const {
+#if !defined(_WIN32)
+    Dl_info info{};
+    if (dladdr(here_, &info) != 0 && info.dli_fname != nullptr)
+      dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+#endif
+  }
 
   // ONNX Runtime tells structs of one name apart by their element types and providers alone, by no version.
   void check_forms() const {
@@ -183,13 +195,32 @@ class Library {
     return made_[api] = std::move(domains);
   }
 
-  std::string operators_of(const std::string& domain) const {
+  // Notes in a session's options which operators are in a domain: in entries of less than 2,048 characters,
+  // as ONNX Runtime takes them.
+  void note_operators(const abi::Api* api, abi::SessionOptions* options, const std::string& domain) const {
     std::set<std::string> names;
     for (const Entry& entry : entries_)
       if (entry.domain == domain) names.insert(entry.name);
-    std::string text;
-    for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
-    return text;
+    std::vector<std::string> texts;
+    for (const std::string& name : names) {
+      if (texts.empty() || texts.back().size() + name.size() > 2000)
+        texts.push_back(name);
+      else
+        texts.back() += "," + name;
+    }
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      const std::string key = "ort_ops.operators" + (i == 0 ? "" : std::to_string(i)) + "." + domain;
+      check(api, abi::AddConfigEntry(api, options, key.c_str(), texts[i].c_str()));
+    }
+  }
+
+  // Notes in a session's options that this library has said what is in it.
+  void note_library(const abi::Api* api, abi::SessionOptions* options) const {
+    for (int number = 1;; ++number) {
+      const std::string key = "ort_ops.library" + std::to_string(number);
+      if (config_entry(api, options, key)) continue;
+      return check(api, abi::AddConfigEntry(api, options, key.c_str(), path().c_str()));
+    }
   }
 
   std::vector<ElementTypes> overloads_of(const Entry& entry) const {

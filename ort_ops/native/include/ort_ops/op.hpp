@@ -177,14 +177,13 @@ struct Callbacks {
     const Registration& registration = Registration::of(self);
     const Node node(api, info, registration.minor_release);
     // Of a run that fails ONNX Runtime says the node, of a kernel that can't be made it doesn't.
-    const auto where = [&] { return registration.name + " node \"" + node.name() + "\": "; };
+    const auto named = [&] { return registration.name + " node \"" + node.name() + "\""; };
+    const auto where = [&] { return named() + ": "; };
+    // ONNX Runtime doesn't say whose shapes an infer function is asked for.
+    const auto either = [&] { return named() + ", or another node of this operator: "; };
+    if (abi::Status* failed = guarded(api, [&] { registration.infer_error->raise(); }, either)) return failed;
     return guarded(
-        api,
-        [&] {
-          registration.infer_error->raise();
-          *out = new Kernel<Op>{api, registration.minor_release, Kernel<Op>::make(node)};
-        },
-        where);
+        api, [&] { *out = new Kernel<Op>{api, registration.minor_release, Kernel<Op>::make(node)}; }, where);
   }
 
   static abi::Status* compute(void* instance, abi::KernelContext* context) noexcept {
@@ -213,6 +212,7 @@ struct Callbacks {
 template <typename Op>
 Entry entry_of(const char* library_domain) {
   const char* domain = Domain<Op>::value == nullptr ? library_domain : Domain<Op>::value;
+  if (std::string_view(domain) == "ai.onnx") domain = "";  // ONNX's own, by its other name
   return Entry{domain, Op::name, Callbacks<Op>::form(), Callbacks<Op>::types(), Callbacks<Op>::table()};
 }
 
