@@ -61,6 +61,25 @@ def test_outputs_may_be_given() -> None:
     assert whole.sum(axis=1).tolist() == [0, 0, 0, 0, -3, -3, 0, 0]
 
 
+def test_an_output_in_anothers_memory_is_refused() -> None:
+    ends = [helper.make_tensor_value_info(name, 1, ["n"]) for name in "xyz"]
+    nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["z"])]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = ort_ops.InferenceSession(made.SerializeToString(), providers=[CPU])
+    memory = np.ones(8, np.float32)
+    for x, y, z in ((memory[:4], memory[4:], memory[4:]), (memory[:4], memory[2:6], np.ones(4, np.float32))):
+        with pytest.raises(
+            ValueError, match="'[yz]' lies in the memory of '[xy]'; expected an array of its own"
+        ):
+            session.bind({"x": x}, {"y": y, "z": z})
+    # In an input's own place, which a model may be made for, and beside another.
+    outputs = session.bind({"x": memory[:4]}, {"z": memory[:4], "y": memory[4:]}).run()
+    assert outputs["y"].tolist() == [-1] * 4
+    empty = memory[:0]
+    assert session.bind({"x": empty}, {"y": empty, "z": empty}).run()["y"].size == 0
+
+
 def test_no_other_array_takes_the_place_of_one() -> None:
     binding = ort_ops.InferenceSession(model()).bind({"x": np.ones((2, 3), np.float32)})
     for arrays in (binding.inputs, binding.outputs):

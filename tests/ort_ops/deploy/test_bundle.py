@@ -16,8 +16,10 @@ import pytest
 from onnx import external_data_helper, helper, numpy_helper
 
 import mylinear
+import ort_ops
 from ort_ops import deploy, inspection, parity
 from ort_ops.errors import BundleError, ModelError
+from ort_ops.model import weight_files
 
 LIBRARY = Path(mylinear.get_library_path())
 PLACED = f"libraries/{LIBRARY.name}"
@@ -218,6 +220,34 @@ def test_weights_that_the_manifest_does_not_name_are_refused(made: Path, weights
         deploy.open_bundle(made)
 
 
+def varint(number: int) -> bytes:
+    made = b""
+    while number >= 0x80:
+        made, number = made + bytes([number & 0x7F | 0x80]), number >> 7
+    return made + bytes([number])
+
+
+@pytest.mark.parametrize("bit", [32, 33, 34])
+def test_weights_under_a_key_of_more_bits_are_seen(bit: int, tmp_path: Path) -> None:
+    """ONNX Runtime reads 32 bits of a field's key: the others hide none from it."""
+    write_model(tmp_path / "model.onnx", weights="w.bin")
+    content, plain = (tmp_path / "model.onnx").read_bytes(), varint(13 << 3 | 2)
+    entry = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.initializer[0].external_data[0]
+    field = plain + varint(entry.ByteSize()) + entry.SerializeToString()
+    tensor = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.initializer[0]
+    raw = tensor.SerializeToString()
+    assert field in raw
+    assert raw in content
+    hidden = raw.replace(field, varint((13 << 3 | 2) | 1 << bit) + field[len(plain) :])
+    grown = len(hidden) - len(raw)
+    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.SerializeToString()
+    changed = graph.replace(varint(len(raw)) + raw, varint(len(hidden)) + hidden)
+    assert len(changed) >= len(graph) + grown
+    altered = content.replace(varint(len(graph)) + graph, varint(len(changed)) + changed)
+    (tmp_path / "hidden.onnx").write_bytes(altered)
+    assert "w.bin" in weight_files(tmp_path / "hidden.onnx")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "\udcff"])
 def test_what_is_no_manifest_is_refused(made: Path, text: str) -> None:
     (made / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
@@ -265,10 +295,53 @@ def test_what_can_not_be_bundled_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(ModelError):
         deploy.bundle(tmp_path / "text.onnx", tmp_path / "bundle")
+    with pytest.raises(BundleError, match=r"no plain path"):
+        deploy.bundle(write_model(tmp_path / "a\\b.onnx"), tmp_path / "bundle", libraries=[LIBRARY])
     assert not (tmp_path / "bundle").exists()
     deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY])
     with pytest.raises(BundleError, match="is there already"):
         deploy.bundle(model, tmp_path / "bundle", libraries=[LIBRARY])
+
+
+def test_kernels_that_cannot_run_a_node_are_none(tmp_path: Path) -> None:
+    def kernel(x: np.float32) -> Any:
+        return x
+
+    ort_ops.onnx_op("tests.bundled::Op")(kernel)
+    path = tmp_path / "model.onnx"
+    for kind, attributes, said in (
+        (6, {}, r"can't take \(int32\)"),
+        (1, {"alpha": 1.0}, "has the attribute 'alpha'"),
+        (1, {}, ""),
+    ):
+        ends = [helper.make_tensor_value_info(name, kind, ["n"]) for name in "xy"]
+        node = helper.make_node("Op", ["x"], ["y"], domain="tests.bundled", **attributes)
+        imports = [helper.make_opsetid("", 17), helper.make_opsetid("tests.bundled", 1)]
+        graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+        path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+        if said:
+            with pytest.raises(BundleError, match=f"nobody runs tests.bundled::Op .*{said}"):
+                deploy.bundle(path, tmp_path / "bundle")
+        else:
+            assert deploy.bundle(path, tmp_path / "bundle").needs[0].by == "Python kernel"
+
+
+def test_folders_and_libraries_may_be_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / 'm".onnx')
+    shutil.copy(LIBRARY, tmp_path / "libhere.so")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "bundle")
+    deploy.bundle(model, "link", libraries=["libhere.so"])
+    bundle = deploy.open_bundle("bundle")
+    assert [path.name for path in bundle.libraries] == ["libhere.so"]
+    assert 'InferenceSession("model/m\\".onnx"' in (bundle.folder / "README.md").read_text()
+    with pytest.raises(BundleError, match="inside of the bundle"):
+        deploy.write_triton(bundle, "bundle")
+    with pytest.raises(BundleError, match="no name of a folder"):
+        deploy.write_triton(bundle, "models", name="../x")
 
 
 def test_a_bundle_where_safetensors_is_missing_names_the_extra(made: Path) -> None:

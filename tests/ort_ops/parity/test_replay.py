@@ -1,5 +1,7 @@
 """Golden answers: what is recorded, what a replay says of it, and what it refuses to load."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import nn
 
 import ort_ops
@@ -126,6 +130,28 @@ def test_what_holds_no_answers_is_refused(recorded: tuple[Path, Path], content: 
     golden, path = recorded
     golden.write_bytes(content)
     with pytest.raises(ParityError, match="holds no golden answers"):
+        replay(golden, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"samples": 10**15, "inputs": [], "outputs": []}, "has 1000000000000000 samples of 0 outputs"),
+        ({"samples": 0}, "has 0 samples of 1 outputs"),
+        ({"samples": 10**15}, "is missing"),
+        ({"files": {"../../outside": "0" * 64}}, "names '../../outside', which is no file beside the model"),
+        ({"files": {"/etc/passwd": "0" * 64}}, "names '/etc/passwd'"),
+    ],
+)
+def test_answers_that_were_tampered_with_are_refused(
+    recorded: tuple[Path, Path], changes: dict[str, Any], said: str
+) -> None:
+    golden, path = recorded
+    with safe_open(golden, "np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dictionary
+        manifest = json.loads(file.metadata()["parity"])
+    save_file(tensors, golden, {"parity": json.dumps({**manifest, **changes})})
+    with pytest.raises(ParityError, match=f"holds no golden answers: .*{re.escape(said)}"):
         replay(golden, path)
 
 
