@@ -233,8 +233,13 @@ class _Told(TorchFunctionMode):
         return self._dtype if returned is torch.float64 else returned
 
 
-# What PyTorch's newer exporter writes as its steps, of which it folds those that depend on sizes alone.
-_WRITTEN_OUT = (torch.ops.aten.upsample_linear1d.default, torch.ops.aten.affine_grid_generator.default)
+# What PyTorch's newer exporter writes as its steps, of which it folds those that depend on no input.
+_WRITTEN_OUT = (
+    torch.ops.aten.upsample_linear1d.default,
+    torch.ops.aten.affine_grid_generator.default,
+    torch.ops.aten._euclidean_dist.default,  # of cdist
+    torch.ops.aten.binary_cross_entropy_with_logits.default,
+)
 
 
 def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:

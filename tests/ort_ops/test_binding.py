@@ -70,7 +70,7 @@ def test_an_output_in_anothers_memory_is_refused() -> None:
     memory = np.ones(8, np.float32)
     for x, y, z in ((memory[:4], memory[4:], memory[4:]), (memory[:4], memory[2:6], np.ones(4, np.float32))):
         with pytest.raises(
-            ValueError, match="'[yz]' lies in the memory of '[xy]'; expected an array of its own"
+            ValueError, match=r"'[yz]' lies in the memory of '[xy]'; expected an array of its own"
         ):
             session.bind({"x": x}, {"y": y, "z": z})
     # In an input's own place, which a model may be made for, and beside another.

@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 
 from ort_ops.parity.exact import ExactFile
+from ort_ops.parity.windows import convolve
 
 from .models import uniform
 
@@ -284,3 +285,27 @@ def test_pads_below_nothing_take_elements_away(opset: int) -> None:
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
     (y,) = in_float64(model, {"x": x})
     np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "attributes"),
+    [
+        ((2, 6, 9, 11), (12, 1, 3, 2), {"strides": [2, 1], "dilations": [1, 2], "pads": [1, 0, 2, 1]}),
+        ((2, 4, 10), (4, 1, 3), {}),
+        ((1, 3, 5, 6, 7), (3, 1, 2, 2, 2), {"strides": [1, 2, 3]}),
+        ((0, 4, 10), (4, 1, 3), {}),
+    ],
+)
+def test_convolutions_of_each_channel_are_torchs(
+    shape: tuple[int, ...], weight: tuple[int, ...], attributes: dict[str, Any]
+) -> None:
+    generator = np.random.default_rng(0)
+    x, w, b = (generator.standard_normal(each) for each in (shape, weight, weight[:1]))
+    rank, group = len(shape) - 2, shape[1]
+    pads = attributes.get("pads", [0] * 2 * rank)
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
+    plain: Any = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[rank]
+    given = [torch.from_numpy(each) for each in (padded, w, b)]
+    steps = [attributes.get(name, 1) for name in ("strides", "dilations")]
+    expected = plain(*given, steps[0], 0, steps[1], group).numpy()
+    np.testing.assert_allclose(convolve(x, w, b, {**attributes, "group": group}), expected, atol=1e-13)

@@ -41,6 +41,22 @@ def masked(m: Any, x: Tensor) -> Tensor:
     return ((x @ (m.logs.exp()[1] * torch.ones(64, 64))).sin()[:64] + hidden).softmax(-1)
 
 
+def differences(m: Any, x: Tensor) -> Tensor:
+    """Return what has two tables that differ by roundings alone, as splines have."""
+    knots = torch.linspace(-22.2, 22.2, 66) * m.logs.exp()[0]
+    return x / (knots[1:-1] - knots[:-2]) + x.square() / (knots[2:] - knots[1:-1])
+
+
+def distances(m: Any, x: Tensor) -> Tensor:
+    """Return distances from a table: one operation to PyTorch, of whose steps the exporter folds some."""
+    return torch.cdist(x, torch.ones(96, 64) * m.logs.exp()[1] + torch.arange(96.0)[:, None].sin())
+
+
+def entropy(m: Any, x: Tensor) -> Tensor:
+    targets = (torch.ones(128, 64) * m.logs[2]).sigmoid()
+    return nn.functional.binary_cross_entropy_with_logits(x, targets, reduction="none")
+
+
 def exported(function: Callable[..., Any], path: Path) -> tuple[nn.Module, onnx.ModelProto]:
     model = Model(function).eval()
     model.logs = nn.Parameter(torch.arange(1, 5.0).log())
@@ -48,7 +64,7 @@ def exported(function: Callable[..., Any], path: Path) -> tuple[nn.Module, onnx.
     return model, onnx.load(path)
 
 
-@pytest.mark.parametrize("function", [decay, positions, rotated, masked])
+@pytest.mark.parametrize("function", [decay, positions, rotated, masked, differences, distances, entropy])
 def test_a_right_constant_is_found_right(function: Callable[..., Any], tmp_path: Path) -> None:
     model, file = exported(function, tmp_path / "model.onnx")
     rows = check(model, file, uniform(128, 64)).rows

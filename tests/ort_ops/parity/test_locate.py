@@ -547,3 +547,30 @@ def test_a_mask_made_in_the_file_may_be_to_blame(tmp_path: Path) -> None:
     (greater,) = (node for node in file.graph.node if node.op_type == "Greater")
     greater.op_type = "GreaterOrEqual"
     assert locate(model, file, (x,)).node == greater.name
+
+
+class Bags(nn.Module):
+    """Sums rows of a table, which the newer exporter does in a Loop over sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.bags = nn.EmbeddingBag(50, 8, mode="sum")
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, places: Tensor, starts: Tensor) -> Tensor:
+        return self.last(torch.cat([self.bags(places, starts), self.first(x)], 1))
+
+
+def test_what_a_loop_reads_is_vouched_for_by_what_comes_of_it() -> None:
+    model = Bags().eval()
+    inputs = (torch.randn(3, 5), torch.randint(0, 50, (10,)), torch.tensor([0, 3, 6]))
+    file = export(model, inputs, external_data=False, verbose=False).model_proto
+    assert locate(model, file, inputs).node is None
+    (weight,) = (each for each in file.graph.initializer if each.name == "first.weight")
+    changed = onnx.numpy_helper.to_array(weight).copy()
+    changed.flat[np.abs(changed).argmax()] *= 1.001
+    weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
+    found = locate(model, file, inputs)
+    (guilty,) = (node for node in file.graph.node if node.name == found.node)
+    assert "first.weight" in guilty.input

@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from ort_ops.export import export
 from ort_ops.parity import Verdict, check, locate
 
 from .models import Model, uniform
@@ -86,3 +87,25 @@ def test_a_weight_that_the_file_rounds_is_a_changed_one(tmp_path: Path) -> None:
     report = check(plain(), file, uniform(3, 8))
     assert report.rows[0].verdict is Verdict.EXPORT_WRONG
     assert "narrow differs from the model's l.weight, rounded to float16, in 64 of 64" in report.notes[0]
+
+
+@pytest.mark.parametrize("where", ["at the end", "inside"])
+def test_a_float64_result_of_float32_arithmetic_has_no_more_noise_than_any(where: str) -> None:
+    def call(m: Any, x: Tensor) -> Tensor:
+        if where == "at the end":
+            return m.layer(x).tanh().double()
+        return m.layer(x).softmax(-1, dtype=torch.float32).type_as(x) @ m.layer.weight
+
+    torch.manual_seed(0)
+    dtype = torch.float32 if where == "at the end" else torch.float64
+    model, x = Model(call, layer=nn.Linear(8, 8)).to(dtype).eval(), torch.randn(5, 8, dtype=dtype)
+    file = export(model, (x,), external_data=False, verbose=False).model_proto
+    (row,) = (row for row in check(model, file, x).rows if row.question == "export")
+    assert row.verdict is Verdict.EQUAL
+    assert row.tolerance < 1e-13
+    for weight in file.graph.initializer:
+        if len(weight.dims) == 2:
+            changed = numpy_helper.to_array(weight).copy()
+            changed[0, 0] *= 1 + 1e-6
+            weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
+    assert check(model, file, x).verdict is Verdict.EXPORT_WRONG

@@ -15,7 +15,7 @@ from ort_ops.export import export
 from ort_ops.parity import Verdict, check, weights
 from ort_ops.parity.weights import match_weights
 
-from .models import uniform
+from .models import Model, uniform
 
 RANDOM = np.random.default_rng(0)
 
@@ -151,6 +151,20 @@ class Placed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x + self.table[: x.shape[1]])
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (2, 3, 8)], ids=["under its name", "renamed"])
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_nor_is_one_that_the_exporter_renamed(dynamo: bool, shape: tuple[int, ...]) -> None:
+    model, x = Model(lambda m, x: m.layer(x).argmax(-1), layer=nn.Linear(8, 6)).eval(), torch.randn(shape)
+    file = export(model, (x,), dynamo=dynamo, external_data=False, verbose=False).model_proto
+    (weight,) = (each for each in file.graph.initializer if sorted(each.dims) == [6, 8])
+    changed = numpy_helper.to_array(weight).copy()
+    changed[0, 0] *= 1.001
+    weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
+    report = check(model, file, x)
+    assert report.verdict is Verdict.CANNOT_SAY
+    assert "differs from the model's layer.weight" in report.rows[0].reason
 
 
 @pytest.mark.parametrize("rows", [slice(40, 41), slice(20, 64)], ids=["one row", "most rows"])
