@@ -443,3 +443,22 @@ def test_complex_tensors_are_refused_with_the_type_named() -> None:
     nodes = [builtin("Constant", [], ["c"], value=value), node("Op", ["c"], ["y"])]
     with pytest.raises((KernelError, InvalidGraph)):
         run(model(nodes, []))
+
+
+def test_strings_beside_bfloat16_are_said_not_to_go() -> None:
+    """ONNX Runtime's Python has no OrtValue of strings, and arrays of bfloat16 go by such values alone."""
+
+    @ort_ops.onnx_op("test.types.beside::Length", inputs=["string"], outputs=["bfloat16"])
+    def length(s: Any) -> Any:
+        return np.array([len(each) for each in s], ml_dtypes.bfloat16)
+
+    ends = [helper.make_tensor_value_info(*each, ["n"]) for each in (("s", 8), ("y", 16))]
+    node = helper.make_node("Length", ["s"], ["y"], domain="test.types.beside")
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("test.types.beside", 1)]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    session = ort_ops.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    with pytest.raises(
+        NotImplementedError, match=r"input 's' is a tensor\(string\), which .* without bfloat16"
+    ):
+        session.run(None, {"s": np.array(["a", "bcd"], object)})

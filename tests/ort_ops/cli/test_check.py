@@ -321,6 +321,22 @@ def test_what_is_read_is_not_written_over(cli: Cli, command: tuple[str, str]) ->
     assert Path("model.onnx").read_bytes() == before
 
 
+def test_nor_are_the_weights_beside_a_model(cli: Cli) -> None:
+    onnx.save(
+        onnx.load("model.onnx"), "beside.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    check = ("beside.onnx", "--module", "parity_models:build")
+    assert cli("check", *check)[0] == 0
+    for command in (("check", *check, "--json"), ("record", *check, "-o"), ("locate", *check, "--json")):
+        assert cli(*command, "w.bin")[0] == 4
+    assert cli("check", *check)[0] == 0
+
+
+def test_a_repository_inside_of_a_bundle_is_refused(cli: Cli) -> None:
+    assert cli("bundle", "model.onnx", "-o", "out", "--triton", "out/models")[0] == 4
+    assert not Path("out").exists()
+
+
 def test_nor_is_what_a_table_or_golden_answers_are_of(cli: Cli) -> None:
     before = Path("model.onnx").read_bytes()
     Path("parity.toml").write_text("[[model]]\nfile = 'model.onnx'\nmodule = 'parity_models:build'")

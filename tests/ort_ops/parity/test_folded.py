@@ -43,7 +43,7 @@ def masked(m: Any, x: Tensor) -> Tensor:
 
 def differences(m: Any, x: Tensor) -> Tensor:
     """Return what has two tables that differ by roundings alone, as splines have."""
-    knots = torch.linspace(-22.2, 22.2, 66) * m.logs.exp()[0]
+    knots, x = torch.linspace(-2.2, 2.2, 12) * m.logs.exp()[0], x[:, :10]
     return x / (knots[1:-1] - knots[:-2]) + x.square() / (knots[2:] - knots[1:-1])
 
 

@@ -130,6 +130,9 @@ def test_a_profile_counts_every_element() -> None:
 def test_junit_has_a_case_for_each_row(found: tuple[Report, Located]) -> None:
     unsure = Row("runtime", "z", "cpu", "", "float32", (), 0, Verdict.CANNOT_SAY, "chance <1>")
     root = ElementTree.fromstring(to_junit({"a": found[0], "b": Report((unsure,))}))
+    odd = Report((replace(unsure, output="z\x00\x1b\ud800é"),))
+    (case,) = ElementTree.fromstring(to_junit({"a": odd})).iter("testcase")
+    assert r"z\x00\x1b\ud800é" in (case.get("name") or "")
     first, second = root.findall("testsuite")
     assert (first.get("name"), first.get("tests"), first.get("failures"), first.get("errors")) == (
         *("a", "2", "1", "0"),
