@@ -110,18 +110,19 @@ def with_entries(options: onnxruntime.RunOptions, entries: Mapping[str, str]) ->
     get the values that stand for none.
     """
     given = _given.setdefault(options, {})
-    for key in [key for key in given if given[key] != entries.get(key)]:
-        options.add_run_config_entry(key, _AS_NONE[key])
-        del given[key]
+    for key, value in given.items():
+        if value and value != entries.get(key):
+            options.add_run_config_entry(key, _AS_NONE[key])
+            given[key] = ""
     for key, value in entries.items():
-        if key not in given and _entry(options, key) in ("", _AS_NONE[key]):
+        if given.get(key) != value and (key in given or not _entry(options, key)):
             options.add_run_config_entry(key, value)
             given[key] = value
     return options
 
 
 _given: "weakref.WeakKeyDictionary[onnxruntime.RunOptions, dict[str, str]]" = weakref.WeakKeyDictionary()
-"""The entries that run options have of ours."""
+"""The entries that run options have of ours, blank where they had one."""
 
 
 def _entry(options: onnxruntime.RunOptions, key: str) -> str:

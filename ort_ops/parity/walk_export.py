@@ -52,7 +52,10 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
         verdict = Verdict.EQUAL if there else Verdict.CANNOT_SAY
         rows.append(node_row("export", node, verdict, counterpart=next(iter(there), "")))
     share = judged_share(file, {row.node for row in rows if row.verdict is Verdict.EQUAL})
-    suspects = _suspects(file, set(matched), wrong, told)
+    # A weight that is wrong is none that the model has, but for its name.
+    altered = {each.initializer for each in subject.changed}
+    altered |= subject.model.state_dict().keys() - file.parameters
+    suspects = _suspects(file, set(matched), wrong, told, altered)
     narrow = {s.node for row in outputs if (s := side.narrowed.get(row.output)) and s.reason == row.reason}
     if narrow:  # its result is the model's in float64, where nothing is stored in 16 bits
         suspects = [place for place, node in enumerate(file.nodes) if node.name in narrow]
@@ -108,7 +111,9 @@ def _share(outputs: Sequence[Row]) -> float:
     return max(shares)
 
 
-def _suspects(file: ExactFile, matched: set[str], wrong: set[str], told: _Told) -> list[int]:
+def _suspects(
+    file: ExactFile, matched: set[str], wrong: set[str], told: _Told, altered: set[str]
+) -> list[int]:
     """Return the places of nodes on the way to a wrong output of which nothing comes that matches.
 
     The guilty one is first: nothing that it is given is a suspect's. What is made of sizes and constants is
@@ -116,7 +121,7 @@ def _suspects(file: ExactFile, matched: set[str], wrong: set[str], told: _Told) 
     """
     useful, needed = _useful(file, matched, told.fractions), _before(file, wrong)
     sizes = made_of_sizes(file)
-    weights = {name for name in file.parameters if not is_uniform(file.written(name))}
+    weights = {name for name in file.parameters if not is_uniform(file.written(name))} | altered
     known = weights | (matched & sizes & told.tables)
     places = [
         place

@@ -574,3 +574,27 @@ def test_what_a_loop_reads_is_vouched_for_by_what_comes_of_it() -> None:
     found = locate(model, file, inputs)
     (guilty,) = (node for node in file.graph.node if node.name == found.node)
     assert "first.weight" in guilty.input
+
+
+class Scaled(nn.Module):
+    """Computes upon a weight of few elements before it meets an input, as a logit scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = nn.Parameter(torch.randn(2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ x.transpose(-1, -2) * self.scale.clamp(max=4.6).exp()).softmax(-1)
+
+
+def test_the_reader_of_a_wrong_weight_is_blamed_where_it_reads_no_input() -> None:
+    model, x = Scaled().eval(), torch.randn(3, 2, 5, 4)
+    file = export(model, (x,), dynamo=False, verbose=False).model_proto
+    (weight,) = (each for each in file.graph.initializer if each.name == "scale")
+    weight.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.001), "scale")
+    )
+    found = locate(model, file, x)
+    (guilty,) = (node for node in file.graph.node if node.name == found.node)
+    assert "scale" in guilty.input
