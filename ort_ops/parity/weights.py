@@ -1,6 +1,6 @@
 """Which constants of a file are the model's own weights, bit by bit, and which are but for some elements."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,9 @@ _NEAR = 1e-3  # of an element's size: what it was changed by, and not replaced
 _SOME = 1024  # elements that are looked at first
 _FEW = 24  # channels that are, or a few more, and of each as many elements
 _MAYBE = 0.3  # of these, where most of all may be the same
-_KEPT = 0.05  # of the elements of a weight of a parameter's name, where others were replaced
+_KEPT = (
+    0.05  # of the elements: that a weight of a parameter's name still has, or that another name has changed
+)
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -35,6 +37,16 @@ class ChangedWeight:
     size: int
     relative: float
     rounded: bool = False
+
+    def stands_for(self, state: Container[str]) -> bool:
+        """Tell whether it is a weight of the model beyond doubt: by its name, or as few elements differ.
+
+        state: names of the model's weights.
+        """
+        if self.rounded:
+            return False
+        few = self.elements <= _KEPT * self.size
+        return self.initializer == self.parameter or (few and self.parameter in state)
 
     def __str__(self) -> str:
         far = f", by up to {self.relative:.2g} of their size" if self.relative == self.relative else ""
