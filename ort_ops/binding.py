@@ -16,6 +16,9 @@ from .results import hides
 __all__ = ["Binding"]
 
 
+_PACKED = frozenset({21, 22, 23})  # 4-bit types, by ONNX's numbers
+
+
 class _Buffer(NamedTuple):
     """Where an array's elements are."""
 
@@ -30,13 +33,10 @@ class _Buffer(NamedTuple):
         """Return what has to stay as it is while a session uses the buffer."""
         return self.pointer, self.shape
 
-    @property
-    def device_of(self) -> tuple[str, int]:
-        """Return the device that the memory is on."""
-        return self.device, self.device_id
-
     def overlaps(self, other: "_Buffer") -> bool:
         """Tell whether bytes of this one are the other's, too, on one device."""
+        if (self.device, self.device_id) != (other.device, other.device_id):
+            return False
         ends = (self.pointer + self.nbytes, other.pointer + other.nbytes)
         return max(self.pointer, other.pointer) < min(ends)
 
@@ -156,6 +156,8 @@ def _checked(name: str, array: Any, declared: str, *, written: bool = False) -> 
     if written and isinstance(array, np.ndarray) and not array.flags.writeable:
         raise ValueError(f"{name!r} is read-only; expected an array that a run may write into")
     buffer = _numpy_buffer(name, array) if isinstance(array, np.ndarray) else _torch_buffer(name, array)
+    if buffer.dtype.onnx in _PACKED:
+        raise ValueError(f"{name!r} is {buffer.dtype.name}, of which ONNX Runtime has two elements in a byte")
     if declared != f"tensor({buffer.dtype.ort})" or buffer.dtype.ort == "string":
         raise ValueError(f"{name!r} is {buffer.dtype.name}; the model has a {declared}")
     return buffer
@@ -166,8 +168,8 @@ def _refuse_overlap(
 ) -> None:
     """Raise ValueError for an output in another's memory, or in a part of an input's."""
     for other, taken in (*inputs.items(), *outputs.items()):
-        same = other in inputs and taken.place == buffer.place
-        if other != name and not same and taken.device_of == buffer.device_of and taken.overlaps(buffer):
+        same = other in inputs and (taken.pointer, taken.nbytes) == (buffer.pointer, buffer.nbytes)
+        if other != name and not same and taken.overlaps(buffer):
             raise ValueError(f"{name!r} lies in the memory of {other!r}; expected an array of its own")
 
 

@@ -200,12 +200,19 @@ def _schemas(calls: Sequence[RecordedCall]) -> Iterator[tuple[tuple[int, ...], O
     groups: dict[tuple[int, ...], list[RecordedCall]] = {}
     for call in sorted(calls, key=lambda call: -len(call.outputs)):
         outputs = tuple(call.outputs)
-        fitting = next((each for each in groups if each[: len(outputs)] == outputs), outputs)
-        groups.setdefault(fitting, []).append(call)
+        fitting = [each for each in groups if each[: len(outputs)] == outputs]
+        fitting.sort(key=lambda each: all(other.inputs != call.inputs for other in groups[each]))
+        groups.setdefault(next(iter(fitting), outputs), []).append(call)
     if len(groups) == 1:
         ((outputs, group),) = groups.items()
         yield outputs, _schema([call.inputs for call in group], outputs, typed=False)
         return
+    forms = {(len(outputs), *map(bool, call.inputs)) for outputs, group in groups.items() for call in group}
+    if len(forms) > 1:
+        raise ValueError(
+            "its nodes give results of different types, and have different numbers of inputs or results, "
+            "which kernels of one operator can't; write it under several names"
+        )
     given = [(outputs, types) for outputs, group in groups.items() for types in _input_types(group)]
     for (outputs, types), (others, other_types) in itertools.combinations(given, 2):
         if outputs != others and all(

@@ -17,6 +17,7 @@ from .errors import RegistrationError
 __all__ = [
     "Libraries",
     "Library",
+    "config_entry",
     "get_cmake_dir",
     "get_include",
     "libraries_in",
@@ -57,7 +58,8 @@ def open_libraries(paths: Sequence[str | os.PathLike[str]], domains: Iterable[st
         register_library(options, path)
         there = libraries_in(options, asked - set(found))
         found |= {domain: Library(path, library.operators) for domain, library in there.items()}
-        if _entry(options, f"ort_ops.library{said + 1}"):  # it said what it has, in these domains or others
+        # It said what it has, be it of other domains.
+        if config_entry(options, f"ort_ops.library{said + 1}"):
             said += 1
         else:
             silent.append(path)
@@ -84,7 +86,7 @@ def libraries_in(options: onnxruntime.SessionOptions | None, domains: Iterable[s
     """Return the libraries that were registered with these options, by domain."""
     found = {}
     for domain in set(domains):
-        path = _entry(options, f"ort_ops.domain.{domain}")
+        path = config_entry(options, f"ort_ops.domain.{domain}")
         operators = _operators(options, domain)
         if path and operators:
             found[domain] = Library(path, operators)
@@ -94,7 +96,7 @@ def libraries_in(options: onnxruntime.SessionOptions | None, domains: Iterable[s
 def _operators(options: onnxruntime.SessionOptions | None, domain: str) -> frozenset[str]:
     """Return the operators of a domain, which are in as many entries as they need."""
     keys = (f"ort_ops.operators{count or ''}.{domain}" for count in itertools.count())
-    texts = itertools.takewhile(bool, (_entry(options, key) for key in keys))
+    texts = itertools.takewhile(bool, (config_entry(options, key) for key in keys))
     return frozenset(name for text in texts for name in text.split(","))
 
 
@@ -108,7 +110,8 @@ def get_cmake_dir() -> str:
     return str(_HERE / "cmake")
 
 
-def _entry(options: onnxruntime.SessionOptions | None, key: str) -> str:
+def config_entry(options: onnxruntime.SessionOptions | None, key: str) -> str:
+    """Return an entry of a session's options, blank where there is none."""
     try:
         return str(options.get_session_config_entry(key)) if options is not None else ""
     except RuntimeError:  # it isn't set

@@ -7,6 +7,7 @@ registered.
 
 import contextvars
 import functools
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -246,7 +247,7 @@ def _everything(wanted: str | None) -> Plan:
     Its models aren't known, so that any node may leave out an input.
     """
     names = None
-    if wanted is not None and wanted.startswith("#"):
+    if wanted is not None and re.fullmatch(r"#\d+", wanted):
         wanted = _asked[int(wanted[1:])]
     if wanted is not None and wanted.strip() != _ALL:
         names = {split_name(name.strip()) for name in wanted.split(",") if name.strip()}

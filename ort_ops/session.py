@@ -15,7 +15,7 @@ from .errors import KernelError, ProviderError, RegistrationError
 from .explaining import NodeRun, Runners
 from .failures import raise_failure
 from .functions import function_ops
-from .libraries import Library, libraries_in
+from .libraries import Library, config_entry, libraries_in
 from .model import Model, read_model
 from .namesakes import optimizers_to_leave_out, refuse_namesakes, refuse_vanished
 from .providers import asked_providers, session_providers
@@ -41,13 +41,16 @@ def register(session_options: onnxruntime.SessionOptions, ops: Iterable[str | Op
 
     ``ops`` are names such as ``"mylinear::MYLINEAR"``, or what ``onnx_op`` returned; None registers every
     kernel there is, but for those in domains of other libraries. A second call adds domains that are new.
+    What the entry ``"ort_ops.ops"`` of the options said before goes.
 
     Raises RegistrationError where a name has no kernel, and where an earlier call registered other kernels of
     a domain, to which ONNX Runtime can't add.
     """
     if isinstance(ops, str | Op):
         raise TypeError(f"ops={ops!r}; expected a list: ops=[...]")
-    session_options.add_session_config_entry(WANTED, wanted_entry(ops))
+    wanted, before = wanted_entry(ops), config_entry(session_options, WANTED)
+    if before != wanted and (before or ops is not None):
+        session_options.add_session_config_entry(WANTED, wanted)
     try:
         session_options.register_custom_ops_library(get_library_path())
     except Exception as error:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,27 +110,35 @@ def with_entries(options: onnxruntime.RunOptions, entries: Mapping[str, str]) ->
     Those of another session of ours, that they had before, go: ONNX Runtime takes no entry out, so that they
     get the values that stand for none.
     """
-    given = _given.setdefault(options, {})
-    for key, value in given.items():
-        if value and value != entries.get(key):
-            options.add_run_config_entry(key, _AS_NONE[key])
-            given[key] = ""
-    for key, value in entries.items():
-        if given.get(key) != value and (key in given or not _entry(options, key)):
-            options.add_run_config_entry(key, value)
-            given[key] = value
+    with _lock:
+        given = _given.setdefault(options, {})
+        for key, value in list(given.items()):
+            if value is not None and value != entries.get(key):
+                if _entry(options, key) == value:  # else it is the user's own since
+                    options.add_run_config_entry(key, _AS_NONE[key])
+                    given[key] = None
+                else:
+                    del given[key]
+        for key, value in entries.items():
+            there = _entry(options, key)
+            if there is None or (key in given and given[key] is None and there == _AS_NONE[key]):
+                options.add_run_config_entry(key, value)
+                given[key] = value
     return options
 
 
-_given: "weakref.WeakKeyDictionary[onnxruntime.RunOptions, dict[str, str]]" = weakref.WeakKeyDictionary()
-"""The entries that run options have of ours, blank where they had one."""
+_lock = threading.Lock()
+_given: "weakref.WeakKeyDictionary[onnxruntime.RunOptions, dict[str, str | None]]" = (
+    weakref.WeakKeyDictionary()
+)
+"""The entries that run options have of ours, None where they had one."""
 
 
-def _entry(options: onnxruntime.RunOptions, key: str) -> str:
+def _entry(options: onnxruntime.RunOptions, key: str) -> str | None:
     try:
         return str(options.get_run_config_entry(key))
     except Exception:  # it is not there
-        return ""
+        return None
 
 
 def _name(provider: Provider) -> str:

@@ -22,7 +22,7 @@ from ort_ops.selection import Plan
 from ort_ops.unrunnable import why_no_kernel
 
 from . import signature
-from .manifest import FORMAT, MANIFEST, Manifest, name_in_answers, refuse_odd
+from .manifest import FORMAT, MANIFEST, Manifest, name_in_answers, refuse_unnameable
 from .needs import PYTHON, Needs, find_needs
 from .optimizing import optimize
 from .readme import readme
@@ -69,7 +69,7 @@ def bundle(
     # Of a library's bare name the system would look for another one.
     files = dict(_files(model, [Path(each).absolute() for each in libraries]))
     for name, path in files.items():
-        refuse_odd(name)
+        refuse_unnameable(name)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
     if golden is not None:

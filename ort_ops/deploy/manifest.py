@@ -12,7 +12,7 @@ from .needs import Needs
 from .optimizing import Optimized
 from .processor import Processor
 
-__all__ = ["FORMAT", "MANIFEST", "Manifest", "name_in_answers", "read_manifest", "refuse_odd"]
+__all__ = ["FORMAT", "MANIFEST", "Manifest", "name_in_answers", "read_manifest", "refuse_unnameable"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -124,7 +124,7 @@ def name_in_answers(place: str, model: str) -> str:
     return path.relative_to(home).as_posix() if path.is_relative_to(home) else path.name
 
 
-def refuse_odd(name: str) -> None:
+def refuse_unnameable(name: str) -> None:
     """Raise BundleError for a path that a bundle can't have, or programs in its README can't name."""
     _refuse_outside(name)
     if not name.isprintable():

@@ -229,17 +229,46 @@ def _fits(schema: Any, arguments: Sequence[Any]) -> bool:
 
 
 def _fits_one(formal: str, value: Any) -> bool:
-    """Tell whether a value may be an argument of a type: a number may be a constant, and a size a tensor."""
-    if value.node().mustBeNone():
+    """Tell whether a value may be an argument of a type; numbers and texts are constants, sizes tensors."""
+    node, kind = value.node(), value.type()
+    if node.mustBeNone():
         return formal.startswith("Optional[")
-    kind = value.type()
-    if value.node().kind() == "onnx::Constant":
-        others = {"Double": ("int", "bool"), "Long": ("float", "bool"), "Bool": ("int", "float")}
-        return formal.removeprefix("Optional[").rstrip("]") not in others.get(kind.scalarType() or "", ())
-    if "Tensor" in formal:
-        element = kind.getElementType() if kind.kind() == "ListType" else kind
-        return bool(element.isSubtypeOf(torch._C.TensorType.get()))
-    return bool(kind.kind() != "TensorType" or kind.dim() == 0)
+    if formal.startswith("Optional["):
+        formal = formal[len("Optional[") : -1]
+    element = formal[len("List[") : -1] if formal.startswith("List[") else None
+    if node.kind() == "onnx::Constant" and node.kindOf("value") != "t":
+        return formal == "str" and node.kindOf("value") == "s"
+    if node.kind() == "onnx::Constant":
+        constant = node.t("value")
+        number = _ELEMENTS.get(constant.dtype, "int")
+        if formal == "Tensor":
+            return True
+        return constant.dim() == (element is not None) and _may_be(element or formal, number)
+    if kind.kind() == "ListType":
+        each = kind.getElementType()
+        tensors = bool(each.isSubtypeOf(torch._C.TensorType.get()))
+        return element is not None and _may_be(
+            element, "Tensor" if tensors else _KIND.get(each.kind(), "int")
+        )
+    if kind.kind() == "TensorType":  # a size, too
+        return formal == "Tensor" or (kind.dim() == 0 and _may_be(formal, "int"))
+    return _may_be(formal, _KIND.get(kind.kind(), "int"))
+
+
+_ELEMENTS = {torch.float64: "float", torch.float32: "float", torch.bool: "bool"}
+_KIND = {"FloatType": "float", "BoolType": "bool", "StringType": "str"}
+
+
+def _may_be(formal: str, found: str) -> bool:
+    """Tell whether what is an int, a float, a bool, a str or a Tensor may be an argument of a type.
+
+    Of whole numbers there are many: dtypes and layouts are some.
+    """
+    if found == "int":
+        return formal not in ("float", "bool", "str", "Tensor", "Optional[Tensor]")
+    if found == "Tensor":
+        return formal in ("Tensor", "Optional[Tensor]")
+    return formal == found or (found == "float" and formal == "number")
 
 
 def _symbolic(operator: str, node: tuple[str, str]) -> Callable[..., Any]:

@@ -104,7 +104,7 @@ def locate(
     """
     if isinstance(questions, str) or not questions or not {*questions} <= {"export", "runtime"}:
         raise ParityError(f"questions={questions!r}; expected some of 'export' and 'runtime', in a list")
-    asked = settings(providers)
+    asked = settings(providers) if "runtime" in questions else []
     subject = Subject(model, file, functions, trust, prefer)
     given = subject.given(inputs, 1, ranges, dims)[0]
     exact_file = subject.exact_file  # which puts the nodes in the order that the runtime is asked for them in
@@ -114,7 +114,7 @@ def locate(
         sample = subject.sample(given)
         walks.append(("export", walk_export(subject, sample, memory)))
         subject.release()
-    for setting in asked if "runtime" in questions else ():
+    for setting in asked:
         try:
             tapped = Tapped(subject.content, setting, libraries, subject.options)
             with contextlib.closing(tapped), refusals("the run fails"):

@@ -77,10 +77,10 @@ def record(
         machine=f"{platform.system()} {platform.machine()}",
     )
     flat = {name: np.frombuffer(array.tobytes(), np.uint8) for name, array in tensors.items()}
-    place = Path(out)
+    place = Path(out).resolve()
     # In one step, so that who replays meanwhile has the old answers or the new; not by save_file, whose file
     # nobody else may read.
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as folder:
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".golden.") as folder:
         written = Path(folder, place.name)
         written.write_bytes(serialise(flat, {"parity": json.dumps(manifest.to_dict())}))
         os.replace(written, place)

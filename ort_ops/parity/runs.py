@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import onnxruntime
@@ -60,8 +61,12 @@ def settings(
     there.
     """
     for name, given in (("provider", providers), ("level", levels), ("number of threads", threads)):
-        if given is None or isinstance(given, str | int):
+        if isinstance(given, str | int):
             raise TypeError(f"{given!r} is one {name}; expected a list: [{given!r}]")
+        if given is None:
+            raise TypeError(f"None is no list of a {name}; expected one, such as ['cpu']")
+    providers, levels, threads = list(providers), list(levels), list(threads)
+    for name, given in (("provider", providers), ("level", levels), ("number of threads", threads)):
         if not given:
             raise ParityError(f"no {name} was given; expected one at least")
     for provider in providers:
@@ -72,7 +77,7 @@ def settings(
         if level is not None and level not in LEVELS:
             raise ParityError(f"{level!r} is no optimisation level; expected one of {', '.join(LEVELS)}")
     for count in threads:
-        if count is not None and (not isinstance(count, int) or count < 1):
+        if count is not None and (not isinstance(count, Integral) or isinstance(count, bool) or count < 1):
             raise ParityError(f"{count!r} is no number of threads; expected 1 or more, or None")
     return [Setting(*each) for each in itertools.product(providers, levels, threads)]
 

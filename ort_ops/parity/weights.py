@@ -17,9 +17,8 @@ _NEAR = 1e-3  # of an element's size: what it was changed by, and not replaced
 _SOME = 1024  # elements that are looked at first
 _FEW = 24  # channels that are, or a few more, and of each as many elements
 _MAYBE = 0.3  # of these, where most of all may be the same
-_KEPT = (
-    0.05  # of the elements: that a weight of a parameter's name still has, or that another name has changed
-)
+_KEPT = 0.05  # of the elements of a weight of a parameter's name, where others were replaced
+_CHANGED = 0.05  # of the elements of one of another name, at most, that is that weight beyond doubt
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -45,7 +44,7 @@ class ChangedWeight:
         """
         if self.rounded:
             return False
-        few = self.elements <= _KEPT * self.size
+        few = self.elements <= _CHANGED * self.size
         return self.initializer == self.parameter or (few and self.parameter in state)
 
     def __str__(self) -> str:

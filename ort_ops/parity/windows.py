@@ -80,7 +80,7 @@ def convolve(
     summand = None if bias is None else _tensor(bias)
     group = attributes.get("group") or 1
     padded = _pad(_tensor(x), pads)
-    if group > 1 and weight.shape[1] == 1:
+    if weight.shape[1] == 1 < group == x.shape[1]:
         return _each_channel(padded, _tensor(weight), summand, strides, dilations)
     y: NDArray[Any] = _CONV[len(kernel)](
         padded, _tensor(weight), summand, strides, 0, dilations, group

@@ -76,6 +76,14 @@ def test_an_output_in_anothers_memory_is_refused() -> None:
     # In an input's own place, which a model may be made for, and beside another.
     outputs = session.bind({"x": memory[:4]}, {"z": memory[:4], "y": memory[4:]}).run()
     assert outputs["y"].tolist() == [-1] * 4
+    wide = np.zeros(8, np.float64)  # as many elements at one place, and other bytes
+    assert session.bind({"x": wide.view(np.float32)[:8]}, {"z": wide.view(np.float32)[:8], "y": memory})
+    ends = [helper.make_tensor_value_info("x", 1, ["n"]), helper.make_tensor_value_info("y", 11, ["n"])]
+    graph = helper.make_graph([helper.make_node("Cast", ["x"], ["y"], to=11)], "g", ends[:1], ends[1:])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    cast = ort_ops.InferenceSession(made.SerializeToString(), providers=[CPU])
+    with pytest.raises(ValueError, match="'y' lies in the memory of 'x'"):
+        cast.bind({"x": wide.view(np.float32)[:8]}, {"y": wide})
     empty = memory[:0]
     assert session.bind({"x": empty}, {"y": empty, "z": empty}).run()["y"].size == 0
 

@@ -389,6 +389,42 @@ def test_results_of_several_types_for_inputs_of_one_are_no_kernels() -> None:
         program.session(providers=CPU)
 
 
+class Sum(torch.autograd.Function):
+    """Of one or two, with or without what it was made of."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any, both: bool) -> Any:
+        z = x if y is None else x + y
+        return (z.clone(), x.clone()) if both else z.clone()
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, y: Any, both: bool) -> Any:
+        return g.op("pkg::Sum", x, *([] if y is None else [y]), outputs=2 if both else 1)
+
+
+@pytest.mark.parametrize(
+    ("second", "both", "reason"),
+    [
+        (False, False, ""),
+        (True, False, "different numbers of inputs"),
+        (False, True, "numbers of inputs or results"),
+    ],
+)
+def test_kernels_of_one_operator_have_one_form(second: bool, both: bool, reason: str) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: Any, h: Any) -> Any:
+            return Sum.apply(x, None, False), Sum.apply(h, h if second else None, both)
+
+    x = torch.ones(2, 3)
+    program = ort_ops.export.export(Net().eval(), (x, x.half()), input_names=["x", "h"], verbose=False)
+    assert all(reason in call.reason and bool(call.reason) == bool(reason) for call in program.calls)
+    if reason:
+        with pytest.raises(NoKernelError, match=reason):
+            program.session(providers=CPU)
+    else:
+        assert len(program.session(providers=CPU).run(None, {"x": x.numpy(), "h": x.half().numpy()})) == 2
+
+
 def test_a_registered_kernel_comes_first(model: bytes, package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_ops.registry, "_ops", list(ort_ops.registry._ops))  # as it is, after this
 

@@ -262,7 +262,10 @@ def test_options_of_a_run_get_the_sessions_entries_and_lose_anothers() -> None:
     assert options.get_run_config_entry(key) == ""
     ort_ops.InferenceSession.tuned(chain(), threads=1, arena="shrink").run(None, feed, options)
     assert options.get_run_config_entry(key) == "cpu:0"
-    mine = onnxruntime.RunOptions()
-    mine.add_run_config_entry(key, "cpu:1")
-    assert with_entries(mine, {key: "cpu:0"}) is mine
-    assert with_entries(mine, {}).get_run_config_entry(key) == "cpu:1"
+    for own in ("", "cpu:1"):
+        mine = onnxruntime.RunOptions()
+        mine.add_run_config_entry(key, own)
+        assert with_entries(mine, {key: "cpu:0"}) is mine
+        assert with_entries(mine, {}).get_run_config_entry(key) == own
+    options.add_run_config_entry(key, "cpu:2")  # since
+    assert with_entries(options, {}).get_run_config_entry(key) == "cpu:2"

@@ -18,8 +18,9 @@ Way = Callable[[Sequence[Feed]], list[Outputs]]
 def ways_together(replica: Replica) -> list[Way]:
     """Return ways of answering several requests that only rows of their own make give the same answers by.
 
-    Each request put together with others, once before and once behind them; and with its first row run
-    apart from the rest. They raise BundleError for requests that can't be put together.
+    Each request put together with others, of other numbers, once before and once behind them; and with its
+    first row run apart from the rest. Where the model fails over the others, a request is run alone. They
+    raise BundleError for requests that can't be put together.
     """
 
     def together(feeds: Sequence[Feed]) -> list[Outputs]:
@@ -30,10 +31,10 @@ def ways_together(replica: Replica) -> list[Way]:
         return [answer for answer in found if not isinstance(answer, Exception)]
 
     def before(feeds: Sequence[Feed]) -> list[Outputs]:
-        return together([*feeds, *reversed(feeds)])[: len(feeds)]
+        return together([*feeds, *map(_another, reversed(feeds))])[: len(feeds)]
 
     def behind(feeds: Sequence[Feed]) -> list[Outputs]:
-        return together([*reversed(feeds), *feeds])[len(feeds) :]
+        return together([*map(_another, reversed(feeds)), *feeds])[len(feeds) :]
 
     def apart(feeds: Sequence[Feed]) -> list[Outputs]:
         return [_joined([replica.run(part) for part in _split(feed)]) for feed in feeds]
@@ -49,6 +50,14 @@ def _rows(feed: Feed) -> int:
             "requests can be put together"
         )
     return rows
+
+
+def _another(feed: Feed) -> Feed:
+    """Return a request of other rows: other fractions, and the rest moved along their last axis."""
+    return {
+        name: -2 * array - 1 if array.dtype.kind == "f" else np.roll(array, 1, -1 if array.ndim > 1 else 0)
+        for name, array in feed.items()
+    }
 
 
 def _split(feed: Feed) -> list[Feed]:

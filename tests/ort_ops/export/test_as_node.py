@@ -72,6 +72,10 @@ for _form, _computed in (
     ("f.scaled(Tensor x, float s) -> Tensor", lambda x, s: x * s),
     ("f.at(Tensor x, int n, int m=1) -> Tensor", lambda x, n, m=1: x / n),
     ("f.less(Tensor x, Tensor y, *, bool exact=False) -> Tensor", lambda x, y, exact=False: x - y),
+    ("f.named(Tensor x, str mode) -> Tensor", lambda x, mode: x),
+    ("f.each(Tensor x, int[] sizes) -> Tensor", lambda x, sizes: x),
+    ("f.times(Tensor x, float[] factors) -> Tensor", lambda x, factors: x),
+    ("f.all(Tensor x, Tensor[] others) -> Tensor", lambda x, others: x),
     ("either(Tensor x, float s) -> Tensor", lambda x, s: x * s),
     ("either.less(Tensor x, Tensor y) -> Tensor", lambda x, y: x - y),
 ):
@@ -84,7 +88,8 @@ for _form, _computed in (
 
 def overloaded(model: Any, x: Tensor) -> Tensor:
     f = torch.ops.ort_ops_test_overloads.f
-    return f.less(f.at(f.scaled(f.default(x), 2.0), 4), x, exact=True)  # type: ignore[no-any-return]
+    y = f.less(f.at(f.scaled(f.default(x), 2.0), 4), x, exact=True)
+    return f.all(f.times(f.each(f.named(y, "a"), [1, 2]), [0.5]), [x, x])  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +155,7 @@ def test_an_operator_that_the_exporter_knows_is_a_node_all_the_same(dynamo: bool
 
 @pytest.mark.parametrize("dynamo", [True, False])
 def test_each_overload_is_its_own_node(dynamo: bool) -> None:
-    for overload in ("default", "scaled", "at", "less"):
+    for overload in ("default", "scaled", "at", "less", "named", "each", "times", "all"):
         as_node(f"ort_ops_test_overloads::f.{overload}", f"my::{overload.title()}")
     program = export(Calls(overloaded).eval(), (x(3, 4),), dynamo=dynamo, verbose=False)
     nodes = [node for node in program.model_proto.graph.node if node.domain == "my"]
@@ -159,9 +164,16 @@ def test_each_overload_is_its_own_node(dynamo: bool) -> None:
         ("Scaled", 1),
         ("At", 1),
         ("Less", 2),
+        ("Named", 1),
+        ("Each", 1),
+        ("Times", 1),
+        ("All", 3),
     ]
     found = [{name: value for name, _, value in attributes(node)} for node in nodes]
-    assert found == [{}, {"s": 2.0}, {"n": 4, "m": 1}, {"exact": 1}]
+    assert found == [
+        *({}, {"s": 2.0}, {"n": 4, "m": 1}, {"exact": 1}),
+        *({"mode": b"a"}, {"sizes": (1, 2)}, {"factors": (0.5,)}, {}),
+    ]
 
 
 @pytest.mark.parametrize("dynamo", [True, False])

@@ -99,8 +99,14 @@ def test_one_is_no_list(options: dict[str, Any]) -> None:
         check(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4), **options)
 
 
+def test_an_iterator_of_providers_is_one_for_all_that_is_asked() -> None:
+    report = check(model_of(torch.relu), text("y = Relu(x)"), uniform(3, 4), iter(["cpu"]))  # type: ignore[arg-type]
+    assert {row.question for row in report.rows} == {"export", "runtime"}
+
+
 def test_locate_asks_the_same_of_its_providers() -> None:
     model, file = model_of(torch.relu), text("y = Relu(x)")
+    assert locate(model, file, uniform(3, 4), providers=["cuda"], questions=["export"]).node is None
     with pytest.raises(ParityError, match="no provider was given"):
         locate(model, file, uniform(3, 4), providers=[])
     with pytest.raises(TypeError, match="expected a list"):

@@ -154,7 +154,7 @@ class Library {
   }
 
   // ONNX Runtime unloads a library with the last session that has it, and loads it anew for the next, and
-  // what is never destroyed (Registration) would be made anew each time.
+  // what is never destroyed (Registration) would be made anew each time. Not on Windows.
   void stay_loaded() const {
 #if !defined(_WIN32)
     Dl_info info{};
