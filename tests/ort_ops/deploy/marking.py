@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from ort_ops import onnx_op
 
 LONG = 1000.0
-"""The first element from which on a run leaves a file in ``$MARKS``, named after its process, and is long."""
+"""The first element from which on a run is long, and leaves a file in ``$MARKS``, named after its process.
+
+A second one, with ``.done`` behind the name, is there once it has ended.
+"""
 
 
 @onnx_op("tests::Marking")
@@ -22,6 +25,8 @@ def marking(x: NDArray[np.float32]) -> NDArray[np.float32]:
     if first == -np.inf:
         raise ArithmeticError("an x of negative infinity")
     if first >= LONG:
-        Path(os.environ["MARKS"], f"{os.getpid()}-{uuid.uuid4().hex}").touch()
+        mark = Path(os.environ["MARKS"], f"{os.getpid()}-{uuid.uuid4().hex}")
+        mark.touch()
         time.sleep(1.0)
+        mark.with_suffix(".done").touch()
     return 2 * x
