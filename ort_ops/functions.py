@@ -231,7 +231,7 @@ def _input_types(calls: Sequence[RecordedCall]) -> list[tuple[int, ...]]:
 
 
 def _schema(calls: Sequence[Sequence[int]], outputs: Sequence[int], *, typed: bool) -> OpSchema:
-    """Return a schema for inputs of these types, or with as many of any type, and outputs of these."""
+    """Return a schema for nodes with inputs of these types; not typed, with as many inputs of any type."""
     inputs = []
     for index, types in enumerate(itertools.zip_longest(*calls, fillvalue=0)):
         declared = tuple(t for t in types if t) if typed else ()

@@ -1,7 +1,7 @@
 """``as_node``: an operator of torch.library written as one ONNX node by both exporters."""
 
 import contextlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from ort_ops.errors import ExportError
 from ort_ops.registry import split_name
 
 from .calls import next_number
+from .overloads import called
 from .symbolic import MARK
 
 __all__ = ["as_node", "kept_operators", "nodes_kept", "translations"]
@@ -187,7 +188,7 @@ def _symbolic_of_all(
     symbolics = {overload: _symbolic(f"{name}.{overload}", node) for overload, node in nodes.items()}
 
     def symbolic(g: Any, *arguments: Any) -> Any:
-        overload = _called(name, arguments, symbolics)
+        overload = called(name, arguments, symbolics)
         if overload in symbolics:
             return symbolics[overload](g, *arguments)
         if other is None:
@@ -198,77 +199,6 @@ def _symbolic_of_all(
         return other(g, *arguments)
 
     return symbolic
-
-
-def _called(name: str, arguments: Sequence[Any], declared: Container[str]) -> str:
-    """Return which overload of an operator is called with these arguments.
-
-    The exporter has made numbers constants like any tensor, and takes one overload for another itself, in a
-    node's schema. Of PyTorch's own operators, whose overloads compute the same, one of the ``declared``.
-    """
-    namespace, _, rest = name.partition("::")
-    overloads = getattr(getattr(torch.ops, namespace), rest).overloads()
-    if len(overloads) == 1:
-        return str(overloads[0])
-    fit = [each for each in overloads if _fits(_overload(f"{name}.{each}")._schema, arguments)]
-    if namespace == "aten":
-        fit.sort(key=lambda each: each not in declared)
-    elif len(fit) != 1:
-        raise ExportError(
-            f"{name} is called with arguments that may be those of {' or '.join(fit) or 'no overload'}, and "
-            "the TorchScript exporter says no more of them: give the overloads names of their own, or export "
-            "by the newer exporter"
-        )
-    return str(fit[0]) if fit else ""
-
-
-def _fits(schema: Any, arguments: Sequence[Any]) -> bool:
-    """Tell whether a node's arguments, which are all that there are, may be those of an overload."""
-    formals = [str(each.real_type) for each in schema.arguments]
-    return len(formals) == len(arguments) and all(map(_fits_one, formals, arguments))
-
-
-def _fits_one(formal: str, value: Any) -> bool:
-    """Tell whether a value may be an argument of a type; numbers and texts are constants, sizes tensors."""
-    node, kind = value.node(), value.type()
-    if node.mustBeNone():
-        return formal.startswith("Optional[")
-    if formal.startswith("Optional["):
-        formal = formal[len("Optional[") : -1]
-    element = formal[len("List[") : -1] if formal.startswith("List[") else None
-    if node.kind() == "onnx::Constant" and node.kindOf("value") != "t":
-        return formal == "str" and node.kindOf("value") == "s"
-    if node.kind() == "onnx::Constant":
-        constant = node.t("value")
-        number = _ELEMENTS.get(constant.dtype, "int")
-        if formal == "Tensor":
-            return True
-        return constant.dim() == (element is not None) and _may_be(element or formal, number)
-    if kind.kind() == "ListType":
-        each = kind.getElementType()
-        tensors = bool(each.isSubtypeOf(torch._C.TensorType.get()))
-        return element is not None and _may_be(
-            element, "Tensor" if tensors else _KIND.get(each.kind(), "int")
-        )
-    if kind.kind() == "TensorType":  # a size, too
-        return formal == "Tensor" or (kind.dim() == 0 and _may_be(formal, "int"))
-    return _may_be(formal, _KIND.get(kind.kind(), "int"))
-
-
-_ELEMENTS = {torch.float64: "float", torch.float32: "float", torch.bool: "bool"}
-_KIND = {"FloatType": "float", "BoolType": "bool", "StringType": "str"}
-
-
-def _may_be(formal: str, found: str) -> bool:
-    """Tell whether what is an int, a float, a bool, a str or a Tensor may be an argument of a type.
-
-    Of whole numbers there are many: dtypes and layouts are some.
-    """
-    if found == "int":
-        return formal not in ("float", "bool", "str", "Tensor", "Optional[Tensor]")
-    if found == "Tensor":
-        return formal in ("Tensor", "Optional[Tensor]")
-    return formal == found or (found == "float" and formal == "number")
 
 
 def _symbolic(operator: str, node: tuple[str, str]) -> Callable[..., Any]:
