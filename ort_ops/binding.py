@@ -11,12 +11,10 @@ import onnxruntime
 
 from ._bridge import address
 from .dtypes import DType, find_dtype, from_numpy
+from .packing import PACKED
 from .results import hides
 
 __all__ = ["Binding"]
-
-
-_PACKED = frozenset({21, 22, 23})  # 4-bit types, by ONNX's numbers
 
 
 class _Buffer(NamedTuple):
@@ -156,7 +154,7 @@ def _checked(name: str, array: Any, declared: str, *, written: bool = False) -> 
     if written and isinstance(array, np.ndarray) and not array.flags.writeable:
         raise ValueError(f"{name!r} is read-only; expected an array that a run may write into")
     buffer = _numpy_buffer(name, array) if isinstance(array, np.ndarray) else _torch_buffer(name, array)
-    if buffer.dtype.onnx in _PACKED:
+    if buffer.dtype.onnx in PACKED:
         raise ValueError(f"{name!r} is {buffer.dtype.name}, of which ONNX Runtime has two elements in a byte")
     if declared != f"tensor({buffer.dtype.ort})" or buffer.dtype.ort == "string":
         raise ValueError(f"{name!r} is {buffer.dtype.name}; the model has a {declared}")

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["pack", "unpack"]
+__all__ = ["PACKED", "pack", "unpack"]
 
 # What each of the 16 codes stands for (ONNX, TensorProto.DataType).
 _CODES = np.arange(16)
@@ -17,6 +17,8 @@ _VALUES: Mapping[int, NDArray[Any]] = {
     22: np.where(_CODES < 8, _CODES, _CODES - 16).astype(ml_dtypes.int4),
     23: np.concatenate([_E2M1, -_E2M1]).astype(ml_dtypes.float4_e2m1fn),
 }
+PACKED = frozenset(_VALUES)
+"""The 4-bit element types, by ONNX's numbers."""
 
 
 def unpack(packed: NDArray[np.uint8], shape: tuple[int, ...], element_type: int) -> NDArray[Any]:

@@ -275,8 +275,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         """See that the providers that were asked for are there; note what each run of them is to be told."""
         self._refuse_silent_fallback(asked)
         self._run_entries = self._tuning.run_entries(self.get_provider_options())
-        entries = self._run_entries
-        self._run_options = with_entries(onnxruntime.RunOptions(), entries) if entries else None
+        self._run_options = (
+            with_entries(onnxruntime.RunOptions(), self._run_entries) if self._run_entries else None
+        )
 
     def _refuse_silent_fallback(self, asked: Sequence[str | tuple[str, dict[str, Any]]] | None) -> None:
         there = self.get_providers()

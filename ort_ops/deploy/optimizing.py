@@ -14,6 +14,7 @@ from typing import Any
 import onnxruntime
 
 from ort_ops.errors import BundleError, OrtOpsError
+from ort_ops.libraries import register_library
 from ort_ops.model import read_model, weight_files
 from ort_ops.providers import parse_provider, session_providers
 from ort_ops.registry import CPU, find_ops, split_name
@@ -86,7 +87,7 @@ def _save(model: Path, path: Path, provider: str, libraries: Sequence[Path]) -> 
         key = "session.optimized_model_external_initializers_file_name"
         options.add_session_config_entry(key, weights)
     for library in libraries:
-        options.register_custom_ops_library(os.fspath(library))
+        register_library(options, library)
     try:
         InferenceSession(model, options, [parse_provider(provider)], prefer="body")
     except OrtOpsError:

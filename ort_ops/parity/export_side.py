@@ -39,8 +39,7 @@ class ExportSide:
         self._notes, self.narrowed = subject.notes, subject.narrowed
         self._file, self._computed = subject.exact_file, subject.computed
         self._changed = [str(each) for each in subject.changed]
-        state = {**dict(subject.model.named_buffers()), **subject.model.state_dict()}
-        named = (each for each in subject.changed if each.stands_for(state))
+        named = (each for each in subject.changed if each.stands_for(subject.weights))
         self._unseen = next((f"{each}, and no output shows it" for each in named), "")
         self._to_plant = set(self._file.outputs) if plant else set()
 

@@ -45,7 +45,8 @@ class Subject:
     """A model, its file, and both as they are evaluated in float64.
 
     ``source`` is what a session is made from, ``options`` what ``ort_ops.InferenceSession`` is given besides;
-    ``notes`` has the operations of the model that could not be computed in float64.
+    ``weights`` has the names of what the model holds, ``notes`` its operations that could not be computed in
+    float64.
 
     In float64 a custom node without a function body is also computed by the Function that the model calls for
     it, whether that is among ``functions`` or not. A session is given those alone: it runs what it would run
@@ -72,6 +73,7 @@ class Subject:
         self.options: dict[str, Any] = {"functions": own, "trust": trust, "prefer": prefer}
         # Buffers that are not saved are the model's own, too.
         named = {**dict(model.named_buffers()), **model.state_dict()}
+        self.weights = frozenset(named)
         state = {name: to_numpy(each) for name, each in named.items() if isinstance(each, torch.Tensor)}
         initializers = self.content.graph.initializers
         either = tell_uses_apart(self.content.graph, state.values())

@@ -54,7 +54,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     share = judged_share(file, {row.node for row in rows if row.verdict is Verdict.EQUAL})
     # A weight that is wrong is none that the model has, but for its name.
     altered = {each.initializer for each in subject.changed}
-    altered |= subject.model.state_dict().keys() - file.parameters
+    altered |= subject.weights - file.parameters
     suspects = _suspects(file, set(matched), wrong, told, altered)
     narrow = {s.node for row in outputs if (s := side.narrowed.get(row.output)) and s.reason == row.reason}
     if narrow:  # its result is the model's in float64, where nothing is stored in 16 bits
