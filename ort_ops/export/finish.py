@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 import torch
@@ -54,8 +54,8 @@ def finish(
     wholes_of = _wholes(seen)
     calls = [(call, wholes_of[call.number], marked.get(call.number, [])) for call in seen.calls]
     unnamed = _unnamed(seen)
-    reasons = [_record(call, nodes, unnamed.get(call.number, whole)) for call, whole, nodes in calls]
-    ambiguous = _ambiguous(calls)
+    recorded = [_record(call, nodes, unnamed.get(call.number, whole)) for call, whole, nodes in calls]
+    reasons = _why_none(calls, recorded)
     fates: dict[int, Fate] = {}
     wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
     if options.functions != "keep":
@@ -73,8 +73,8 @@ def finish(
         canonicalize(model, seen.names, wholes)
     _set_versions(model, custom_opsets)
     reports = tuple(
-        _report(call, nodes, reason or ambiguous.get(call.number, ""), fates.get(call.number, Fate()))
-        for (call, _, nodes), reason in zip(calls, reasons, strict=True)
+        _report(call, nodes, reasons.get(call.number, ""), fates.get(call.number, Fate()))
+        for call, _, nodes in calls
     )
     numbers = {call.number for call in seen.calls}
     nodes = [node for number, nodes in marked.items() if number not in numbers for node in nodes]
@@ -186,34 +186,37 @@ def _number_calls(model: ir.Model, calls: Sequence[Call]) -> None:
             node.metadata_props[_NOTE] = _KEY.sub(lambda found: places.get(found[0], found[0]), note)
 
 
-def _record(call: Call, nodes: Sequence[ir.Node], whole: Whole | str) -> str:
-    """Record in the metadata of a call's nodes what it is, or why none stands for it; returns this."""
-    reason = whole if isinstance(whole, str) else ""
+def _record(call: Call, nodes: Sequence[ir.Node], whole: Whole | str) -> RecordedCall | str:
+    """Record in the metadata of a call's nodes what it is, or why none stands for it; returns either."""
     if isinstance(whole, Whole):
         try:
-            metadata = _metadata(call, whole)
+            recorded = _recorded(call, whole)
         except UnrecordableError as error:
-            reason = str(error)
+            whole = str(error)
         else:
+            metadata = recorded.metadata()
             for node in nodes:
                 node.metadata_props.update(metadata)
                 _set_types(node, call)
-    if reason:
-        for node in nodes:
-            node.metadata_props.update({FUNCTION: function_name(call.function), REASON: reason})
-    return reason
+            return recorded
+    for node in nodes:
+        node.metadata_props.update({FUNCTION: function_name(call.function), REASON: whole})
+    return whole
 
 
-def _ambiguous(calls: Iterable[tuple[Call, Whole | str, Sequence[ir.Node]]]) -> dict[int, str]:
-    """Return for the number of a call why no kernel can be told to be that of its nodes, where none can."""
-    recorded: dict[tuple[str, str], dict[int, RecordedCall]] = {}
-    for call, _, nodes in calls:
-        for node in nodes:
-            here = Node(node.name or "", node.domain, node.op_type, (), metadata=node.metadata_props)
-            if (found := RecordedCall.of_node(here)) is not None:
-                recorded.setdefault(here.op, {})[call.number] = found
+def _why_none(
+    calls: Sequence[tuple[Call, Whole | str, Sequence[ir.Node]]], recorded: Sequence[RecordedCall | str]
+) -> dict[int, str]:
+    """Return for the number of a call why its Function runs none of its nodes, where it doesn't."""
     why: dict[int, str] = {}
-    for each in recorded.values():
+    by_operator: dict[tuple[str, str], dict[int, RecordedCall]] = {}
+    for (call, _, nodes), found in zip(calls, recorded, strict=True):
+        if isinstance(found, str):
+            why[call.number] = found
+            continue
+        for node in nodes:
+            by_operator.setdefault((node.domain, node.op_type), {})[call.number] = found
+    for each in by_operator.values():
         try:
             refuse_ambiguous(list(each.values()))
         except ValueError as error:
@@ -221,7 +224,7 @@ def _ambiguous(calls: Iterable[tuple[Call, Whole | str, Sequence[ir.Node]]]) -> 
     return why
 
 
-def _metadata(call: Call, whole: Whole) -> dict[str, str]:
+def _recorded(call: Call, whole: Whole) -> RecordedCall:
     tensors = [Input(place) if isinstance(place, int) else place for place in whole.tensors]
     positional, keywords = call.arguments(tensors, [Input(place, number=True) for place in whole.sizes])
     inputs = [0] * whole.inputs
@@ -230,7 +233,7 @@ def _metadata(call: Call, whole: Whole) -> dict[str, str]:
             inputs[place] = ELEMENT_TYPES[dtype]
     for place in whole.sizes:
         inputs[place] = ELEMENT_TYPES[torch.int64]
-    recorded = RecordedCall(
+    return RecordedCall(
         function_name(call.function),
         [record(value) for value in positional],
         {name: record(value) for name, value in keywords.items()},
@@ -239,7 +242,6 @@ def _metadata(call: Call, whole: Whole) -> dict[str, str]:
         [(device, str(dtype).removeprefix("torch.")) for device, on, dtype in call.autocast if on],
         bool(call.written),
     )
-    return recorded.metadata()
 
 
 def _set_types(node: ir.Node, call: Call) -> None:
