@@ -5,7 +5,7 @@ whatever shape or order of the axes.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,14 @@ Array = NDArray[Any]
 
 # What the exporters write as several nodes, and torch computes as one operation: its steps are looked at,
 # too. None that adds a bias at its end: without that the result would look like a step on the way to it.
-_COMPOSED = (
-    *("gelu", "silu", "_softmax", "_log_softmax", "hardswish", "hardsigmoid", "mish", "elu", "softplus"),
-    *("logsumexp", "std", "var", "log1p", "expm1", "leaky_relu", "norm", "linalg_vector_norm", "rsub"),
+_COMPOSED = frozenset(
+    (
+        *("gelu", "silu", "_softmax", "_log_softmax", "hardswish", "hardsigmoid", "mish", "elu", "softplus"),
+        *("logsumexp", "std", "var", "log1p", "expm1", "leaky_relu", "norm", "linalg_vector_norm", "rsub"),
+    )
 )
+_BIASED = frozenset(("addmm", "addmv", "baddbmm"))
+_NORMS = frozenset(("native_group_norm", "native_layer_norm"))
 
 
 _MASKED, _MASKED_ALIKE = 1e4, 1e-3  # times what isn't masked, all of about one size
@@ -79,8 +83,21 @@ class Counterparts:
         """Take in what an operation gave, and the steps of it where an exporter writes these."""
         for tensor in results:
             self._add(str(operation), tensor)
+        self._see_steps(operation, arguments, _COMPOSED)
+
+    def see_before_bias(self, operation: Any, arguments: tuple[Any, ...], results: Sequence[Tensor]) -> None:
+        """Take in nothing but what an operation gives before it adds its bias, and before it weighs that."""
+        self._see_steps(operation, arguments, _BIASED)
+        schema = getattr(operation, "_schema", None)
+        if schema is None or schema.name.removeprefix("aten::") not in _NORMS:
+            return
+        given = dict(zip((each.name for each in schema.arguments), arguments[0], strict=False))
+        for left_out in ({"bias": None}, {"bias": None, "weight": None}):
+            self._add(str(operation), operation(**{**given, **arguments[1], **left_out})[0])
+
+    def _see_steps(self, operation: Any, arguments: tuple[Any, ...], composed: frozenset[str]) -> None:
         name = getattr(operation, "_schema", None)
-        if name is None or name.name.removeprefix("aten::") not in _COMPOSED:
+        if name is None or name.name.removeprefix("aten::") not in composed:
             return
         steps = decomposition_table.get(operation)
         if steps is None:
@@ -122,6 +139,27 @@ class Counterparts:
                 continue
             if _near(np.sort(values, axis=None), np.sort(kept, axis=None), tolerance):
                 yield kept
+
+    def others(self, values: Array, taken: Container[int]) -> list[tuple[float, Array]]:
+        """Return what has the shape of these values, as far as it is kept, and how far off it is.
+
+        taken: the numbers of results that the file has, which are left out, and all that are as they.
+        """
+        known: set[tuple[float, ...]] = set()
+        free: dict[tuple[float, ...], Array] = {}
+        for seen in self._by_size.get(values.size, ()):
+            moments = tuple(seen.moments)
+            if seen.number in taken:
+                known.add(moments)
+            elif seen.values is not None and seen.values.shape == values.shape:
+                free.setdefault(moments, seen.values)
+        own = values.astype(np.float64)
+        size = largest(own) or 1.0
+        return [
+            (largest(distance(own, each.astype(np.float64))) / size, each)
+            for moments, each in free.items()
+            if moments not in known
+        ]
 
     def _alike(self, values: Array, tolerance: float) -> list[_Seen]:
         """Return what may have the numbers of these values: as many, of the same sums."""

@@ -3,8 +3,10 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -16,17 +18,21 @@ from .report import Row
 from .sample import Sample
 from .step import Step
 from .subject import Subject
+from .trials import Trials
 from .verdict import Verdict
-from .walk_layout import Trials
 from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
 from .weights import is_uniform
 
 __all__ = ["walk_export"]
 
+Array = NDArray[Any]
+
 # They give a part of their first input, or what many others give, too.
 _IN_PART = frozenset(
     "Abs Ceil Clip Floor Gather MaxPool Max Min ReduceMax ReduceMin Relu Round Sign Slice Split TopK".split()  # noqa: SIM905
 )
+_BIASED = ("Add", "Div", "Mul", "Sub")
+_CLEARLY = 100  # times what tensors may differ by: a wrong output that does tells what is before it apart
 _REGION = 16  # nodes that are named besides the guilty one, at most
 
 
@@ -62,8 +68,10 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     if not suspects:
         return Walk(None, rows, share, outputs=outputs)
     if not narrow:
-        trials = Trials(file, sample, counterparts, tolerance)
-        suspects = [*trials.misordered(suspects, matched), *suspects]
+        trials = Trials(file, sample, counterparts, wrong, tolerance)
+        suspects = trials.earlier(suspects, matched) + _past_steps(
+            subject, sample, suspects, memory, tolerance
+        )
     first = suspects[0]
     rows[first] = replace(rows[first], verdict=Verdict.EXPORT_WRONG, counterpart="")
     return Walk(file.nodes[first].name, rows, share, _region(file, suspects), outputs)
@@ -102,13 +110,22 @@ def _matched(
 
 
 def _share(outputs: Sequence[Row]) -> float:
-    """Return to which share of its size a tensor has to match: what is no difference at the outputs."""
-    shares = [1e-12]
+    """Return to which share of its size a tensor has to match: what is no difference at the outputs.
+
+    Where all that is wrong there is little more than that, it is what the wrong ones may differ by.
+    """
+    shares, wrong, tolerated = [1e-12], 0.0, [np.inf]
     for row in outputs:
         size = max((abs(float(v)) for v in (row.expected, row.got) if v is not None), default=0.0)
-        if row.dtype == "float64" and row.verdict is Verdict.EQUAL and size:
+        if row.dtype != "float64" or not size:
+            continue
+        if row.verdict is Verdict.EQUAL:
             shares.append(min(row.tolerance / size, 1e-6))
-    return max(shares)
+        elif row.verdict is Verdict.EXPORT_WRONG:
+            wrong = max(wrong, row.max_abs / size)
+            tolerated.append(row.tolerance / size)
+    share = max(shares)
+    return min(share, *tolerated) if 0.0 < wrong < _CLEARLY * share else share
 
 
 def _suspects(
@@ -171,6 +188,39 @@ def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]
             in_part |= partly
             vouched |= read - partly
     return found
+
+
+def _past_steps(
+    subject: Subject, sample: Sample, suspects: list[int], memory: int, tolerance: float
+) -> list[int]:
+    """Return the suspects from the first that isn't as a step of what the model computes in one.
+
+    A linear layer is one operation there, and a product and a sum in a file: of these the sum is wrong if the
+    product is as it should be. It has to read a weight, or it would be blamed for a bias that is missing.
+    """
+    file = subject.exact_file
+    values: dict[str, Array] = {}
+    names = {name for place in suspects for name in results_of(file.nodes[place])}
+
+    def keep(step: Step) -> None:
+        pairs = zip(step.node.output, step.outputs, strict=False)
+        values.update((name, each) for name, each in pairs if name in names and isinstance(each, np.ndarray))
+
+    file.run(sample.feed, after=keep)
+    steps = Counterparts(memory)
+    subject.exact_model.run(sample.given.arguments, seen=steps.see_before_bias)
+    right, constant = set[str](), made_of_sizes(file)
+    for number, place in enumerate(suspects):
+        node = file.nodes[place]
+        results, read = results_of(node), set(reads(node))
+        if all(name in values and steps.find(values[name], tolerance) for name in results):
+            right.update(results)
+        elif right & read:
+            biased = node.op_type in _BIASED and read & constant and not names & read - right
+            return suspects[number:] if biased else suspects
+        elif not right:
+            break
+    return suspects
 
 
 def _region(file: ExactFile, suspects: Sequence[int]) -> tuple[str, ...]:

@@ -598,3 +598,126 @@ def test_the_reader_of_a_wrong_weight_is_blamed_where_it_reads_no_input() -> Non
     found = locate(model, file, x)
     (guilty,) = (node for node in file.graph.node if node.name == found.node)
     assert "scale" in guilty.input
+
+
+class Normalised(nn.Module):
+    """Attention whose queries are normalised again, so that a norm's epsilon shows in the values alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.v = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.layer_norm(x, (8,))
+        q = nn.functional.normalize(self.q(y), dim=-1)
+        return (q @ q.transpose(-1, -2)).softmax(-1) @ self.v(y)
+
+
+class Halved(nn.Module):
+    """Rounds to few levels, whose numbers it multiplies back besides (finite scalar quantisation)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("halves", torch.tensor([4.0, 2.0, 2.0, 2.0]))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.round(4 * x) / self.halves
+        return y.reshape(-1), (y * self.halves + 1).sum(-1)
+
+
+@BOTH
+@pytest.mark.parametrize(("model", "x"), [(Normalised(), uniform(2, 5, 8)), (Halved(), uniform(3, 4))])
+def test_a_fault_that_cancels_on_one_way_is_not_the_others(
+    model: nn.Module, x: Tensor, dynamo: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    export(model.eval(), (x,), path, dynamo=dynamo, external_data=False, verbose=False)
+    file = onnx.load(path)
+    assert locate(model, file, (x,)).node is None
+    if isinstance(model, Normalised):
+        (guilty,) = (node for node in file.graph.node if node.op_type == "LayerNormalization")
+        next(each for each in guilty.attribute if each.name == "epsilon").f *= 3
+    else:
+        (guilty,) = (node for node in file.graph.node if node.op_type == "Div")
+        halves = next(each for each in file.graph.initializer if list(each.dims) == [4])
+        values = onnx.numpy_helper.to_array(halves) * np.float32([1.001, 1, 1, 1])
+        halves.CopyFrom(onnx.numpy_helper.from_array(values, halves.name))
+    assert locate(model, file, (x,)).node == guilty.name
+
+
+class LayerScaled(nn.Module):
+    """Two blocks of which the later adds a small share, as with LayerScale, and alone is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 1e-4 * torch.tanh(self.first(x))
+        z: Tensor = self.head(x + 1e-5 * torch.tanh(self.second(y)))
+        return z
+
+
+def test_a_fault_that_hardly_shows_is_not_the_last_nodes() -> None:
+    torch.manual_seed(0)
+    model, x = LayerScaled().eval(), torch.randn(2, 16)
+    file = export(model, (x,), external_data=False, verbose=False).model_proto
+    (bias,) = (each for each in file.graph.initializer if each.name == "first.bias")
+    changed = onnx.numpy_helper.to_array(bias).copy()
+    changed[3] *= 1.01
+    bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
+    (guilty,) = (node for node in file.graph.node if "first.bias" in node.input)
+    found = locate(model, file, x)
+    assert 0.0 < found.outputs[0].max_abs < 1e-12
+    assert found.node == guilty.name
+
+
+class Biased(nn.Module):
+    """Layers that PyTorch computes in one operation, and the exporters write as several nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.norm = nn.Linear(8, 8), nn.GroupNorm(2, 4)
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + torch.tanh(self.norm(self.linear(x)))).exp()
+
+
+BIASED = {
+    "weight of a product": (lambda node: node.op_type == "MatMul", 0),
+    "bias of a product": (lambda node: node.op_type == "Add", 0),
+    "statistics of a norm": (lambda node: node.op_type == "InstanceNormalization", 0),
+    "weight of a norm": (lambda node: node.op_type == "Mul", 0),
+    "bias of a norm": (lambda node: node.op_type == "Add", 1),
+}
+
+
+@BOTH
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of torch's own group_norm
+@pytest.mark.parametrize("name", BIASED)
+def test_of_the_nodes_for_one_step_of_the_model_the_wrong_one_is_blamed(name: str, dynamo: bool) -> None:
+    model, x = Biased().eval(), uniform(3, 4, 8)
+    file = export(model, (x,), dynamo=dynamo, external_data=False, verbose=False).model_proto
+    is_meant, number = BIASED[name]
+    guilty = [node for node in file.graph.node if is_meant(node)][number]
+    if guilty.op_type == "InstanceNormalization":
+        next(each for each in guilty.attribute if each.name == "epsilon").f *= 3
+    else:
+        (weight,) = (each for each in file.graph.initializer if each.name in guilty.input)
+        changed = onnx.numpy_helper.to_array(weight) * np.float32(1.001)
+        weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
+    assert locate(model, file, x, questions=["export"]).node == guilty.name
+
+
+def test_a_bias_that_is_missing_is_not_that_of_who_adds_something_else() -> None:
+    model = Model(lambda m, x: x + m.layer(x), layer=nn.Linear(8, 8)).eval()
+    file = export(model, (uniform(3, 4, 8),), external_data=False, verbose=False).model_proto
+    product, bias, residual = file.graph.node
+    residual.input[list(residual.input).index(bias.output[0])] = product.output[0]
+    file.graph.node.remove(bias)
+    assert locate(model, file, uniform(3, 4, 8), questions=["export"]).node == product.name

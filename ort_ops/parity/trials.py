@@ -1,10 +1,12 @@
-"""A node that puts elements in the wrong order: it shows only where another node reads them.
+"""A node that is wrong though something that comes of it is right: it shows only where another node reads it.
 
-What it gives has the right numbers. It is found by trial: with them in the order of one of the model's
-tensors the node that looks guilty, or one after it, computes what the model does.
+One puts the right numbers in the wrong order. Of another the fault cancels, as that of a norm does before
+what normalises again, on one way of several. It is found by trial: with one of the model's tensors for what
+it gives, the node that looks guilty, or one after it, computes what the model does.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,33 +26,54 @@ __all__ = ["Trials"]
 
 Array = NDArray[Any]
 
+_TRIALS = 32  # at most: each takes a run of the file
 
-class Trials:
-    """Tries other orders of what a suspect depends on.
 
-    tolerance: to which share of its size a tensor has to match.
+@dataclass(frozen=True)
+class _Trial:
+    """A result of the file, and what is tried for it.
+
+    apart: how far that is off, as a share; 0 for the same numbers in another order.
     """
 
-    def __init__(self, file: ExactFile, sample: Sample, counterparts: Counterparts, tolerance: float) -> None:
+    name: str
+    value: Array
+    apart: float = 0.0
+
+
+class Trials:
+    """Tries other tensors for what a suspect depends on.
+
+    wrong: the outputs that are. tolerance: to which share of its size a tensor has to match.
+    """
+
+    def __init__(
+        self,
+        file: ExactFile,
+        sample: Sample,
+        counterparts: Counterparts,
+        wrong: Container[str],
+        tolerance: float,
+    ) -> None:
         self._file, self._feed = file, sample.feed
         self._expected = dict(zip(file.outputs, sample.model, strict=False))
+        self._wrong = {name for name in self._expected if name in wrong}
         self._counterparts, self._tolerance = counterparts, tolerance
 
-    def misordered(self, suspects: Sequence[int], matched: Mapping[str, Counterpart]) -> list[int]:
-        """Return the place of the node that gives the first suspect a wrong order, and those between.
+    def earlier(self, suspects: Sequence[int], matched: Mapping[str, Counterpart]) -> list[int]:
+        """Return the place of the node that gives the first suspect what is wrong, and those between.
 
-        Of several that would put it right it is that after which most is as in the model.
+        Of several that would put it right it is that after which most is as in the model. Other numbers have
+        to put the whole file right: among many tensors one may well do for a node.
         """
         places = self._unproven(suspects[0], self._proven(matched))
         if not places:
             return []
         results = {name: number for number, place in enumerate(places) for name in self._results(place)}
         trials = (
-            (self._met(name, other, suspects), results[name])
-            for name, others in self._others(results).items()
-            for other in others
+            (self._met(trial, suspects), results[trial.name]) for trial in self._trials(results, matched)
         )
-        met, number = max(trials, key=lambda trial: trial[0], default=(0, 0))
+        met, number = max(trials, key=lambda found: found[0], default=(0, 0))
         return places[number:] if met else []
 
     def _results(self, place: int) -> list[str]:
@@ -85,48 +108,53 @@ class Trials:
                 needed |= set(reads(node)) - proven
         return found[::-1]
 
-    def _others(self, names: Container[str]) -> dict[str, list[Array]]:
-        """Return for some results of the file what in the model has their numbers in other orders."""
-        found: dict[str, list[Array]] = {}
+    def _trials(self, names: Container[str], matched: Mapping[str, Counterpart]) -> list[_Trial]:
+        """Return what is to be tried for some results of the file: what in the model may be meant by them."""
+        found: list[_Trial] = []
+        taken = {each.exact for each in matched.values() if each.exact is not None}
 
         def look(step: Step) -> None:
             for name, value in _arrays(step.node, step.outputs):
-                if name in names:
-                    found[name] = list(self._counterparts.reordered(value, self._tolerance))
+                if name not in names:
+                    continue
+                orders = self._counterparts.reordered(value, self._tolerance)
+                found.extend(_Trial(name, other) for other in orders)
+                if name not in matched:
+                    others = self._counterparts.others(value, taken)
+                    found.extend(_Trial(name, other, apart) for apart, other in others)
 
         self._file.run(self._feed, after=look)
-        return found
+        return sorted(found, key=lambda trial: trial.apart)[:_TRIALS]
 
-    def _met(self, name: str, other: Array, suspects: Iterable[int]) -> int:
-        """Return how many results of the model the file has once one of its own is another.
+    def _met(self, trial: _Trial, suspects: Iterable[int]) -> int:
+        """Return how many results of the model the file has with a trial.
 
-        0 where no suspect is right then.
+        0 where no suspect is right then, or, with other numbers, not all of the file.
         """
         met: set[int] = set()
         suspected = {each for place in suspects for each in self._results(place)}
         right: list[bool] = []
+        outputs_right: set[str] = set()
 
         def after(step: Step) -> Sequence[Any]:
             pairs = zip(step.node.output, step.outputs, strict=False)
-            outputs = [other if each == name else value for each, value in pairs]
+            outputs = [trial.value if each == trial.name else value for each, value in pairs]
             for each, value in _arrays(step.node, outputs):
                 found = self._counterparts.find(value, self._tolerance)
                 if found is not None and found.exact is not None:
                     met.add(found.exact)
+                if each in self._expected and same(value, self._expected[each], self._tolerance):
+                    outputs_right.add(each)
                 if each in suspected:
-                    right.append(self._is_right(each, value, found))
+                    right.append(each in outputs_right or (each not in self._expected and found is not None))
             return outputs
 
         try:
             self._file.run(self._feed, after=after)
         except ParityError:  # some node doesn't take that shape
             return 0
-        return 1 + len(met) if any(right) else 0
-
-    def _is_right(self, name: str, value: Array, found: Counterpart | None) -> bool:
-        if name in self._expected:
-            return same(value, self._expected[name], self._tolerance)
-        return found is not None
+        enough = not trial.apart or self._wrong <= outputs_right
+        return 1 + len(met) if any(right) and enough else 0
 
 
 def _arrays(node: NodeProto, outputs: Sequence[Any]) -> list[tuple[str, Array]]:
