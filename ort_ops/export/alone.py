@@ -13,11 +13,11 @@ from torch import Tensor
 from .deciding import decided_dims
 from .literals import put_right
 
-__all__ = ["Dims", "Written", "write_alone"]
+__all__ = ["Dims", "Pair", "write_alone"]
 
 Dims = frozenset[tuple[int, int]]
 """Inputs and axes."""
-Written = tuple[ModelProto, ModelProto]
+Pair = tuple[ModelProto, ModelProto]
 """A model without what is superfluous, and with it."""
 _LOWEST_DYNAMO = 18  # the opset from which the newer exporter writes
 # What the older exporter says where Python code looks at a traced size or value.
@@ -26,7 +26,7 @@ _LOOKS = ("Converting a tensor to a Python", "Using len to get tensor shape", "I
 
 def write_alone(
     model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int, static: Dims
-) -> tuple[Written, Dims]:
+) -> tuple[Pair, Dims]:
     """Export a model by the exporter that writes for an opset, with all dimensions free but the static ones.
 
     Also returns those of the free ones for whose size alone it holds.
@@ -41,7 +41,7 @@ def _by_dynamo(
     names: list[str],
     opset: int,
     static: Dims,
-) -> tuple[Written, Dims]:
+) -> tuple[Pair, Dims]:
     """Export with all other dimensions free; also returns those of which it holds for some sizes only."""
     auto = torch.export.Dim.AUTO
     free = [
@@ -91,7 +91,7 @@ def _is_free(size: Any, ranges: Mapping[Any, Any]) -> bool:
 
 def _by_torchscript(
     model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int, static: Dims
-) -> tuple[Written, Dims]:
+) -> tuple[Pair, Dims]:
     """Export with all other dimensions free; also returns those whose size is in what was written.
 
     The exporter doesn't say which sizes it took for constants. Its warnings tell where Python code looked at

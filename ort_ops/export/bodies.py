@@ -27,7 +27,7 @@ from .nodes import nodes_of
 from .stand_in import StandIn
 from .symbolic import Whole
 
-__all__ = ["Body", "BodyMaker", "Fate", "give_bodies"]
+__all__ = ["Body", "BodyFound", "BodyMaker", "give_bodies"]
 
 BodyMaker: TypeAlias = Callable[[Sequence[StandIn], str, int], FunctionProto]
 """Makes the one body for some nodes of an operator, in a domain, at a version of the default domain."""
@@ -36,7 +36,7 @@ Body = Literal["function", "overload", "inlined", ""]
 
 
 @dataclass(frozen=True)
-class Fate:
+class BodyFound:
     """What body a node got: ``"function"``, ``"overload"``, ``"inlined"``, or none, and why none."""
 
     body: Body = ""
@@ -50,19 +50,19 @@ def give_bodies(
     *,
     inline: bool,
     overloads: bool,
-) -> dict[int, Fate]:
+) -> dict[int, BodyFound]:
     """Give each node a function body, or put plain operators in its place; by the number of the call.
 
     ``calls`` are those that a node stands for wholly, with their nodes.
     """
-    fates: dict[int, Fate] = {}
+    found: dict[int, BodyFound] = {}
     for operator, stand_ins in _by_operator(calls).items():
         try:
             _refuse_others(model, operator, stand_ins)
-            fates |= _give(model, stand_ins, makers, inline=inline, overloads=overloads)
+            found |= _give(model, stand_ins, makers, inline=inline, overloads=overloads)
         except NoBodyError as error:
-            fates |= {stand_in.call.number: Fate(reason=str(error)) for stand_in in stand_ins}
-    return fates
+            found |= {stand_in.call.number: BodyFound(reason=str(error)) for stand_in in stand_ins}
+    return found
 
 
 def _refuse_others(model: ir.Model, operator: tuple[str, str], stand_ins: Sequence[StandIn]) -> None:
@@ -110,7 +110,7 @@ def _give(
     *,
     inline: bool,
     overloads: bool,
-) -> dict[int, Fate]:
+) -> dict[int, BodyFound]:
     node = stand_ins[0].node
     opset = model.opset_imports[""]
     functions = {stand_in.call.function for stand_in in stand_ins}
@@ -123,7 +123,7 @@ def _give(
     else:
         groups = _derive(stand_ins, opset)
     groups.sort(key=lambda group: -len(group[1]))
-    fates: dict[int, Fate] = {}
+    found: dict[int, BodyFound] = {}
     for index, (body, served) in enumerate(groups):
         kind: Body = "inlined" if inline or (index and not overloads) else "overload" if index else "function"
         _attach(model, body, served, overload=str(index) if index or inline else "")
@@ -132,8 +132,8 @@ def _give(
                 for key in (FUNCTION, CALL, REASON):
                     stand_in.node.metadata_props.pop(key, None)
             _inline(model, (node.domain, node.op_type, str(index)))
-        fates |= {stand_in.call.number: Fate(kind) for stand_in in served}
-    return fates
+        found |= {stand_in.call.number: BodyFound(kind) for stand_in in served}
+    return found
 
 
 def _derive(stand_ins: Sequence[StandIn], opset: int) -> list[Group]:

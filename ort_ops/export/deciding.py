@@ -150,10 +150,10 @@ def _tensors(
     return tensors
 
 
-Runs = Callable[[Sequence[Tensor]], Sequence[Any]]
+Answers = Callable[[Sequence[Tensor]], Sequence[Any]]
 
 
-def _runs(written: ModelProto) -> Runs:
+def _runs(written: ModelProto) -> Answers:
     """Return what runs a file: ONNX Runtime, or onnx where that has no kernels for a type (bfloat16)."""
     try:
         session = _session(written)
@@ -162,7 +162,7 @@ def _runs(written: ModelProto) -> Runs:
     return _runs_by(session or ReferenceEvaluator(written), written)
 
 
-def _runs_by(ours: Any, written: ModelProto) -> Runs:
+def _runs_by(ours: Any, written: ModelProto) -> Answers:
     names = [value.name for value in written.graph.input]
 
     def run(tensors: Sequence[Tensor]) -> Sequence[Any]:
@@ -209,12 +209,12 @@ def gives_another(model: torch.nn.Module, written: ModelProto, examples: Sequenc
     return "gives something else than forward" if same else ""
 
 
-def _differs(model: torch.nn.Module, runs: Callable[[], Runs], tensors: Sequence[Tensor]) -> bool:
+def _differs(model: torch.nn.Module, runs: Callable[[], Answers], tensors: Sequence[Tensor]) -> bool:
     """Tell whether what was written gives something else than forward, if that gives anything."""
     return any(_differs_on(model, runs, each) for each in (tensors, list(map(widened, tensors))))
 
 
-def _differs_on(model: torch.nn.Module, runs: Callable[[], Runs], tensors: Sequence[Tensor]) -> bool:
+def _differs_on(model: torch.nn.Module, runs: Callable[[], Answers], tensors: Sequence[Tensor]) -> bool:
     try:
         with torch.no_grad():
             expected, used = run_on_samples(lambda given: model(*given), tensors)

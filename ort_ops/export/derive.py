@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.schema import TensorType
 
-from .alone import Dims, Written, write_alone
+from .alone import Dims, Pair, write_alone
 from .calls import Call
 from .deciding import gives_another
 from .function_proto import NoBodyError, to_function
@@ -118,7 +118,7 @@ def _derive_one(stand_in: StandIn, inputs: int, opset: int) -> _Derived:
         if isinstance(size, int)
     )
 
-    def attempt(static: Dims) -> tuple[Written, Dims]:
+    def attempt(static: Dims) -> tuple[Pair, Dims]:
         try:
             with quiet(), warnings.catch_warnings(), running_own():
                 warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from ort_ops.model import Model, Node
 from ort_ops.namesakes import refuse_namesakes
 from ort_ops.recorded import FUNCTION, REASON, Input, RecordedCall, UnrecordableError, function_name, record
 
-from .bodies import Fate, give_bodies
+from .bodies import BodyFound, give_bodies
 from .calls import ELEMENT_TYPES, Call
 from .canonical import canonicalize
 from .nodes import nodes_of
@@ -56,7 +56,7 @@ def finish(
     unnamed = _unnamed(seen)
     recorded = [_record(call, nodes, unnamed.get(call.number, whole)) for call, whole, nodes in calls]
     reasons = _why_none(calls, recorded)
-    fates: dict[int, Fate] = {}
+    bodies: dict[int, BodyFound] = {}
     wholes = [(call, whole, nodes) for call, whole, nodes in calls if isinstance(whole, Whole) and nodes]
     if options.functions != "keep":
         inline = options.functions == "inline"
@@ -64,16 +64,16 @@ def finish(
             value is not None and value.shape is None for *_, ns in wholes for n in ns for value in n.inputs
         ):
             infer_types(model, wholes)  # the older exporter writes none
-        fates = give_bodies(model, wholes, options.bodies, inline=inline, overloads=options.overloads)
+        bodies = give_bodies(model, wholes, options.bodies, inline=inline, overloads=options.overloads)
         _name_nodes(model.graph)  # those that came in the place of others
         for call, whole, _ in calls:
             why = whole if isinstance(whole, str) else _STANDARD if whole.standard else _UNREAD
-            fates.setdefault(call.number, Fate(reason=why))
+            bodies.setdefault(call.number, BodyFound(reason=why))
     if options.canonical:
         canonicalize(model, seen.names, wholes)
     _set_versions(model, custom_opsets)
     reports = tuple(
-        _report(call, nodes, reasons.get(call.number, ""), fates.get(call.number, Fate()))
+        _report(call, nodes, reasons.get(call.number, ""), bodies.get(call.number, BodyFound()))
         for call, _, nodes in calls
     )
     numbers = {call.number for call in seen.calls}
@@ -83,9 +83,9 @@ def finish(
     return reports, moved
 
 
-def _report(call: Call, nodes: Sequence[ir.Node], reason: str, fate: Fate) -> CallReport:
-    names = () if fate.body == "inlined" else tuple(node.name or "" for node in nodes)
-    return CallReport(call.name, names, reason, fate.body, fate.reason)
+def _report(call: Call, nodes: Sequence[ir.Node], reason: str, found: BodyFound) -> CallReport:
+    names = () if found.body == "inlined" else tuple(node.name or "" for node in nodes)
+    return CallReport(call.name, names, reason, found.body, found.reason)
 
 
 def _wholes(seen: Record) -> dict[int, Whole | str]:

@@ -19,7 +19,7 @@ __all__ = ["probe"]
 _UNKNOWN = 6  # the size that is tried first where nothing says which
 
 
-class Runs(Protocol):
+class Runnable(Protocol):
     """What can be run on real tensors."""
 
     def run(self, tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
@@ -28,7 +28,7 @@ class Runs(Protocol):
 
 
 def probe(
-    call: Runs, name: str, tensors: Sequence[Tensor], sizes: Sequence[Any], reason: Exception
+    call: Runnable, name: str, tensors: Sequence[Tensor], sizes: Sequence[Any], reason: Exception
 ) -> list[Tensor]:
     """Return fake results for fake tensors: forward is run on random values at several sizes.
 
@@ -64,7 +64,7 @@ def probe(
 
 
 def _try(
-    call: Runs,
+    call: Runnable,
     sizes: Sequence[Any],
     tensors: Sequence[Tensor],
     trial: Mapping[Any, int],
@@ -86,7 +86,7 @@ def _odd_trials(base: Mapping[Any, int]) -> Iterator[dict[Any, int]]:
                 yield {**base, symbol: other}
 
 
-def _run(call: Runs, sizes: Sequence[int], tensors: Sequence[Tensor]) -> list[Tensor]:
+def _run(call: Runnable, sizes: Sequence[int], tensors: Sequence[Tensor]) -> list[Tensor]:
     return call.run(tensors, sizes)
 
 

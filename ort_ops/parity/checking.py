@@ -15,6 +15,7 @@ from ort_ops.errors import ParityError
 from ort_ops.runtime import release_of
 from ort_ops.selection import Prefer
 
+from .evaluated import Evaluated, evaluate
 from .exact import ExactFile
 from .export_side import ExportSide
 from .report import Report, Row, worst_rows
@@ -82,16 +83,24 @@ def check(
     asked = settings(providers, levels, threads)
     if rule is not None and not all(math.isfinite(each) and each >= 0 for each in rule):
         raise ParityError(f"rule={rule!r}; expected (atol, rtol), each a number that is 0 or more")
-    subject = Subject(model, file, functions, trust, prefer)
-    given = subject.given(inputs, seeds, ranges, dims)
-    tell = _Steps(len(given) + 1 + len(asked), on_step)
-    samples = []
-    for number, each in enumerate(given):
-        tell(f"sample {number}, in float64 and by PyTorch")
-        samples.append(subject.sample(each))
-    subject.release()
+    subject = Subject(
+        model,
+        file,
+        inputs,
+        count=seeds,
+        ranges=ranges,
+        dims=dims,
+        functions=functions,
+        trust=trust,
+        prefer=prefer,
+    )
+    tell = _Steps(len(subject.given) + 1 + len(asked), on_step)
+    evaluated = evaluate(
+        subject, on_sample=lambda number: tell(f"sample {number}, in float64 and by PyTorch")
+    )
+    samples = evaluated.samples
     tell("the file beside the model")
-    export = ExportSide(subject)
+    export = ExportSide(subject, evaluated)
     rows = worst_rows([export.judge(sample, number) for number, sample in enumerate(samples)])
     for setting in asked:
         tell(f"a run on {setting}")
@@ -104,7 +113,7 @@ def check(
         rows += worst_rows(
             [_judge(runtime, subject.exact_file, setting, *each) for each in enumerate(samples)]
         )
-    return Report(tuple(rows), tuple(_notes(subject)), _versions())
+    return Report(tuple(rows), tuple(_notes(subject.exact_file, evaluated)), _versions())
 
 
 def _judge(runtime: RuntimeSide, file: ExactFile, setting: Setting, number: int, sample: Sample) -> list[Row]:
@@ -129,14 +138,14 @@ class _Steps:
         self._done += 1
 
 
-def _notes(subject: Subject) -> Iterable[str]:
-    for note in subject.exact_file.notes.values():
+def _notes(file: ExactFile, evaluated: Evaluated) -> Iterable[str]:
+    for note in file.notes.values():
         yield (
             f"node {note.node} ({note.op}) of the file was not evaluated in float64 as others: {note.reason}"
         )
-    for operation, reason in subject.notes.items():
+    for operation, reason in evaluated.notes.items():
         yield f"{operation} of the model was not computed in float64: {reason}"
-    for each in subject.changed:
+    for each in evaluated.changed:
         yield str(each)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import distance, largest, typical_size
+from .evaluated import Evaluated
 from .planting import plant_in
 from .profile import Profile, profile
 from .readings import CHAOS, Readings
@@ -31,15 +32,15 @@ _SINGLE = 1e-5  # of an output: what a node in float32 may do to it
 class ExportSide:
     """Judges the outputs of a file.
 
-    subject: was sampled; ``narrowed`` is what it is then. plant: whether faults are planted, in the first
-        sample that has something of an output, to see how small they may be.
+    plant: whether faults are planted, in the first sample that has something of an output, to see how small
+        they may be.
     """
 
-    def __init__(self, subject: Subject, *, plant: bool = True) -> None:
-        self._notes, self.narrowed = subject.notes, subject.narrowed
-        self._file, self._computed = subject.exact_file, subject.computed
-        self._changed = [str(each) for each in subject.changed]
-        named = (each for each in subject.changed if each.stands_for(subject.weights))
+    def __init__(self, subject: Subject, evaluated: Evaluated, *, plant: bool = True) -> None:
+        self._notes, self._narrowed = evaluated.notes, evaluated.narrowed
+        self._file, self._computed = subject.exact_file, evaluated.computed
+        self._changed = [str(each) for each in evaluated.changed]
+        named = (each for each in evaluated.changed if each.stands_for(subject.weights))
         self._unseen = next((f"{each}, and no output shows it" for each in named), "")
         self._to_plant = set(self._file.outputs) if plant else set()
 
@@ -75,8 +76,8 @@ class ExportSide:
             if name in self._to_plant and row.elements:
                 row = self._with_fault(row, place, sample, readings)
                 self._to_plant.discard(name)
-            if name in self.narrowed and row.verdict is not Verdict.EXPORT_WRONG:
-                row = replace(row, verdict=Verdict.EXPORT_WRONG, reason=self.narrowed[name].reason)
+            if name in self._narrowed and row.verdict is not Verdict.EXPORT_WRONG:
+                row = replace(row, verdict=Verdict.EXPORT_WRONG, reason=self._narrowed[name].reason)
             if self._unseen and row.verdict is Verdict.EQUAL:
                 row = replace(row, verdict=Verdict.CANNOT_SAY, reason=self._unseen)
             rows.append(row)

@@ -12,11 +12,13 @@ from torch import nn
 from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
+from .evaluated import evaluate
+from .given import Given
 from .original import as_arrays, run_model
 from .report import Row, finite
 from .runs import make_run, refusals, settings
 from .runtime_side import RuntimeSide
-from .sample import Given, Sample
+from .sample import Sample
 from .subject import File, Subject
 from .survivors import Tapped
 from .verdict import GOOD, ExitCode
@@ -105,15 +107,15 @@ def locate(
     if isinstance(questions, str) or not questions or not {*questions} <= {"export", "runtime"}:
         raise ParityError(f"questions={questions!r}; expected some of 'export' and 'runtime', in a list")
     asked = settings(providers) if "runtime" in questions else []
-    subject = Subject(model, file, functions, trust, prefer)
-    given = subject.given(inputs, 1, ranges, dims)[0]
-    exact_file = subject.exact_file  # which puts the nodes in the order that the runtime is asked for them in
+    subject = Subject(
+        model, file, inputs, ranges=ranges, dims=dims, functions=functions, trust=trust, prefer=prefer
+    )
+    given, exact_file = subject.given[0], subject.exact_file
     walks: list[tuple[Question, Walk]] = []
     sample: Sample | None = None
     if "export" in questions:
-        sample = subject.sample(given)
-        walks.append(("export", walk_export(subject, sample, memory)))
-        subject.release()
+        walk, sample = _walk_export(subject, memory)
+        walks.append(("export", walk))
     for setting in asked:
         try:
             tapped = Tapped(subject.content, setting, libraries, subject.options)
@@ -137,6 +139,13 @@ def locate(
         region=guilty[1].region if guilty else (),
         outputs=tuple(row for _, walk in walks for row in walk.outputs),
     )
+
+
+def _walk_export(subject: Subject, memory: int) -> tuple[Walk, Sample]:
+    """Walk the file beside the model in float64, which is held no longer."""
+    model = subject.exact_model()
+    evaluated = evaluate(subject, model)
+    return walk_export(subject, model, evaluated, memory), evaluated.samples[0]
 
 
 def _sample(subject: Subject, given: Given) -> Sample:

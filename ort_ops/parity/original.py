@@ -45,26 +45,24 @@ class ExactModel:
     that it has one for, and noted in ``notes``. ``numbers`` has the Python numbers that it computed with.
 
     constants: what its file holds besides its weights, by name: results of operations that depend on no
-        input are taken from there where they are in it (see ``Folded``). ``taken`` is given the names.
+        input are taken from there where they are in it (see ``Folded``); ``taken`` has the names of those.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        notes: dict[str, str] | None = None,
         constants: Mapping[str, Constant] | None = None,
-        taken: set[str] | None = None,
     ) -> None:
         check_mode(model)
         try:  # a module that copies itself may give a new one, which is in training mode
             self._model = copy.deepcopy(model, computed_tensors(model)).double().eval()
         except Exception as error:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
-        self.notes: dict[str, str] = {} if notes is None else notes
+        self.notes: dict[str, str] = {}
         self._own = dict(zip(_tensors(self._model), _tensors(model), strict=True))
         self.numbers: set[float] = set()
         self._constants = constants or {}
-        self.taken: set[str] = set() if taken is None else taken
+        self.taken: set[str] = set()
 
     def parameters(self) -> Iterator[Tensor]:
         """Give the copies of the model's parameters."""

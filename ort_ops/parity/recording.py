@@ -20,6 +20,7 @@ from ort_ops.selection import Prefer
 
 from .compare import distance
 from .digest import digest
+from .evaluated import evaluate
 from .export_side import ExportSide
 from .golden import FORMAT, Manifest, tensor_entry
 from .judge import NARROWER, READINGS, Bounds, Golden
@@ -55,10 +56,20 @@ def record(
     The other arguments are those of ``check``. Raises ParityError where the file is not what the model
     computes: its answers are none to be checked against.
     """
-    subject = Subject(model, file, functions, trust, prefer)
-    samples = [subject.sample(given) for given in subject.given(inputs, seeds, ranges, dims)]
-    subject.release()
-    export = ExportSide(subject, plant=False)
+    subject = Subject(
+        model,
+        file,
+        inputs,
+        count=seeds,
+        ranges=ranges,
+        dims=dims,
+        functions=functions,
+        trust=trust,
+        prefer=prefer,
+    )
+    evaluated = evaluate(subject)
+    samples = evaluated.samples
+    export = ExportSide(subject, evaluated, plant=False)
     report = Report(tuple(row for n, sample in enumerate(samples) for row in export.judge(sample, n)))
     wrong = [row for row in report.rows if row.verdict is not Verdict.EQUAL]
     if wrong:

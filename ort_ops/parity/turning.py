@@ -12,14 +12,14 @@ from .tolerance import Arithmetic
 __all__ = ["turned"]
 
 Array = NDArray[Any]
-Signs = Callable[[tuple[int, ...]], Array]
+Drawn = Callable[[tuple[int, ...]], Array]
 
 _ROUNDINGS = 4.0  # of what is rounded, at most
 _BITS = 16  # of a number by chance
 _SIZED = frozenset({"Resize", "Upsample"})
 
 
-def turned(step: Step, arithmetic: Arithmetic, signs: Signs) -> Sequence[Any]:
+def turned(step: Step, arithmetic: Arithmetic, signs: Drawn) -> Sequence[Any]:
     """Return a node's outputs with what it rounds a few roundings off; those of most nodes as they are.
 
     signs: returns 1 or -1 for each element of a shape: which way it is off.
@@ -45,7 +45,7 @@ def turned(step: Step, arithmetic: Arithmetic, signs: Signs) -> Sequence[Any]:
     return step.outputs
 
 
-def _moved(array: Array, relative: float, signs: Signs) -> Array:
+def _moved(array: Array, relative: float, signs: Drawn) -> Array:
     moved: Array = array * (1 + relative * signs(array.shape))
     return moved
 
@@ -57,7 +57,7 @@ def _scaled(inputs: Sequence[Any], factor: float) -> list[Any]:
     return [each * factor if i in moved else each for i, each in enumerate(inputs)]
 
 
-def _in_any_order(step: Step, signs: Signs) -> Sequence[Any]:
+def _in_any_order(step: Step, signs: Drawn) -> Sequence[Any]:
     """Return the largest elements, and their places, in an order by chance."""
     values, axis = step.outputs[0], step.attribute("axis", -1)
     order = np.argsort(sum(signs(values.shape) / 2**place for place in range(_BITS)), axis)
@@ -69,7 +69,7 @@ def _mode(step: Step) -> str:
     return mode
 
 
-def _resized(step: Step, relative: float, signs: Signs) -> Array:
+def _resized(step: Step, relative: float, signs: Drawn) -> Array:
     """Return the result of other scales, of the same shape; whole numbers and powers of 2 divide exactly."""
     (x, *given), own = step.inputs, step.outputs[0]
     axes = step.attribute("axes", range(x.ndim))

@@ -3,17 +3,17 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .counterparts import Counterpart, Counterparts
+from .evaluated import Evaluated
 from .exact import ExactFile
 from .export_side import ExportSide
 from .graphs import reads
+from .original import ExactModel
 from .report import Row
 from .sample import Sample
 from .step import Step
@@ -25,8 +25,6 @@ from .weights import is_uniform
 
 __all__ = ["walk_export"]
 
-Array = NDArray[Any]
-
 # They give a part of their first input, or what many others give, too.
 _IN_PART = frozenset(
     "Abs Ceil Clip Floor Gather MaxPool Max Min ReduceMax ReduceMin Relu Round Sign Slice Split TopK".split()  # noqa: SIM905
@@ -36,19 +34,22 @@ _CLEARLY = 100  # times what tensors may differ by: a wrong output that does tel
 _REGION = 16  # nodes that are named besides the guilty one, at most
 
 
-def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
-    """Match the file's tensors with the model's, and blame the first node that leads to none that matches."""
-    file = subject.exact_file
-    side = ExportSide(subject, plant=False)
+def walk_export(subject: Subject, model: ExactModel, evaluated: Evaluated, memory: int) -> Walk:
+    """Match the file's tensors with the model's, and blame the first node that leads to none that matches.
+
+    memory: bytes of results that are held at a time.
+    """
+    file, sample = subject.exact_file, evaluated.samples[0]
+    side = ExportSide(subject, evaluated, plant=False)
     outputs = side.judge(sample, 0)
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
-    weights = list(subject.exact_model.parameters())
+    weights = list(model.parameters())
     counterparts = Counterparts(memory, weights)
     # What a file puts in another order is one, too. One of zeros or of ones looks like much else.
     counterparts.see("weight", (), [each for each in weights if not is_uniform(each)])
     inputs = [leaf for leaf in pytree.tree_leaves(sample.given.arguments) if isinstance(leaf, Tensor)]
     counterparts.see("input", (), inputs)
-    subject.exact_model.run(sample.given.arguments, seen=counterparts.see)
+    model.run(sample.given.arguments, seen=counterparts.see)
     tolerance = _share(outputs)
     found, told = _matched(file, sample, counterparts, tolerance)
     matched = {name: counterpart for name, counterpart in found.items() if name not in wrong}
@@ -59,10 +60,12 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
         rows.append(node_row("export", node, verdict, counterpart=next(iter(there), "")))
     share = judged_share(file, {row.node for row in rows if row.verdict is Verdict.EQUAL})
     # A weight that is wrong is none that the model has, but for its name.
-    altered = {each.initializer for each in subject.changed}
+    altered = {each.initializer for each in evaluated.changed}
     altered |= subject.weights - file.parameters
     suspects = _suspects(file, set(matched), wrong, told, altered)
-    narrow = {s.node for row in outputs if (s := side.narrowed.get(row.output)) and s.reason == row.reason}
+    narrow = {
+        s.node for row in outputs if (s := evaluated.narrowed.get(row.output)) and s.reason == row.reason
+    }
     if narrow:  # its result is the model's in float64, where nothing is stored in 16 bits
         suspects = [place for place, node in enumerate(file.nodes) if node.name in narrow]
     if not suspects:
@@ -70,7 +73,7 @@ def walk_export(subject: Subject, sample: Sample, memory: int) -> Walk:
     if not narrow:
         trials = Trials(file, sample, counterparts, wrong, tolerance)
         suspects = trials.earlier(suspects, matched) + _past_steps(
-            subject, sample, suspects, memory, tolerance
+            file, model, sample, suspects, memory, tolerance
         )
     first = suspects[0]
     rows[first] = replace(rows[first], verdict=Verdict.EXPORT_WRONG, counterpart="")
@@ -191,32 +194,34 @@ def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]
 
 
 def _past_steps(
-    subject: Subject, sample: Sample, suspects: list[int], memory: int, tolerance: float
+    file: ExactFile, model: ExactModel, sample: Sample, suspects: list[int], memory: int, tolerance: float
 ) -> list[int]:
     """Return the suspects from the first that isn't as a step of what the model computes in one.
 
     A linear layer is one operation there, and a product and a sum in a file: of these the sum is wrong if the
-    product is as it should be. It has to read a weight, or it would be blamed for a bias that is missing.
+    product is as it should be. It has to read what may be a weight, an array and no number, or it would be
+    blamed for a bias that is missing.
     """
-    file = subject.exact_file
-    values: dict[str, Array] = {}
     names = {name for place in suspects for name in results_of(file.nodes[place])}
+    steps, are_steps = Counterparts(memory), set[str]()
+    model.run(sample.given.arguments, seen=steps.see_before_bias)
 
-    def keep(step: Step) -> None:
-        pairs = zip(step.node.output, step.outputs, strict=False)
-        values.update((name, each) for name, each in pairs if name in names and isinstance(each, np.ndarray))
+    def look(step: Step) -> None:
+        for name, value in zip(step.node.output, step.outputs, strict=False):
+            if name in names and isinstance(value, np.ndarray) and steps.find(value, tolerance):
+                are_steps.add(name)
 
-    file.run(sample.feed, after=keep)
-    steps = Counterparts(memory)
-    subject.exact_model.run(sample.given.arguments, seen=steps.see_before_bias)
-    right, constant = set[str](), made_of_sizes(file)
+    file.run(sample.feed, after=look)
+    initializers = file.model.graph.initializers
+    numbers = {name for name, each in initializers.items() if each.const_value and each.const_value.size == 1}
+    right, weights = set[str](), made_of_sizes(file) - numbers
     for number, place in enumerate(suspects):
         node = file.nodes[place]
         results, read = results_of(node), set(reads(node))
-        if all(name in values and steps.find(values[name], tolerance) for name in results):
+        if are_steps.issuperset(results):
             right.update(results)
         elif right & read:
-            biased = node.op_type in _BIASED and read & constant and not names & read - right
+            biased = node.op_type in _BIASED and read & weights and not names & read - right
             return suspects[number:] if biased else suspects
         elif not right:
             break

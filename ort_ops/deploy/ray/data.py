@@ -13,7 +13,7 @@ from ort_ops.errors import BundleError
 from ort_ops.model import read_model
 
 from .independence import ways_together
-from .replica import Replica, Setting, prepare
+from .replica import Replica, ReplicaSetting, prepare
 
 __all__ = ["predict"]
 
@@ -69,7 +69,7 @@ def predict(
 class _Predictor:
     """One replica, as Ray Data calls it."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: ReplicaSetting) -> None:
         self._replica = Replica(setting)
         self._replica.check(self._replica.run_each, *ways_together(self._replica))
         self._inputs = [value.name for value in self._replica.session.get_inputs()]

@@ -15,14 +15,14 @@ from ort_ops.parity import Report
 from ort_ops.providers import parse_provider
 from ort_ops.tuning import Tuning
 
-__all__ = ["Feed", "Outputs", "Replica", "Setting", "prepare"]
+__all__ = ["Feed", "Outputs", "Replica", "ReplicaSetting", "prepare"]
 
 Feed = Mapping[str, NDArray[Any]]
 Outputs = list[Any]
 
 
 @dataclass(frozen=True)
-class Setting:
+class ReplicaSetting:
     """How replicas run a bundle.
 
     folder: the bundle's, by a path that every node has. provider: as ``--provider`` of the commands has it.
@@ -52,7 +52,7 @@ def prepare(
     modules: Sequence[str],
     allow_reduced_precision: bool,
     verify_key: str | os.PathLike[str] | None,
-) -> tuple[Bundle, Setting]:
+) -> tuple[Bundle, ReplicaSetting]:
     """Check a bundle here, before Ray is asked for anything; returns it, and how replicas run it.
 
     Raises BundleError where it is altered or has no golden answers.
@@ -61,7 +61,7 @@ def prepare(
     bundle.golden_answers()
     key = None if verify_key is None else os.path.abspath(verify_key)
     where = os.path.abspath(folder)
-    return bundle, Setting(where, provider, threads, tuple(modules), allow_reduced_precision, key)
+    return bundle, ReplicaSetting(where, provider, threads, tuple(modules), allow_reduced_precision, key)
 
 
 class Replica:
@@ -70,7 +70,7 @@ class Replica:
     Raises BundleError where a file is not what the manifest says, and where there are no golden answers.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: ReplicaSetting) -> None:
         for module in setting.modules:
             importlib.import_module(module)
         bundle = open_bundle(setting.folder, verify_key=setting.verify_key)

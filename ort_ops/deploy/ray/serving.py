@@ -12,7 +12,7 @@ from ort_ops.model import read_model
 
 from .batching import row_count, run_together
 from .independence import ways_together
-from .replica import Feed, Outputs, Replica, Setting, prepare
+from .replica import Feed, Outputs, Replica, ReplicaSetting, prepare
 from .requests import Request, portable
 
 __all__ = ["application"]
@@ -75,7 +75,7 @@ def _rows(calls: list[list[Feed]]) -> int:
 class _Served:
     """One replica, as Ray Serve calls it."""
 
-    def __init__(self, setting: Setting, max_batch: int, delay_s: float) -> None:
+    def __init__(self, setting: ReplicaSetting, max_batch: int, delay_s: float) -> None:
         self._replica = Replica(setting)
         self._max_batch = max_batch
         self._ways = [self._replica.run_each, *(ways_together(self._replica) if max_batch else ())]

@@ -10,6 +10,7 @@ from torch import nn
 
 from ort_ops.export import export
 from ort_ops.parity import Row, Verdict
+from ort_ops.parity.evaluated import evaluate
 from ort_ops.parity.judge import judge_output
 from ort_ops.parity.runtime_side import RoundingBounds, golden_outputs
 from ort_ops.parity.subject import Subject
@@ -30,8 +31,8 @@ def judged(bits: int, *, on_cpu: bool, spoilt: float = 0.0) -> Row:
     model = nn.Sequential(nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 32)).eval()
     x = uniform(50, 256)
     program = export(model, (x,), verbose=False)
-    subject = Subject(model, program, None, (), "kernel")
-    sample = subject.sample(subject.given((x,), 1, None, None)[0])
+    subject = Subject(model, program, (x,))
+    (sample,) = evaluate(subject).samples
     y = x.numpy()
     for layer in (model[0], model[2]):
         weight, bias = (each.detach().numpy() for each in (layer.weight, layer.bias))  # type: ignore[union-attr]

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ort_ops.export import export
 from ort_ops.parity import ExitCode, Verdict, check, locate, record, replay
+from ort_ops.parity.evaluated import evaluate
 from ort_ops.parity.judge import judge_output
 from ort_ops.parity.runtime_side import RoundingBounds, golden_outputs, readings
 from ort_ops.parity.subject import Subject
@@ -100,8 +101,8 @@ def test_a_deployment_is_told_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("as_the_runtime", [True, False])
 def test_a_code_that_is_another_without_being_near_one_is_found(as_the_runtime: bool) -> None:
     model, x = product("Conv", "as they are")
-    subject = Subject(model, export(model, (x,), input_names=["x"], verbose=False), None, (), "kernel")
-    file, sample = subject.exact_file, subject.sample(subject.given((x,), 1, None, None)[0])
+    subject = Subject(model, export(model, (x,), input_names=["x"], verbose=False), (x,))
+    file, (sample,) = subject.exact_file, evaluate(subject).samples
     (golden,) = golden_outputs(file, sample)
     other = readings(file, sample, "requantized")[golden.name]
     got = (other.golden if as_the_runtime else golden).exact.astype(np.float32)

@@ -17,9 +17,10 @@ import ort_ops
 from ort_ops.export import export
 from ort_ops.parity import check
 from ort_ops.parity.exact import ExactFile
+from ort_ops.parity.given import Given
 from ort_ops.parity.rounding import spread_of
 from ort_ops.parity.runtime_side import RoundingBounds
-from ort_ops.parity.sample import Given, Sample
+from ort_ops.parity.sample import Sample
 from ort_ops.parity.verdict import GOOD
 
 from .models import Model, uniform
