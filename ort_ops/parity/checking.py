@@ -113,7 +113,7 @@ def check(
         rows += worst_rows(
             [_judge(runtime, subject.exact_file, setting, *each) for each in enumerate(samples)]
         )
-    return Report(tuple(rows), tuple(_notes(subject.exact_file, evaluated)), _versions())
+    return Report(tuple(rows), tuple(_notes(subject, evaluated)), _versions())
 
 
 def _judge(runtime: RuntimeSide, file: ExactFile, setting: Setting, number: int, sample: Sample) -> list[Row]:
@@ -138,8 +138,11 @@ class _Steps:
         self._done += 1
 
 
-def _notes(file: ExactFile, evaluated: Evaluated) -> Iterable[str]:
-    for note in file.notes.values():
+def _notes(subject: Subject, evaluated: Evaluated) -> Iterable[str]:
+    if subject.defaults:
+        left = ", ".join(f"{name}={value!r}" for name, value in subject.defaults.items())
+        yield f"inputs were made up for the file's inputs alone, and left at forward's defaults: {left}"
+    for note in subject.exact_file.notes.values():
         yield (
             f"node {note.node} ({note.op}) of the file was not evaluated in float64 as others: {note.reason}"
         )

@@ -177,8 +177,6 @@ class Counterparts:
 class _Steps(Mode):
     """Take in what the steps of an operation give."""
 
-    supports_higher_order_operators = True
-
     def __init__(self, counterparts: Counterparts, operation: str) -> None:
         super().__init__()
         self._counterparts, self._operation = counterparts, operation

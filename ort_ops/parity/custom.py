@@ -1,7 +1,7 @@
 """Custom nodes in float64: by the forward of the Function that they stand for, or by a registered kernel."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def _by_function(domain: str, name: str, op: Op) -> type[OpRun]:
         results = result if isinstance(result, tuple) else (result,)
         return tuple(tensor.detach().cpu().numpy() for tensor in results if tensor is not None)
 
-    return _operator(domain, name, _run, by_forward=True)
+    return _operator(domain, name, _seeded(_run), by_forward=True)
 
 
 def _by_kernel(domain: str, name: str, op: Op) -> type[OpRun]:
@@ -70,7 +70,35 @@ def _by_kernel(domain: str, name: str, op: Op) -> type[OpRun]:
         results = result if isinstance(result, tuple) else (result,)
         return tuple(np.asarray(r.detach().cpu() if isinstance(r, torch.Tensor) else r) for r in results)
 
-    return _operator(domain, name, _run, by_kernel=op.kernel.where)
+    return _operator(domain, name, _seeded(_run), by_kernel=op.kernel.where)
+
+
+def _seeded(run: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """Have what a node draws be the same each time, and mark one that draws: it is run twice at first."""
+
+    def compute(seed: int, node: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> tuple[Any, ...]:
+        state = np.random.get_state()  # which a kernel may draw from
+        try:
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(seed)
+                np.random.seed(seed)
+                return run(node, *inputs, **attributes)
+        finally:
+            np.random.set_state(state)
+
+    def _run(self: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
+        results = compute(getattr(self, "seed", 0), self, inputs, attributes)
+        if not hasattr(self, "unseeded") and any(result.size for result in results):
+            others = compute(1, self, inputs, attributes)
+            self.seed = 0
+            self.unseeded = not all(map(_same, results, others))
+        return results
+
+    return _run
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 def _by_nothing(domain: str, name: str, reason: str) -> type[OpRun]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpFunction, OpFunctionContextDependant, OpRun, RuntimeContextError
 from onnx.reference.ops import load_op
@@ -21,7 +21,7 @@ from .contrib import CONTRIB
 from .mended import FLATTENING, MENDED, cropping, flattening
 from .recurrent import RECURRENT
 
-__all__ = ["FEW", "WideEvaluator", "inside", "is_narrow", "is_simple", "read_constant", "widened"]
+__all__ = ["FEW", "WideEvaluator", "drawing", "inside", "is_narrow", "is_simple", "read_constant", "widened"]
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name an element type for floating-point results.
@@ -78,6 +78,25 @@ class _OwnFunction(OpFunction):
 
     op_schema = None
 
+    def _run_impl(self, impl: Any, *inputs: Any, **kwargs: Any) -> Any:
+        left_out = [None] * (len(impl.input_names) - len(inputs))  # optional ones at the end
+        return super()._run_impl(impl, *inputs, *left_out, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _overloads_apart(proto: Any) -> Any:
+    """Return a model whose functions have their overloads in their names, by which alone onnx keeps them."""
+    if not isinstance(proto, ModelProto) or not any(function.overload for function in proto.functions):
+        return proto
+    apart = ModelProto()
+    apart.CopyFrom(proto)
+    for function in apart.functions:
+        function.name = _with_overload(function.name, function.overload)
+    return apart
+
+
+def _with_overload(name: str, overload: str) -> str:
+    return f"{name}:{overload}" if overload else name
+
 
 class WideEvaluator(ReferenceEvaluator):
     """The reference evaluator in float64.
@@ -86,12 +105,11 @@ class WideEvaluator(ReferenceEvaluator):
     """
 
     def __init__(self, proto: Any, new_ops: Sequence[type] | None = None, **options: Any) -> None:
-        super().__init__(
-            proto, new_ops=[*(new_ops or ()), *BY_TORCH, *RECURRENT, *MENDED, *CONTRIB], **options
-        )
+        ops = [*(new_ops or ()), *BY_TORCH, *RECURRENT, *MENDED, *CONTRIB]
+        super().__init__(_overloads_apart(proto), new_ops=ops, **options)
 
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
-        own = self.functions_.get((node.domain, node.op_type))
+        own = self.functions_.get((node.domain, _with_overload(node.op_type, node.overload)))
         if own is not None and node.domain and (node.domain, node.op_type) not in self.new_ops_:
             return functools.partial(_OwnFunction, impl=own)
         try:
@@ -139,32 +157,19 @@ def _widen(operator: Any) -> None:
         operator.value = np.zeros(1)
 
 
-class _Seeds:
-    """The seed of a node that has nodes inside which draw: it is theirs."""
-
-    def __init__(self, inside: Sequence[Any]) -> None:
-        self._inside = inside
-
-    def __get__(self, node: Any, kind: type) -> int:
-        seed: int = self._inside[0].seed
-        return seed
-
-    def __set__(self, node: Any, seed: int) -> None:
-        for each in self._inside:
-            each.seed = seed
-
-
 def _seed(operator: Any) -> None:
     """Give a node that draws without a seed one, by which it draws the same each time, and mark it."""
     if _draws(operator.onnx_node) and getattr(operator, "seed", None) is None:
         operator.seed, operator.unseeded = 0, True
-    drawing = [
-        each for body in inside(operator) for each in body.rt_nodes_ if getattr(each, "unseeded", False)
-    ]
-    if drawing:
-        kind = type(operator)
-        operator.__class__ = type(kind.__name__, (kind,), {"seed": _Seeds(drawing)})
-        operator.unseeded = True
+
+
+def drawing(operator: Any) -> list[Any]:
+    """Return what draws without a seed of its own: a node, or those inside of it.
+
+    Of a custom node it is known once it was computed.
+    """
+    within = [each for body in inside(operator) for node in body.rt_nodes_ for each in drawing(node)]
+    return [*within, operator] if getattr(operator, "unseeded", False) else within
 
 
 def inside(operator: Any) -> list[WideEvaluator]:

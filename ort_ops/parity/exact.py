@@ -23,7 +23,7 @@ from ort_ops.selection import Prefer
 from .attributes import float_attributes
 from .constants import NOTHING_KNOWN, Known
 from .custom import custom_ops
-from .evaluator import WideEvaluator, is_narrow, is_simple, read_constant, widened
+from .evaluator import WideEvaluator, drawing, is_narrow, is_simple, read_constant, widened
 from .graphs import all_values, input_names, last_uses, precisions, read_tensor, reads, without_weights
 from .narrow import Narrow, compute_narrow, loses_digits, moved, narrowed
 from .step import Elementwise, Step
@@ -154,20 +154,26 @@ class ExactFile:
 
     def draws(self, node: NodeProto) -> bool:
         """Tell whether a node, or one inside of it, draws without a seed."""
-        operators = (each for each in self._evaluator.rt_nodes_ if getattr(each, "unseeded", False))
+        operators = (each for each in self._evaluator.rt_nodes_ if drawing(each))
         return any(node.output == each.onnx_node.output for each in operators)
 
-    def chance(self, feed: Values) -> dict[str, str]:
-        """Return the outputs that are another each time the file is run, and a node that they owe that to."""
-        random = [op for op in self._evaluator.rt_nodes_ if getattr(op, "unseeded", False)]
+    def chance(self, feed: Values, usual: Values) -> dict[str, str]:
+        """Return the outputs that are another each time the file is run, and a node that they owe that to.
+
+        usual: the outputs of a run.
+        """
         found: dict[str, str] = {}
-        usual = self.run(feed) if random else {}
-        for operator in random:
-            operator.seed = 1
+        for operator in self._evaluator.rt_nodes_:
+            random = drawing(operator)
+            if not random:
+                continue
+            for each in random:
+                each.seed = 1
             try:
                 other = self.run(feed)
             finally:
-                operator.seed = 0
+                for each in random:
+                    each.seed = 0
             for name, value in usual.items():
                 if not np.array_equal(value, other[name], equal_nan=value.dtype.kind == "f"):
                     found.setdefault(name, operator.onnx_node.name)

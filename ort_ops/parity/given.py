@@ -20,7 +20,7 @@ from .inputs import make_inputs
 from .original import Arguments, as_arrays
 from .tensors import to_torch
 
-__all__ = ["Given", "bind", "given_samples"]
+__all__ = ["Given", "bind", "given_samples", "left_at_default"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,20 @@ def given_samples(
     return given
 
 
+def left_at_default(model: nn.Module, given: Given) -> dict[str, Any]:
+    """Return the parameters of forward that were given nothing, with a default that is something."""
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*given.arguments[0], **given.arguments[1]).arguments
+    except TypeError:  # which the model will say
+        return {}
+    return {
+        name: each.default
+        for name, each in signature.parameters.items()
+        if name not in bound and each.default is not each.empty and each.default is not None
+    }
+
+
 def _made_up(
     model: nn.Module,
     file: ir.Model,
@@ -61,8 +75,10 @@ def _made_up(
     ranges: Mapping[str, tuple[float, float]] | None,
     dims: Mapping[str, int] | None,
 ) -> Any:
-    """Return inputs in the file's order, or by its names where forward doesn't take them one by one."""
+    """Return inputs by the file's names where forward has these, or doesn't take as many; or in its order."""
     made = make_inputs(file, sample=number, ranges=ranges, dims=dims)
+    if made.keys() <= inspect.signature(model.forward).parameters.keys():
+        return made
     ordered = tuple(made.values())
     if _fits(model, ordered):
         return ordered
@@ -159,21 +175,42 @@ def bind(model: nn.Module, names: Sequence[str], given: Any) -> Given:
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     arguments = _arguments(model, given, names)
     arguments = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), arguments)
+    if isinstance(given, Mapping) and given.keys() == set(names):
+        leaves = [given[name] for name in names]
+    else:
+        leaves = _by_name(model, arguments, names) or _in_order(arguments, names)
+    for name, leaf in zip(names, leaves, strict=True):
+        if not isinstance(leaf, Tensor | int | float | complex):
+            kind = type(leaf).__qualname__
+            raise ParityError(f"input {name!r} is a {kind}; expected a tensor, a NumPy array or a number")
+    return Given(arguments, dict(zip(names, as_arrays(leaves), strict=True)))
+
+
+def _by_name(model: nn.Module, arguments: Arguments, names: Sequence[str]) -> list[Any]:
+    """Return the arguments that the file takes, where it names each as a parameter of forward; else nothing.
+
+    In whatever order it has them, and without those that nothing reads, which the older exporter leaves out.
+    """
+    try:
+        bound = inspect.signature(model.forward).bind(*arguments[0], **arguments[1]).arguments
+    except (TypeError, ValueError):
+        return []
+    found = [bound.get(name) for name in names]
+    return [] if any(each is None or not pytree.tree_is_leaf(each) for each in found) else found
+
+
+def _in_order(arguments: Arguments, names: Sequence[str]) -> list[Any]:
+    """Return the leaves of all arguments, in their order."""
     leaves = [leaf for leaf in pytree.tree_leaves(arguments) if leaf is not None]
     if len(leaves) != len(names):  # numbers and flags are in the file as what they were at the export
         leaves = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if len(leaves) != len(names):
         raise ParityError(
             f"{len(leaves)} inputs were given but the file takes {len(names)}: {', '.join(names) or 'none'}; "
-            "expected them in a tuple or a dictionary: a list has several of these"
+            "expected as many, in a tuple or a dictionary (a list has several of these), or, where the file "
+            "leaves out what nothing reads, inputs named as forward's parameters: input_names of the export"
         )
-    if isinstance(given, Mapping) and set(given) == set(names) and len(leaves) == len(given):
-        leaves = [given[name] for name in names]
-    for name, leaf in zip(names, leaves, strict=True):
-        if not isinstance(leaf, Tensor | int | float | complex):
-            kind = type(leaf).__qualname__
-            raise ParityError(f"input {name!r} is a {kind}; expected a tensor, a NumPy array or a number")
-    return Given(arguments, dict(zip(names, as_arrays(leaves), strict=True)))
+    return leaves
 
 
 def _tensor(leaf: Any) -> Any:

@@ -151,4 +151,5 @@ def _walk_export(subject: Subject, memory: int) -> tuple[Walk, Sample]:
 def _sample(subject: Subject, given: Given) -> Sample:
     """Return a sample without the model in float64."""
     file, own = subject.exact_file, as_arrays(run_model(subject.model, given.arguments))
-    return Sample(given, own, (), file.run(given.feed), file.chance(given.feed))
+    outputs = file.run(given.feed)
+    return Sample(given, own, (), outputs, file.chance(given.feed, outputs))

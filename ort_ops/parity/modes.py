@@ -15,6 +15,8 @@ _default_dtype = torch.get_default_dtype  # for which another answers while a mo
 class Mode(TorchDispatchMode):
     """A mode of dispatch for which torch doesn't load Dynamo, to keep it out of what is below: a second."""
 
+    supports_higher_order_operators = True  # torch.cond and others, whose operations it sees
+
     # torch has no types for these.
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -43,7 +43,12 @@ def compute_narrow(
     try:
         outputs = run_single(model, node, narrow)
     except NoKernelError as nobody:
-        raise ParityError(str(nobody).partition("\n")[0]) from error
+        if isinstance(error, NotImplementedError):
+            raise ParityError(str(nobody).partition("\n")[0]) from error
+        raise ParityError(
+            f"node {node.name!r} ({node.op_type}) can't be evaluated in float64 ({reason}), nor does ONNX "
+            "Runtime compute it"
+        ) from error
     except Exception as second:
         raise ParityError(
             f"node {node.name!r} ({node.op_type}) can be evaluated neither in float64 ({reason}) nor as "

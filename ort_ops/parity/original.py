@@ -251,8 +251,6 @@ _EXACT = {**EXACT, torch.ops.aten.topk.default: _topk}
 class _Wide(Mode):
     """Compute each operation in float64."""
 
-    supports_higher_order_operators = True
-
     def __init__(
         self,
         notes: dict[str, str],

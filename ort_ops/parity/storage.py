@@ -95,8 +95,6 @@ class Watched:
 class _Watch(Mode):
     """Tell of each result in 16 bits; what operations store that aren't torch's own isn't known."""
 
-    supports_higher_order_operators = True
-
     def __init__(self, note: Any, stored: set[torch.dtype]) -> None:
         super().__init__()
         self._note, self._stored = note, stored

@@ -24,7 +24,7 @@ from ort_ops.selection import Prefer
 from .called import names_of_calls, noting_calls
 from .exact import ExactFile, put_in_order
 from .folded import Constant
-from .given import Given, given_samples
+from .given import Given, given_samples, left_at_default
 from .graphs import read_tensor
 from .joined import joinable
 from .original import ExactModel, check_mode, lifted, own_dtype, run_model
@@ -44,7 +44,8 @@ class Subject:
 
     ``source`` is what a session is made from, ``options`` what ``ort_ops.InferenceSession`` is given besides.
     ``content`` is the file, ``exact_file`` the same in float64, ``given`` the samples; ``weights`` has the
-    names of what the model holds, ``changed`` those in the file that are the model's but for some elements.
+    names of what the model holds, ``changed`` those in the file that are the model's but for some elements;
+    ``defaults`` the parameters of forward that inputs made up leave at something.
 
     In float64 a custom node without a function body is also computed by the Function that the model calls for
     it, whether that is among ``functions`` or not: the model is run once to see which. A session is given
@@ -87,6 +88,7 @@ class Subject:
         self._unnamed = parameters - state.keys()
         self._made_up = inputs is None
         self.given = given_samples(model, self.content, inputs, count, ranges, dims)
+        self.defaults = left_at_default(model, self.given[0]) if inputs is None else {}
         self.exact_file = ExactFile(
             self.content,
             functions=self._functions(),

@@ -169,9 +169,10 @@ def _before(file: ExactFile, results: set[str]) -> set[int]:
 def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]:
     """Return the places of the nodes for which what comes of them and matches vouches.
 
-    A node vouches for what it reads if all its results that are read are vouched for. An integer or boolean
-    says nothing of the fractions that it was made of: many give the same. Nor does a part, or what is rounded
-    or cut off, of what all else reads: what such nodes read is vouched for by all its readers only.
+    All of a node's results that are read have to be vouched for, unless they are parts of what it reads; then
+    that is, too. An integer or boolean says nothing of the fractions that it was made of: many give the
+    same. Nor does a part, or what is rounded or cut off, of what all else reads: what such nodes read is
+    vouched for by all its readers only.
     """
     readers: dict[str, set[int]] = {}
     for place, node in enumerate(file.nodes):
@@ -183,9 +184,10 @@ def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]
         node = file.nodes[place]
         results = set(results_of(node))
         ours = {each for each in results & (vouched | in_part) if each in vouched or readers[each] <= found}
-        if ours:
+        whole = results & (readers.keys() | set(file.outputs)) <= ours
+        if ours and (whole or node.op_type in _IN_PART):
             found.add(place)
-        if ours and results & (readers.keys() | set(file.outputs)) <= ours:
+        if ours and whole:
             read = set(reads(node)) if ours & fractions else set(reads(node)) - fractions
             partly = read if not ours <= vouched else {node.input[0]} if node.op_type in _IN_PART else set()
             in_part |= partly

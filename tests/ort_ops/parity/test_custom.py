@@ -12,8 +12,10 @@ pytest.importorskip("onnxscript")
 import onnx_ir as ir
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 import ort_ops
+from ort_ops import builtin
 from ort_ops.export import export
 from ort_ops.parity import Verdict, check, locate
 from ort_ops.parity.exact import ExactFile
@@ -122,3 +124,116 @@ def test_a_number_in_a_function_body_that_is_another_is_found() -> None:
     assert [row.verdict for row in by_body.rows] == [Verdict.EXPORT_WRONG, Verdict.EQUAL]
     found = locate(model, file, uniform(3, 8), functions=[Selu], prefer="body")
     assert (found.node, found.question) == ("LongSelu_0", "export")
+
+
+class Noisy(torch.autograd.Function):
+    """Adds a little noise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x + 0.1 * torch.rand_like(x)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.custom::Noisy", x)
+
+
+class Branched(torch.autograd.Function):
+    """Decides by what is in its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.cond(x.sum() > 0, lambda x: 2 * x, lambda x: 3 * x, (x,))
+        return result
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.custom::Branched", x)
+
+
+def test_what_a_forward_draws_is_of_chance() -> None:
+    model, x = Model(lambda m, x: 2 * Noisy.apply(x)).eval(), uniform(3, 5)
+    file = export(model, (x,), verbose=False)
+    report = check(model, file, (x,))
+    assert [row.verdict for row in report.rows] == [Verdict.CANNOT_SAY] * 2
+    assert all("depends on chance in node Noisy_0" in row.reason for row in report.rows)
+    state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    assert locate(model, file, (x,), questions=["export"]).node is None
+    assert torch.equal(torch.random.get_rng_state(), state[0])
+    assert np.array_equal(np.random.get_state()[1], state[1])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("drawn", ["numpy", "generator"])
+def test_what_a_kernel_draws_is_of_chance(drawn: str) -> None:
+    generator = np.random.default_rng(0)
+
+    @ort_ops.onnx_op("tests.custom::Drawn")
+    def drawing(x: np.ndarray) -> np.ndarray:
+        noise = np.random.random(x.shape) if drawn == "numpy" else generator.random(x.shape)
+        return np.asarray(x + noise, x.dtype)
+
+    file = of_node("Drawn")
+    feed = {"x": np.ones(3, np.float32)}
+    assert file.chance(feed, file.run(feed)).keys() == {"y"}
+
+
+def test_a_forward_may_have_branches() -> None:
+    model, x = Model(lambda m, x: Branched.apply(x) + 1).eval(), uniform(3, 5)
+    file = export(model, (x,), verbose=False)
+    assert {row.verdict for row in check(model, file, [(x,), (-x,)]).rows} == {Verdict.EQUAL}
+
+
+class Affine(torch.autograd.Function):
+    """Does something else where its last argument isn't there, or for another text."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, how: str, b: torch.Tensor | None) -> torch.Tensor:
+        y = x.sin() if how == "sin" else x.cos()
+        return 2 * y if b is None else y + b
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, how: str, b: Any) -> Any:
+        return g.op("tests.custom::Affine", *((x,) if b is None else (x, b)), how_s=how)
+
+
+OVERLOADED = {
+    "by an input": lambda m, x: Affine.apply(Affine.apply(x, "sin", x), "sin", None),
+    "by an attribute": lambda m, x: Affine.apply(x, "sin", x) + 2 * Affine.apply(x, "cos", x),
+}
+
+
+@pytest.mark.parametrize("name", OVERLOADED)
+def test_a_node_is_computed_by_the_body_of_its_overload(name: str) -> None:
+    model, x = Model(OVERLOADED[name]).eval(), uniform(3, 5)
+    program = export(model, (x,), functions="attach", overloads=True, verbose=False)
+    assert [call.body for call in program.calls] == ["function", "overload"]
+    rows = check(model, program.model_proto, (x,), functions=()).rows
+    assert [row.verdict for row in rows if row.question == "export"] == [Verdict.EQUAL]
+    if builtin.TELLS_OVERLOADS_APART:
+        assert {row.verdict for row in rows} == {Verdict.EQUAL}
+
+
+class Twofold(torch.autograd.Function):
+    """Has two results, of which one doesn't depend on its weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * scale, x.mean(-1)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, scale: Any) -> Any:
+        return g.op("tests.custom::Twofold", x, scale, outputs=2)
+
+
+def test_a_result_that_is_right_does_not_clear_the_node_of_another() -> None:
+    def call(model: Any, x: torch.Tensor) -> Any:
+        y, mean = Twofold.apply(model.first(x), model.scale.weight[0])
+        return model.last(y), mean
+
+    torch.manual_seed(0)
+    layers = {"first": nn.Linear(8, 8), "scale": nn.Linear(8, 1), "last": nn.Linear(8, 4)}
+    model, x = Model(call, **layers).eval(), uniform(3, 8)
+    file = export(model, (x,), verbose=False).model_proto
+    with torch.no_grad():
+        layers["scale"].weight[0, 2] *= 1.5
+    assert locate(model, file, (x,)).node == "Twofold_0"

@@ -217,7 +217,8 @@ def chance(nodes: list[Any], functions: list[Any] | None = None) -> dict[str, st
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("tests.evaluator", 1)]
     model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=9)
     file = ExactFile(ir.from_proto(model))
-    return file.chance({"x": uniform(2, 3).numpy(), "condition": np.array(True)})
+    feed = {"x": uniform(2, 3).numpy(), "condition": np.array(True)}
+    return file.chance(feed, file.run(feed))
 
 
 DRAW = helper.make_node("RandomUniformLike", ["x"], ["y"])

@@ -114,3 +114,59 @@ def test_names_that_say_nothing_of_a_list_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"the model fails on inputs made up"):
         check(model, path)
     assert check(model, path, args).verdict is Verdict.EQUAL
+
+
+class Optional(nn.Module):
+    """Has parameters that may be left out."""
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None, scale: float = 1.0
+    ) -> Tensor:
+        r = scale * x
+        r = r if mask is None else r * mask
+        return r if y is None else r - 2 * y
+
+
+@pytest.mark.parametrize("order", ["xy", "yx"])
+def test_inputs_are_those_that_the_file_names_as_parameters_of_forward(order: str) -> None:
+    x, y = uniform(3, 4), uniform(4, 4)[:3]
+    model = Optional().eval()
+    given = {name: {"x": x, "y": y}[name] for name in order}
+    program = export(model, (), kwargs=given, verbose=False)
+    assert [value.name for value in program.model_proto.graph.input] == list(order)
+    for inputs in (None, given, {"x": x, "y": y}, (x, None, y)):
+        report = check(model, program.model_proto, inputs)
+        assert report.verdict is Verdict.EQUAL
+        assert bool(report.notes) == (inputs is None)
+
+
+def test_a_note_says_what_made_up_inputs_leave_at_its_default() -> None:
+    model = Optional().eval()
+    file = export(model, (uniform(3, 4),), kwargs={"scale": 2.0}, verbose=False).model_proto
+    report = check(model, file)
+    assert report.verdict is Verdict.EXPORT_WRONG
+    (note,) = report.notes
+    assert note.endswith("left at forward's defaults: scale=1.0")
+    assert check(model, file, {"x": uniform(3, 4), "scale": 2.0}).verdict is Verdict.EQUAL
+
+
+class Ignoring(nn.Module):
+    """Doesn't use what it is given."""
+
+    def forward(self, x: Tensor, unused: Tensor, y: Tensor) -> Tensor:
+        return x - 2 * y
+
+
+@pytest.mark.parametrize("names", [["x", "unused", "y"], ["a", "b", "c"]])
+def test_an_input_that_the_older_exporter_leaves_out_is_given_to_the_model_alone(names: list[str]) -> None:
+    model, args = Ignoring().eval(), (uniform(3), uniform(2), uniform(4)[:3])
+    file = export(model, args, dynamo=False, input_names=names, verbose=False).model_proto
+    assert [value.name for value in file.graph.input] == [names[0], names[2]]
+    if names[0] == "x":
+        assert check(model, file, args).verdict is Verdict.EQUAL
+        assert check(model, file, dict(zip(names, args, strict=True))).verdict is Verdict.EQUAL
+    else:
+        with pytest.raises(
+            ParityError, match=r"3 inputs were given but the file takes 2: a, c; .*input_names"
+        ):
+            check(model, file, args)
