@@ -5,11 +5,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-__all__ = ["agree"]
+__all__ = ["agree", "unit_of"]
 
 
-def agree(one: Any, two: Any, roundings: float) -> bool:
-    """Tell whether two arrays differ by no more than so many roundings of the largest element of the second.
+def agree(one: Any, two: Any, share: float) -> bool:
+    """Tell whether two arrays differ by no more than this share of the largest element of the second.
 
     Of a type that isn't rounded each element has to be the same.
     """
@@ -19,6 +19,12 @@ def agree(one: Any, two: Any, roundings: float) -> bool:
         return bool(np.array_equal(one, two))
     a, b = (each if each.dtype.kind == "c" else each.astype(np.float64) for each in (one, two))
     largest = float(np.abs(b[np.isfinite(b)]).max(initial=0.0))
-    info: Any = ml_dtypes.finfo(one.dtype)  # type: ignore[no-untyped-call]  # ml_dtypes leaves it untyped
-    limit = roundings * float(info.eps) * largest
-    return bool(np.allclose(a, b, rtol=0.0, atol=limit, equal_nan=True))
+    return bool(np.allclose(a, b, rtol=0.0, atol=share * largest, equal_nan=True))
+
+
+def unit_of(dtype: Any) -> float:
+    """Return the distance from 1 to the next number of a type, 0 for one that isn't rounded."""
+    if np.dtype(dtype).kind not in "fcV":
+        return 0.0
+    info: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]  # ml_dtypes leaves it untyped
+    return float(info.eps)

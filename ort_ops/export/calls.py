@@ -1,8 +1,10 @@
 """A call of an ``autograd.Function`` as data: the class, the arguments, and how to compute it again."""
 
+import contextlib
+import contextvars
 import itertools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +23,7 @@ from .running import (
     apart,
     as_outside_of_operators,
     autocast_state,
-    fresh_symbols_dropped_on_failure,
+    fresh_symbols_dropped,
     under_autocast,
     untraced,
     versions,
@@ -36,6 +38,7 @@ __all__ = [
     "Size",
     "Slot",
     "find_call",
+    "forwards_tried_out",
     "make_call",
     "next_number",
     "to_array",
@@ -226,8 +229,10 @@ class Call:
             return apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()), tensors)
         free = free_sizes(tensors)
         try:
-            with fresh_symbols_dropped_on_failure(tensors), sizes_left_free(tensors):
-                results = self._run(tensors, sizes)  # fake tensors hold nothing to write into
+            if _tried_out.get():
+                raise AskedForSizeError("what forward does with sizes is more than torch can solve")
+            with fresh_symbols_dropped(tensors) as results, sizes_left_free(tensors):
+                results += self._run(tensors, sizes)  # fake tensors hold nothing to write into
             self.fixed |= fixed_since(free)
             return results
         except ExportError:
@@ -243,6 +248,19 @@ class Call:
         results = self._run(tensors, sizes)  # at other sizes it fails
         self.fixed |= fixed_since(free)
         return results
+
+
+_tried_out = contextvars.ContextVar("forwards_tried_out", default=False)
+
+
+@contextlib.contextmanager
+def forwards_tried_out() -> Iterator[None]:
+    """Have shapes of results found by running forwards at several sizes, which notes nothing of sizes."""
+    token = _tried_out.set(True)
+    try:
+        yield
+    finally:
+        _tried_out.reset(token)
 
 
 _calls: "weakref.WeakValueDictionary[str, Call]" = weakref.WeakValueDictionary()

@@ -26,7 +26,7 @@ from .own import OWN, is_running_own, own_method, running_own, takes_context
 from .running import versions, written_since
 from .torchscript import Writing, mark_symbolic
 
-__all__ = ["functions_shown", "shown_functions"]
+__all__ = ["functions_shown", "shown_functions", "under_transform"]
 
 
 class Host(Sees, Protocol):
@@ -167,16 +167,21 @@ def _call(
 ) -> Any:
     """Capture a call: one operator instead of what forward computes with."""
     if _are_functorch_transforms_active():
-        raise ExportError(
-            f"{function.__qualname__} is called under a transform of torch.func (vmap, grad), which computes "
-            "through it; no node can stand for that"
-        )
+        raise under_transform(function)
     call, tensors, sizes = make_call(function, own, given, _is_tensor, host.fake(function))
     host.see(call)
     results = CALL(tensors, sizes, call.key)
     for tensor, result in call.written.items():
         results[result] = tensors[tensor].copy_(results[result])
     return call.rebuild(results)
+
+
+def under_transform(function: type[Function]) -> ExportError:
+    """Return what to say of a call that a transform of torch.func takes apart."""
+    return ExportError(
+        f"{function.__qualname__} is called under a transform of torch.func (vmap, grad), which computes "
+        "through it; no node can stand for that; expected a call on the whole batch"
+    )
 
 
 def _trace(

@@ -9,9 +9,10 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import onnxruntime
 import sympy
 import torch
@@ -19,7 +20,7 @@ from onnx import ModelProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from .agreeing import agree
+from .agreeing import agree, unit_of
 from .calls import to_array
 from .running import run_on_samples, sample, widened
 
@@ -150,10 +151,14 @@ def _tensors(
     return tensors
 
 
-Answers = Callable[[Sequence[Tensor]], Sequence[Any]]
+class _Runs(NamedTuple):
+    """What runs a file, and how far off PyTorch's its results may be, as a share of the largest element."""
+
+    run: Callable[[Sequence[Tensor]], Sequence[Any]]
+    share: float
 
 
-def _runs(written: ModelProto) -> Answers:
+def _runs(written: ModelProto) -> _Runs:
     """Return what runs a file: ONNX Runtime, or onnx where that has no kernels for a type (bfloat16)."""
     try:
         session = _session(written)
@@ -162,14 +167,26 @@ def _runs(written: ModelProto) -> Answers:
     return _runs_by(session or ReferenceEvaluator(written), written)
 
 
-def _runs_by(ours: Any, written: ModelProto) -> Answers:
+def _runs_by(ours: Any, written: ModelProto) -> _Runs:
     names = [value.name for value in written.graph.input]
 
     def run(tensors: Sequence[Tensor]) -> Sequence[Any]:
         results: Sequence[Any] = ours.run(None, dict(zip(names, map(to_array, tensors), strict=True)))
         return results
 
-    return run
+    # A result may be of a wider type than what it was computed in.
+    graph = onnx.shape_inference.infer_shapes(written).graph
+    types = {value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    return _Runs(run, max(map(_share, types), default=0.0))
+
+
+def _share(element_type: int) -> float:
+    """Return how far off results in a type may be, as a share of the largest element."""
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(element_type)
+    except KeyError:  # of no tensor
+        return 0.0
+    return unit_of(dtype) * (_ROUNDINGS if dtype.itemsize > 2 else _ROUNDINGS_OF_16_BITS)
 
 
 def _session(written: ModelProto) -> Any:
@@ -201,31 +218,32 @@ def gives_another(model: torch.nn.Module, written: ModelProto, examples: Sequenc
         session = _session(written)
     except InvalidFileError as error:
         return f"is no valid file ({error})"
-    if session is None or not _differs(model, lambda: _runs_by(session, written), examples):
+    if session is None:
+        return ""
+    runs = _runs_by(session, written)
+    if not _differs(model, lambda: runs, examples):
         return ""
     with torch.no_grad():
         first, second = (run_on_samples(lambda given: model(*given), examples)[0] for _ in range(2))
-    same = all(_is_near(to_array(one), to_array(two)) for one, two in zip(first, second, strict=True))
+    pairs = zip(first, second, strict=True)
+    same = all(agree(to_array(one), to_array(two), runs.share) for one, two in pairs)
     return "gives something else than forward" if same else ""
 
 
-def _differs(model: torch.nn.Module, runs: Callable[[], Answers], tensors: Sequence[Tensor]) -> bool:
+def _differs(model: torch.nn.Module, runs: Callable[[], _Runs], tensors: Sequence[Tensor]) -> bool:
     """Tell whether what was written gives something else than forward, if that gives anything."""
     return any(_differs_on(model, runs, each) for each in (tensors, list(map(widened, tensors))))
 
 
-def _differs_on(model: torch.nn.Module, runs: Callable[[], Answers], tensors: Sequence[Tensor]) -> bool:
+def _differs_on(model: torch.nn.Module, runs: Callable[[], _Runs], tensors: Sequence[Tensor]) -> bool:
     try:
         with torch.no_grad():
             expected, used = run_on_samples(lambda given: model(*given), tensors)
     except Exception:  # no sizes for forward either
         return False
+    run, share = runs()
     try:
-        got = runs()(used)
+        got = run(used)
     except Exception:
         return True
-    return not all(_is_near(one, to_array(two)) for one, two in zip(got, expected, strict=True))
-
-
-def _is_near(got: Any, expected: Any) -> bool:
-    return agree(got, expected, _ROUNDINGS if expected.dtype.itemsize > 2 else _ROUNDINGS_OF_16_BITS)
+    return not all(agree(one, to_array(two), share) for one, two in zip(got, expected, strict=True))

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
-from .calls import Call, find_call
+from .calls import Call, find_call, forwards_tried_out
 from .canonical import initializers_apart, parameter_names
 from .capture import functions_shown
 from .exactly import constants_matched_exactly
@@ -32,13 +32,22 @@ from .frozen import refuse_frozen
 from .fused import narrow_weights
 from .inputs import inputs_apart
 from .literals import put_right
-from .lost import fixed_size, is_unused, refuse_lost, refuse_traced_through, refuse_untraceable, spoilt
+from .lost import (
+    LostValueError,
+    fixed_size,
+    is_unused,
+    refuse_lost,
+    refuse_traced_through,
+    refuse_untraceable,
+    spoilt,
+    transformed,
+)
 from .node import kept_operators, nodes_kept, translations
 from .operator import CALL, calls_in
 from .options import Options
 from .own import is_running_own
 from .program import Program
-from .quiet import registration_quiet
+from .quiet import graphs_unsaid, registration_quiet
 from .record import Record
 from .running import random_numbers_as_before
 from .torchscript import Writing
@@ -215,7 +224,7 @@ def _capture(
         # With gradients Dynamo, which traces the branches of torch.cond, wraps a Function in its own way.
         with torch.no_grad():
             args, kwargs = inputs_apart(mod, (args, kwargs), options.get("dynamic_shapes"))
-            program: ExportedProgram = original(mod, args, kwargs, **options)
+            program = _capture_any_size(original, mod, args, kwargs, **options)
         if torch.is_grad_enabled() and _returns_with_gradients(program):
             again = len(record.calls)
             program = original(mod, args, kwargs, **options)
@@ -225,8 +234,10 @@ def _capture(
         del record.calls[before:]  # the exporter tries again in another way
         if record.exporting and isinstance(error, torch._dynamo.exc.UserError | ValueError):
             record.refused = fixed_size(seen)
-            if record.refused is not None:
-                raise record.refused from error
+        if record.exporting and record.refused is None:
+            record.refused = transformed(error)
+        if record.refused is not None:
+            raise record.refused from error
         if record.exporting and isinstance(error, ExportError):
             record.refused = error
         raise
@@ -236,6 +247,29 @@ def _capture(
     there = set(calls_in(program))
     refuse_lost([call for call in seen if call.key not in there], "torch.export.export left it out")
     program.graph_module.meta["ort_ops.calls"] = [find_call(key) for key in there]  # they live as long
+    return program
+
+
+def _capture_any_size(original: Callable[..., Any], *arguments: Any, **options: Any) -> ExportedProgram:
+    """Capture a program; where what forwards do with sizes is more than torch can solve, without that.
+
+    Else the exporter would capture it with the numbers that torch suggests instead.
+    """
+    calls = _active()[-1]._record.calls
+    before = len(calls)
+    try:
+        program: ExportedProgram = original(*arguments, **options)
+    except torch._dynamo.exc.UserError:
+        if len(calls) == before or fixed_size(calls[before:]) is not None:
+            raise
+        traced = calls[before:]
+        del calls[before:]
+        try:
+            with forwards_tried_out():
+                return cast(ExportedProgram, original(*arguments, **options))
+        except torch._dynamo.exc.UserError:
+            calls[before:] = traced
+        raise
     return program
 
 
@@ -283,7 +317,24 @@ def _export_captured(
 
 
 def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:
-    """Stand in for the TorchScript exporter's way into it."""
+    """Stand in for the TorchScript exporter's way into it.
+
+    It traces into forwards, for those without a symbolic, and loses values there; where all Functions have
+    one, it can do without.
+    """
+    try:
+        with contextlib.nullcontext() if options.get("verbose") else graphs_unsaid():
+            _export_traced_once(original, model, args, f, **options)
+    except LostValueError as lost:
+        if options.get("autograd_inlining") is False:
+            raise
+        try:
+            _export_traced_once(original, model, args, f, **{**options, "autograd_inlining": False})
+        except Exception:
+            raise lost from lost.__cause__
+
+
+def _export_traced_once(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:
     kept = _active()[-1]
     canonical = kept._options.canonical
     args, options["kwargs"] = inputs_apart(model, (args, options.get("kwargs")))

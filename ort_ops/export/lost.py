@@ -7,6 +7,7 @@ results spoilt, and what it gives then is compared.
 import contextlib
 import inspect
 import re
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -20,11 +21,23 @@ from torch.utils import _pytree as pytree
 from ort_ops.errors import ExportError
 
 from .calls import Call, Slot
-from .capture import shown_functions
+from .capture import shown_functions, under_transform
 from .own import own_method
 from .record import Record
 
-__all__ = ["fixed_size", "is_unused", "refuse_lost", "refuse_traced_through", "refuse_untraceable", "spoilt"]
+__all__ = [
+    "LostValueError",
+    "fixed_size",
+    "is_unused",
+    "refuse_lost",
+    "refuse_traced_through",
+    "refuse_untraceable",
+    "spoilt",
+    "transformed",
+]
+
+_APPLY: Any = Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_TRANSFORMS = torch._functorch.autograd_function.__file__
 
 
 def refuse_lost(calls: Sequence[Call], why: str) -> None:
@@ -46,6 +59,21 @@ def fixed_size(calls: Sequence[Call]) -> ExportError | None:
     return None
 
 
+def transformed(error: BaseException | None) -> ExportError | None:
+    """Return what to say of an error that calls of a Function end in under a transform of torch.func.
+
+    PyTorch's dispatcher raises it before anything of the Function runs; its frames have the class.
+    """
+    while error is not None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        called: list[Any] = [frame.f_locals.get("cls") for frame in frames if frame.f_code is _APPLY]
+        among = any(frame.f_code.co_filename == _TRANSFORMS for frame in frames)
+        if among and called and called[-1] in shown_functions():
+            return under_transform(called[-1])
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def refuse_traced_through(program: ExportedProgram) -> None:
     """Raise ExportError where a program that was captured elsewhere has what a forward computes with.
 
@@ -63,9 +91,22 @@ def refuse_traced_through(program: ExportedProgram) -> None:
         )
 
 
+class LostValueError(ExportError):
+    """The TorchScript exporter lost a value of a forward that it traced into."""
+
+
 def refuse_untraceable(calls: Sequence[Call], error: Exception) -> None:
-    """Raise ExportError where the TorchScript exporter lost a value, which it says in C++'s words."""
-    if not calls or not str(error).startswith(("unordered_map::at", "Argument passed to at()")):
+    """Raise ExportError where the TorchScript exporter can't take a call, which it says in C++'s words."""
+    if not calls:
+        return
+    if str(error).startswith("outerNode->outputs()"):
+        beside = [call for call in calls if call.results and not all(_is_slot(r) for r in call.results[0])]
+        name = f"{beside[0].name}: " if beside else ""
+        raise ExportError(
+            f"{name}the TorchScript exporter (dynamo=False) takes no None or number among what forward "
+            "returns; expected tensors alone, or dynamo=True"
+        ) from error
+    if not str(error).startswith(("unordered_map::at", "Argument passed to at()")):
         return
     nested = [call for call in calls if _nests_tensors(call)]
     if nested:
@@ -74,19 +115,23 @@ def refuse_untraceable(calls: Sequence[Call], error: Exception) -> None:
             "or dictionaries; expected each as an argument of its own (*tensors), or dynamo=True"
         ) from error
     names = ", ".join(dict.fromkeys(call.name for call in calls))
-    raise ExportError(
+    raise LostValueError(
         f"the TorchScript exporter (dynamo=False) lost a value in a call of {names} ({error}), as it does "
         "where forward adds 0 or multiplies by 1 (expected x.clone() there), divides 1 by x "
-        "(x.reciprocal()), is given a size of an input, or a tensor inside of an object; "
-        "expected one that doesn't, or dynamo=True"
+        "(x.reciprocal()), is given a size of an input, or a tensor inside of an object; expected one that "
+        "doesn't, each Function of the model with a symbolic, or dynamo=True"
     ) from error
+
+
+def _is_slot(leaf: Any) -> bool:
+    return isinstance(leaf, Slot)
 
 
 def _nests_tensors(call: Call) -> bool:
     """Tell whether a tensor is inside a list, a tuple or a dictionary that is an argument."""
     positional, keywords = pytree.tree_unflatten(call.leaves, call.structure)
     given = (*positional, *keywords.values())
-    return sum(isinstance(leaf, Slot) for leaf in call.leaves) > sum(isinstance(each, Slot) for each in given)
+    return sum(map(_is_slot, call.leaves)) > sum(map(_is_slot, given))
 
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+), in (\S+)')

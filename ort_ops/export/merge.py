@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnx import AttributeProto, FunctionProto, NodeProto
 
-from .agreeing import agree
+from .agreeing import agree, unit_of
 from .derive import Group
 from .stand_in import StandIn
 
@@ -181,7 +181,7 @@ def _agree_on(candidate: FunctionProto, body: FunctionProto, stand_in: StandIn) 
 
 
 def _is_same(one: Any, two: Any) -> bool:
-    return agree(one, two, _ROUNDINGS)
+    return agree(one, two, _ROUNDINGS * unit_of(one.dtype))
 
 
 def _feed(stand_in: StandIn, generator: np.random.Generator, extra: int, *, wide: bool) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def as_node(operator: str, node: str) -> None:
     attributes under the names of the operator's schema, but for those that are None. It holds for ``export``
     and for every ``keep_functions`` that begins afterwards. Raises ExportError where torch doesn't know the
     operator, where that writes into what it is given or returns something else than tensors, which a node
-    can't, and SchemaError where ``node`` is no name.
+    can't, or takes a list of tensors and behind it another or a tensor that may be None, which inputs in a
+    row don't tell apart; and SchemaError where ``node`` is no name.
     """
     namespace, _, rest = operator.partition("::")
     name, _, overload = rest.partition(".")
@@ -71,6 +72,15 @@ def _check(schema: Any) -> None:
             f"{schema.name} writes into its argument {written!r}, which a node can't; "
             "expected an operator that returns its results"
         )
+    kinds = [(argument.name, str(argument.real_type)) for argument in schema.arguments]
+    lists = [place for place, (_, kind) in enumerate(kinds) if "Tensor" in kind and "List[" in kind]
+    for name, kind in kinds[lists[0] + 1 :] if lists else ():
+        if "Tensor" in kind and kind != "Tensor":
+            before = kinds[lists[0]][0]
+            raise ExportError(
+                f"{schema.name} takes {name!r} after {before!r}, a list of tensors: which are whose, a node "
+                "doesn't say; expected one such list at most, and no optional tensor behind it"
+            )
     if not schema.returns:
         raise ExportError(f"{schema.name} returns nothing; expected one or more tensors")
     for returned in schema.returns:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -37,17 +38,15 @@ def probe(
     tensors, too; ``reason`` is why it failed on fake ones.
     """
     symbols = _symbols([*(s for t in tensors for s in t.shape), *sizes])
-    trials = _trials(symbols)
-    seen: list[list[tuple[int, ...]]] = []
+    run = functools.partial(_run_trials, call, tensors, sizes, symbols)
     try:
-        with _disable_current_modes(), torch.random.fork_rng(devices=[]):
-            for trial in trials:
-                results = _try(call, sizes, tensors, trial)
-                seen.append([tuple(r.shape) for r in results])
-            for trial, wide in ((trials[0], True), *((odd, False) for odd in _odd_trials(trials[0]))):
-                with contextlib.suppress(Exception):  # forward may refuse such numbers, or such sizes
-                    seen.append([tuple(r.shape) for r in _try(call, sizes, tensors, trial, wide=wide)])
-                    trials.append(trial)
+        try:
+            results, trials, seen = run()
+        except (
+            Exception
+        ):  # transforms of torch.func don't work inside an operator; a thread of its own is not
+            with ThreadPoolExecutor(1) as apart:
+                results, trials, seen = apart.submit(run).result()
     except Exception as error:
         raise ExportError(
             f"{name}: forward runs neither on fake tensors ({type(reason).__name__}: {_first_line(reason)}) "
@@ -61,6 +60,23 @@ def probe(
         make(_fit_shape([shapes[i] for shapes in seen], trials, symbols), dtype=r.dtype, device=r.device)
         for i, r in enumerate(results)
     ]
+
+
+def _run_trials(
+    call: Runnable, tensors: Sequence[Tensor], sizes: Sequence[Any], symbols: Mapping[Any, Any]
+) -> tuple[list[Tensor], list[dict[Any, int]], list[list[tuple[int, ...]]]]:
+    """Run forward at several sizes; returns its results, and the sizes with the shapes that came of them."""
+    trials = _trials(symbols)
+    seen: list[list[tuple[int, ...]]] = []
+    with _disable_current_modes(), torch.random.fork_rng(devices=[]):
+        for trial in trials:
+            results = _try(call, sizes, tensors, trial)
+            seen.append([tuple(r.shape) for r in results])
+        for trial, wide in ((trials[0], True), *((odd, False) for odd in _odd_trials(trials[0]))):
+            with contextlib.suppress(Exception):  # forward may refuse such numbers, or such sizes
+                seen.append([tuple(r.shape) for r in _try(call, sizes, tensors, trial, wide=wide)])
+                trials.append(trial)
+    return results, trials, seen
 
 
 def _try(

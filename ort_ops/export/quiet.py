@@ -4,8 +4,11 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["quiet", "registration_quiet"]
+import torch
+
+__all__ = ["graphs_unsaid", "quiet", "registration_quiet"]
 
 
 @contextlib.contextmanager
@@ -35,3 +38,15 @@ def quiet() -> Iterator[None]:
         # Its second way of tracing makes an instance of autograd.Function.
         ignore("ignore", r"<class 'torch\.autograd\.function\.Function'> should not be", DeprecationWarning)
         yield
+
+
+@contextlib.contextmanager
+def graphs_unsaid() -> Iterator[None]:
+    """Have the TorchScript exporter not print its graphs where it fails: it asks for them unasked."""
+    bindings: Any = torch._C  # not all of it is declared
+    own = bindings._jit_onnx_log
+    bindings._jit_onnx_log = lambda *said: None
+    try:
+        yield
+    finally:
+        bindings._jit_onnx_log = own

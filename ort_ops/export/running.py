@@ -12,7 +12,7 @@ __all__ = [
     "apart",
     "as_outside_of_operators",
     "autocast_state",
-    "fresh_symbols_dropped_on_failure",
+    "fresh_symbols_dropped",
     "random_numbers_as_before",
     "run_on_samples",
     "sample",
@@ -94,17 +94,26 @@ def random_numbers_as_before() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def fresh_symbols_dropped_on_failure(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Forget the sizes that a forward invented before it failed: torch wants to see them in a result."""
+def fresh_symbols_dropped(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Forget numbers that a forward on fake tensors invented: torch wants to see each in a result's shape.
+
+    Gives a list for its results, whose sizes stay.
+    """
     # Not the mode that torch detects: 2.9 looks into the branches of torch.cond in another one.
     mode = next((t.fake_mode for t in tensors if isinstance(t, FakeTensor)), None)
     pending = getattr(getattr(mode, "shape_env", None), "pending_fresh_unbacked_symbols", [])
-    before = len(pending)
+    before, results = len(pending), list[Tensor]()
     try:
-        yield
+        yield results
     except BaseException:
-        del pending[before:]
+        results.clear()
         raise
+    finally:
+        sizes: list[Any] = [
+            size for result in results for size in result.shape if isinstance(size, torch.SymInt)
+        ]
+        seen = {symbol for size in sizes for symbol in size.node.expr.free_symbols}
+        pending[before:] = [symbol for symbol in pending[before:] if symbol in seen]
 
 
 def apart(results: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -335,6 +335,12 @@ class ExactFile:
 
 def put_in_order(graph: ir.Graph) -> None:
     """Have each node after those that it reads from, as ONNX has it; ONNX Runtime takes them in any order."""
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        for value in node.inputs:
+            if value is not None and value.graph is None and value.producer() is None:
+                raise ParityError(
+                    f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing gives"
+                )
     try:
         graph.sort()
     except ValueError as error:

@@ -280,3 +280,14 @@ def test_a_node_of_an_operator_that_has_no_body_is_said(dynamo: bool) -> None:
         ExportError, match=r"my::Halves: node '.+' does not become plain operators: .*as_node"
     ):
         export(model, (x(4, 2),), functions="inline", **options)
+
+
+@pytest.mark.parametrize("behind", ["list[Tensor] ys", "Tensor? mask"])
+def test_inputs_that_a_node_would_not_tell_apart_are_refused(behind: str) -> None:
+    with torch.library._scoped_library("ort_ops_test_lists", "DEF") as library:
+        kind, name = behind.replace("list[Tensor]", "Tensor[]").split()
+        library.define(f"behind(Tensor[] xs, {kind} {name}) -> Tensor")
+        library.define("last(Tensor[] xs, Tensor y, float by) -> Tensor")
+        with pytest.raises(ExportError, match=rf"takes '{name}' after 'xs', a list of tensors"):
+            as_node("ort_ops_test_lists::behind", "my::Behind")
+        node_module._check(torch.ops.ort_ops_test_lists.last.default._schema)

@@ -268,9 +268,32 @@ def test_inputs_made_in_inference_mode(dynamo: bool) -> None:
     assert custom(program) == ["my::Twice"]
 
 
-def test_under_vmap_no_node_is_made_up() -> None:
-    with pytest.raises(Exception, match=r"vmap|functorch|torch\.func"):
-        exported(lambda model, x: torch.vmap(Twice.apply)(x))
+@pytest.mark.parametrize("transform", [torch.vmap, lambda f: torch.func.grad(lambda x: f(x).sum())])
+def test_under_a_transform_of_torch_func_no_node_is_made_up(transform: Callable[..., Any]) -> None:
+    with pytest.raises(ExportError, match=r"Batched is called under a transform of torch\.func"):
+        exported(lambda model, x: transform(Batched.apply)(x))
+
+
+class Batched(Function):
+    """May be vmapped and differentiated by PyTorch."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * ctx.saved_tensors[0].cos()
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("my::Batched", x)
 
 
 class AsksForSizes(Function):
@@ -448,12 +471,90 @@ def test_the_torchscript_exporter_takes_no_tensors_in_lists(others: Callable[[Te
     assert custom(exported(lambda model, x: TakesAny.apply(x, others(x)))) == ["my::TakesAny"]
 
 
-def test_a_value_that_the_torchscript_exporter_loses_is_said_with_the_functions_that_it_may_be_of() -> None:
+class Unwritten(Function):
+    """Has no symbolic: the exporters write what it computes with."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 3
+
+
+def test_a_value_that_the_torchscript_exporter_loses_is_said_with_the_functions_that_it_may_be_of(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(
         ExportError, match=r"lost a value in a call of \S+\.Twice, \S+\.TakesAny .*multiplies by 1"
     ):
-        exported(lambda model, x: TakesAny.apply(Twice.apply(x), 0), dynamo=False)
+        exported(lambda model, x: Unwritten.apply(TakesAny.apply(Twice.apply(x), 0)), dynamo=False)
+    assert "graph at exception" not in capfd.readouterr().out  # its pages, which nobody asked for
     assert custom(exported(lambda model, x: TakesAny.apply(x, 0, 2), dynamo=False)) == ["my::TakesAny"]
+
+
+LOSING: dict[str, Callable[[Tensor], Tensor]] = {
+    "adds 0": lambda x: x + 0,
+    "multiplies by 1": lambda x: x * 1,
+    "divides 1": lambda x: 1 / x,
+}
+
+
+@pytest.mark.parametrize("name", LOSING)
+def test_what_the_torchscript_exporter_loses_it_needs_not_where_all_have_a_symbolic(name: str) -> None:
+    class Loses(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return LOSING[name](x)
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("my::Loses", x)
+
+    program = exported(lambda model, x: Loses.apply(x) + 1, dynamo=False, functions="attach")
+    assert custom(program) == ["my::Loses"]
+    assert [call.body for call in program.calls] == ["function"]
+    np.testing.assert_array_equal(run(program, x(3, 4)), (LOSING[name](x(3, 4)) + 1).numpy())
+
+
+@pytest.mark.parametrize("beside", [None, 3])
+def test_the_torchscript_exporter_takes_no_none_beside_tensors(beside: Any) -> None:
+    class Beside(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Any:
+            return x * 2, beside
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("my::Beside", x)
+
+    with pytest.raises(ExportError, match=r"Beside: the TorchScript exporter .* takes no None or number"):
+        exported(lambda model, x: Beside.apply(x)[0], dynamo=False)
+    assert custom(exported(lambda model, x: Beside.apply(x)[0])) == ["my::Beside"]
+
+
+INSIDE: dict[str, Callable[[Tensor], Tensor]] = {
+    "a number of a tensor": lambda x: x * x.abs().max().item(),
+    "numbers of a tensor": lambda x: x * x.sum(0).tolist()[0],
+    "vmap": lambda x: torch.vmap(lambda row: row / row.sum())(x),
+    "grad": lambda x: torch.func.grad(lambda y: y.sin().sum())(x),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_what_a_forward_may_do_inside(name: str) -> None:
+    class Inside(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return INSIDE[name](x)
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("my::Inside", x)
+
+    program = exported(lambda model, x: Inside.apply(x) + 1, dynamic_shapes=({0: "b"},))
+    assert custom(program) == ["my::Inside"]
+    (output,) = program.model.graph.outputs
+    assert str(output.shape) == "[b,4]"
+    for given in (x(3, 4), x(5, 4)):
+        np.testing.assert_allclose(run(program, given), (INSIDE[name](given) + 1).numpy(), rtol=1e-6)
 
 
 @BOTH

@@ -46,15 +46,19 @@ ANY_SIZE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 }
 
 
+@pytest.mark.parametrize("dim", [str, torch.export.Dim])
 @pytest.mark.parametrize(("compute", "shape"), ANY_SIZE.values(), ids=ANY_SIZE)
 def test_a_size_that_forward_computes_with_stays_free(
-    compute: Callable[[Tensor], Tensor], shape: str
+    compute: Callable[[Tensor], Tensor], shape: str, dim: Any
 ) -> None:
     function = computing(compute)
-    program = exported(lambda model, x: function.apply(x), x(4, 6), dynamic_shapes=({0: "b", 1: "n"},))
+    free = {0: dim("b"), 1: dim("n")}
+    program = exported(lambda model, x: function.apply(x), x(4, 6), dynamic_shapes=(free,))
     assert custom(program) == ["my::Sized"]
+    assert [str(value.shape) for value in program.model.graph.inputs] == ["[b,n]"]
     (output,) = program.model.graph.outputs
-    assert str(output.shape) == shape
+    if dim is str or "//" not in shape:  # torch solves no equation of a half: it is found by trying
+        assert str(output.shape) == shape
     for given in (x(4, 6), x(1, 2), x(5, 8)):
         np.testing.assert_array_equal(run(program, given), compute(given).numpy())
 

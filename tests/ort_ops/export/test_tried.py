@@ -90,6 +90,14 @@ def test_what_gives_something_else_than_forward_is_no_body() -> None:
     assert [call.body for call in program.calls] == ["function"]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_result_may_be_of_a_wider_type_than_what_it_was_computed_in(seed: int) -> None:
+    torch.manual_seed(seed)
+    wide = function_of("Wide", lambda x: torch.sin(x).double())
+    program = attach(lambda m, x: wide.apply(x), torch.randn(8, 32))
+    assert [call.body for call in program.calls] == ["function"]
+
+
 def test_what_no_runtime_takes_is_no_body() -> None:
     """PyTorch's exporter writes a shift of uint8 as one, and then a mask of int8 for it."""
     unpacked = function_of("Unpacked", lambda x: ((x >> 4) & 15).float())

@@ -313,6 +313,16 @@ def test_nodes_that_depend_on_each_other_are_refused() -> None:
         locate(Model(lambda m, x: x).eval(), file, uniform(5))
 
 
+@pytest.mark.parametrize("function", [check, locate])
+def test_what_nothing_gives_is_said(function: Any) -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) { y = Add(x, gone) }'
+    )
+    file.graph.node[0].name = "sum"
+    with pytest.raises(ParityError, match=r"node 'sum' \(Add\) reads 'gone', which nothing gives"):
+        function(Model(lambda m, x: x).eval(), file, uniform(4))
+
+
 def test_views_of_weights_take_none_of_the_memory() -> None:
     weight, result = torch.rand(4, 4, dtype=torch.float64), torch.rand(4, 4, dtype=torch.float64)
     counterparts = Counterparts(result.nbytes, [weight])
