@@ -17,7 +17,7 @@ The hooks and the fixture are in ``pytest_ort_ops``, which is all of ours that e
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,17 @@ class Accepted:
             raise ValueError("an accepted deviation has a reason")
 
 
+Accept = Mapping[str, Accepted | Sequence[Accepted]]
+
+
 class Parity:
     """What the fixture gives: ``provider`` is the one that the test is for."""
 
-    def __init__(self, provider: str, folder: Path, update: bool, record_property: Any) -> None:
+    def __init__(
+        self, provider: str, folder: Path, update: bool, properties: list[tuple[str, object]]
+    ) -> None:
         self.provider = provider
-        self._folder, self._update, self._record_property = folder, update, record_property
+        self._folder, self._update, self._properties = folder, update, properties
 
     def check(
         self,
@@ -56,13 +61,13 @@ class Parity:
         file: Any,
         inputs: Any = None,
         *,
-        accept: Mapping[str, Accepted] | None = None,
+        accept: Accept | None = None,
         **options: Any,
     ) -> "comparison.Report":
         """Fail unless the file is what the model computes, and the provider computes the file.
 
         The other arguments are those of ``ort_ops.parity.check``. ``accept`` has known deviations by the
-        output's name. Returns the report.
+        output's name, one or several. Returns the report.
         """
         report = comparison.check(model, file, inputs, [self.provider], **options)
         self._judge(report, accept or {})
@@ -75,7 +80,7 @@ class Parity:
         file: Any,
         inputs: Any = None,
         *,
-        accept: Mapping[str, Accepted] | None = None,
+        accept: Accept | None = None,
         **options: Any,
     ) -> "comparison.Report":
         """Fail unless a run of the file gives the golden answers of this name.
@@ -103,26 +108,29 @@ class Parity:
         for change in changes:
             print(f"{golden.name}: {change}")
 
-    def _judge(self, report: "comparison.Report", accept: Mapping[str, Accepted]) -> None:
+    def _judge(self, report: "comparison.Report", accept: Accept) -> None:
         """Fail over what is neither good nor accepted, and over what is accepted for nothing."""
+        known = {
+            (name, each.verdict): each
+            for name, given in accept.items()
+            for each in ([given] if isinstance(given, Accepted) else given)
+        }
         failed = []
         used = set()
         for row in report.rows:
             key = f"parity {row.question} {row.output}"
             text = f"{row.verdict}; {row.max_abs:.3g} of {row.tolerance:.3g} allowed; {row.reason}"
-            self._record_property(key, text)
+            self._properties.append((key, text))
             if row.verdict in GOOD:
                 continue
-            accepted = accept.get(row.output)
-            if accepted is None or accepted.verdict != row.verdict:
+            accepted = known.get((row.output, row.verdict))
+            if accepted is None:
                 failed.append(f"{row.question} {row.output}: {'; '.join(filter(None, (text, row.worst)))}")
                 continue
-            used.add(row.output)
+            used.add((row.output, row.verdict))
             if accepted.until < datetime.datetime.now(tz=datetime.UTC).date():
                 failed.append(f"{row.question} {row.output}: {text}; accepted only until {accepted.until}")
-        failed += [
-            f"{name}: {accept[name].verdict} is accepted, and not found" for name in accept.keys() - used
-        ]
+        failed += [f"{name}: {verdict} is accepted, and not found" for name, verdict in known.keys() - used]
         if report.verdict == "cannot_say" and not failed and not used:
             failed.append("nothing was compared")
         if failed:

@@ -5,7 +5,7 @@ Pytest loads it wherever this is installed, at every start. So it is a package o
 no ONNX Runtime.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,18 +26,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="PROVIDER",
-        help="fail where this provider isn't there, instead of skipping; may be given again",
+        help="run on this provider, too, and fail where it isn't there; may be given again",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test for each provider of one that asks for ``parity``."""
     if "parity" in metafunc.fixturenames:
-        metafunc.parametrize("parity", metafunc.config.getini("parity_providers"), indirect=True)
+        providers = list(metafunc.config.getini("parity_providers"))
+        there = {*providers, *(each.partition(":")[0] for each in providers)}
+        required = metafunc.config.getoption("--parity-require")
+        providers += dict.fromkeys(each for each in required if each not in there)
+        metafunc.parametrize("parity", providers, indirect=True)
 
 
 @pytest.fixture
-def parity(request: pytest.FixtureRequest, record_property: Any) -> "Parity":
+def parity(request: pytest.FixtureRequest) -> "Parity":
     """Compare models with their files, and runs on one provider with the files."""
     from ort_ops import providers, pytest_plugin  # noqa: PLC0415, for the tests that need them
     from ort_ops.errors import ProviderError  # noqa: PLC0415, the same
@@ -52,4 +56,5 @@ def parity(request: pytest.FixtureRequest, record_property: Any) -> "Parity":
         pytest.skip(str(error))
     folder = request.path.parent / request.config.getini("parity_golden")
     update: bool = request.config.getoption("--parity-update")
-    return pytest_plugin.Parity(provider, folder, update, record_property)
+    # Not by record_property, which warns under the form of JUnit XML that is pytest's default.
+    return pytest_plugin.Parity(provider, folder, update, request.node.user_properties)

@@ -154,7 +154,8 @@ def _check(checked: Checked, options: dict[str, Any], *, sweep: bool, html: Path
     if html is not None:
         located = None
         try:
-            located = parity.locate(model, checked.file, inputs, providers=providers[:1], **arguments)
+            seeds = options["seeds"]
+            located = parity.locate(model, checked.file, inputs, providers[:1], seeds=seeds, **arguments)
         except ParityError as error:  # there is a report where no session can be made, too
             print(f"no nodes are looked at: {error}", file=sys.stderr)
         html.write_text(report.to_html(checked.file.name, located), encoding="utf-8")

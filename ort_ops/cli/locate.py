@@ -18,6 +18,7 @@ from .options import (
     Prefer,
     Providers,
     Ranges,
+    Seeds,
     Trust,
     load_inputs,
     load_model,
@@ -32,6 +33,7 @@ def locate(
     module: Module,
     provider: Providers = None,
     inputs: Inputs = None,
+    seeds: Seeds = 3,
     range_: Ranges = None,
     dim: Dims = None,
     library: Libraries = None,
@@ -53,7 +55,12 @@ def locate(
         prefer=prefer,
     )
     found = parity.locate(
-        load_model(module), file, load_inputs(inputs), providers=provider or ["cpu"], **arguments
+        load_model(module),
+        file,
+        load_inputs(inputs),
+        providers=provider or ["cpu"],
+        seeds=seeds,
+        **arguments,
     )
     _print(found)
     if json_file is not None:

@@ -13,15 +13,17 @@ from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
 from .evaluated import evaluate
+from .exact import ExactFile
+from .export_side import ExportSide
 from .given import Given
 from .original import as_arrays, run_model
-from .report import Row, finite
+from .report import Row, finite, worst_rows
 from .runs import make_run, refusals, settings
 from .runtime_side import RuntimeSide
 from .sample import Sample
 from .subject import File, Subject
 from .survivors import Tapped
-from .verdict import GOOD, ExitCode
+from .verdict import GOOD, ExitCode, Verdict
 from .walk_export import walk_export
 from .walk_runtime import walk_runtime
 from .walks import NodeRow, Walk
@@ -29,6 +31,7 @@ from .walks import NodeRow, Walk
 __all__ = ["Located", "locate"]
 
 _MEMORY = 2**30
+_EXPORT_WRONG = Verdict.EXPORT_WRONG
 Question: TypeAlias = Literal["export", "runtime"]
 
 
@@ -67,6 +70,17 @@ class Located:
         """Return the outputs that are not what they should be, or of which nothing can be said."""
         return tuple(row for row in self.outputs if row.verdict not in GOOD)
 
+    def __str__(self) -> str:
+        """Say which node is guilty and what comes of it, or which outputs are not settled."""
+        if self.node is not None:
+            op = next(row.op for row in self.rows if (row.node, row.question) == (self.node, self.question))
+            after = f", with what comes of it: {', '.join(self.region[1:])}" if self.region[1:] else ""
+            return f"guilty: {self.node} ({op}), {self.question}{after}"
+        if self.exit_code is ExitCode.EQUAL:
+            return "no node is guilty"
+        lines = [f"{row.question} {row.output}: {row.verdict}, {row.reason}" for row in self.unsettled]
+        return "\n".join([*lines, "no node can be blamed, and not all of them can be cleared"])
+
     def to_json(self) -> str:
         """Return everything as JSON; a number that JSON has no name for is a string."""
         return json.dumps(finite(asdict(self)), indent=2, allow_nan=False)
@@ -85,9 +99,10 @@ def locate(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     dims: Mapping[str, int] | None = None,
     questions: Sequence[Question] = ("export", "runtime"),
+    seeds: int = 3,
     memory: int = _MEMORY,
 ) -> Located:
-    """Find the first node of a file that is wrong, for one set of inputs.
+    """Find the first node of a file that is wrong, by the first sample that shows it.
 
     The arguments are those of ``check``.
 
@@ -99,7 +114,8 @@ def locate(
     Fused kernels stay fused; what is inside of one is judged at its end. Where no node is guilty, a run is
     judged as ``check`` does.
 
-    questions: those that are asked; the second alone needs no copy of the model in float64.
+    questions: those that are asked; the second alone needs no copy of the model in float64. seeds: how many
+    samples are made up, where there are no inputs.
     memory: bytes of results that are held at a time.
 
     Raises what ``check`` raises, and ParityError for a session that can't be made, or fails.
@@ -108,27 +124,39 @@ def locate(
         raise ParityError(f"questions={questions!r}; expected some of 'export' and 'runtime', in a list")
     asked = settings(providers) if "runtime" in questions else []
     subject = Subject(
-        model, file, inputs, ranges=ranges, dims=dims, functions=functions, trust=trust, prefer=prefer
+        model,
+        file,
+        inputs,
+        count=seeds,
+        ranges=ranges,
+        dims=dims,
+        functions=functions,
+        trust=trust,
+        prefer=prefer,
     )
-    given, exact_file = subject.given[0], subject.exact_file
     walks: list[tuple[Question, Walk]] = []
-    sample: Sample | None = None
+    samples: Sequence[Sample] = ()
     if "export" in questions:
-        walk, sample = _walk_export(subject, memory)
+        walk, samples, place = _walk_export(subject, memory)
         walks.append(("export", walk))
+        if walk.node is not None:  # the others would say nothing else
+            samples = samples[place : place + 1]
+    given = [sample.given for sample in samples] or subject.given
     for setting in asked:
         try:
             tapped = Tapped(subject.content, setting, libraries, subject.options)
             with contextlib.closing(tapped), refusals("the run fails"):
-                walk = walk_runtime(exact_file, tapped, given.feed, memory)
+                walk = _walk_runtime(subject.exact_file, tapped, given, memory)
         except ParityError:
             if any(walk.node is not None for _, walk in walks):
                 break  # the file is wrong, whether it can be run or not
             raise
         if walk.node is None and all(other.node is None for _, other in walks):
-            sample = sample or _sample(subject, given)
+            samples = samples or [_sample(subject, each) for each in given]
             run = make_run(subject.source, setting, libraries, subject.options)
-            walk = replace(walk, outputs=RuntimeSide(exact_file, run).judge(sample, 0))
+            side = RuntimeSide(subject.exact_file, run)
+            judged = [side.judge(sample, number) for number, sample in enumerate(samples)]
+            walk = replace(walk, outputs=worst_rows(judged))
         walks.append(("runtime", walk))
     guilty = next(((question, walk) for question, walk in walks if walk.node is not None), None)
     return Located(
@@ -141,11 +169,30 @@ def locate(
     )
 
 
-def _walk_export(subject: Subject, memory: int) -> tuple[Walk, Sample]:
-    """Walk the file beside the model in float64, which is held no longer."""
+def _walk_export(subject: Subject, memory: int) -> tuple[Walk, Sequence[Sample], int]:
+    """Walk the file beside the model in float64, which is held no longer, by the sample that is wrong.
+
+    Returns the samples, too, and the place of that one.
+    """
     model = subject.exact_model()
     evaluated = evaluate(subject, model)
-    return walk_export(subject, model, evaluated, memory), evaluated.samples[0]
+    side = ExportSide(subject, evaluated, plant=False)
+    judged = [side.judge(sample, number) for number, sample in enumerate(evaluated.samples)]
+    wrong = (place for place, rows in enumerate(judged) if any(r.verdict is _EXPORT_WRONG for r in rows))
+    place = next(wrong, 0)
+    sample, rows = evaluated.samples[place], judged[place]
+    walk = walk_export(subject, model, evaluated, sample, rows, memory)
+    if walk.node is None:
+        walk = replace(walk, outputs=worst_rows(judged))
+    return walk, evaluated.samples, place
+
+
+def _walk_runtime(file: ExactFile, tapped: Tapped, given: Sequence[Given], memory: int) -> Walk:
+    """Walk runs on what is given until a node is guilty; the first walk where none is."""
+    walks = (walk_runtime(file, tapped, each.feed, memory) for each in given)
+    first = next(walks)
+    found = first if first.node is not None else next((walk for walk in walks if walk.node is not None), None)
+    return found or first
 
 
 def _sample(subject: Subject, given: Given) -> Sample:

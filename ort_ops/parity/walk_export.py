@@ -11,7 +11,6 @@ from torch.utils import _pytree as pytree
 from .counterparts import Counterpart, Counterparts
 from .evaluated import Evaluated
 from .exact import ExactFile
-from .export_side import ExportSide
 from .graphs import reads
 from .original import ExactModel
 from .report import Row
@@ -34,14 +33,20 @@ _CLEARLY = 100  # times what tensors may differ by: a wrong output that does tel
 _REGION = 16  # nodes that are named besides the guilty one, at most
 
 
-def walk_export(subject: Subject, model: ExactModel, evaluated: Evaluated, memory: int) -> Walk:
+def walk_export(
+    subject: Subject,
+    model: ExactModel,
+    evaluated: Evaluated,
+    sample: Sample,
+    outputs: Sequence[Row],
+    memory: int,
+) -> Walk:
     """Match the file's tensors with the model's, and blame the first node that leads to none that matches.
 
-    memory: bytes of results that are held at a time.
+    model: the subject's in float64. outputs: what was found of the file's at the sample. memory: bytes of
+    results that are held at a time.
     """
-    file, sample = subject.exact_file, evaluated.samples[0]
-    side = ExportSide(subject, evaluated, plant=False)
-    outputs = side.judge(sample, 0)
+    file = subject.exact_file
     wrong = {row.output for row in outputs if row.verdict is Verdict.EXPORT_WRONG}
     weights = list(model.parameters())
     counterparts = Counterparts(memory, weights)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .bounds import local_errors
 from .compare import distance
 from .exact import ExactFile
+from .graphs import reads
 from .requantized import requantizing
 from .rounding import Signs, rounding_spread, spread_of
 from .runtime_side import elsewhere, own_arithmetic
@@ -87,6 +88,7 @@ class _NodeJudge:
 
     def __init__(self, file: ExactFile, ways: Mapping[str, Arithmetic]) -> None:
         self._file, self._ways = file, ways
+        self._read = {*file.outputs, *(name for node in file.nodes for name in reads(node))}
         self._inside: dict[str, tuple[str, ...]] = {}
         self.rows: list[NodeRow] = []
         self.suspicious: dict[str, int] = {}
@@ -106,7 +108,7 @@ class _NodeJudge:
                     self._inside[name] = (*fused, node.name)
                     continue
                 seen = True
-                if draws:
+                if draws or name not in self._read:
                     continue
                 apart, allowed = self._compare(step, place, outputs[place])
                 if bool((apart > allowed).any()):

@@ -73,6 +73,11 @@ def test_accepted(parity):
     parity.check(build(1.001), FILE, accept=known("export_wrong"))
 
 
+def test_one_of_several(parity):
+    accept = dict(y=[known(verdict)["y"] for verdict in ("export_wrong", "runtime_wrong")])
+    parity.check(build(1.001), FILE, accept=accept)
+
+
 def test_too_late(parity):
     parity.check(build(1.001), FILE, accept=known("export_wrong", year=2000))
 
@@ -119,11 +124,16 @@ def test_a_right_model_passes_on_each_provider_and_its_rows_are_in_the_xml(ran):
     assert "NoSuchExecutionProvider is not in this onnxruntime" in out
 
 
-def test_a_provider_that_is_required_fails(tmp_path):
-    (tmp_path / "models.py").write_text("")
+@pytest.mark.parametrize(
+    ("providers", "tests"), [("NoSuchExecutionProvider", 1), ("NoSuchExecutionProvider:a=1", 1), ("cpu", 2)]
+)
+def test_a_provider_that_is_required_fails_whether_it_is_among_the_settings_or_not(
+    tmp_path, providers, tests
+):
+    write(tmp_path)
     required = ("--parity-require", "NoSuchExecutionProvider")
-    out, xml = run(tmp_path, RIGHT, *required, ini="parity_providers = NoSuchExecutionProvider")
-    assert counts(xml)[1] + counts(xml)[2] == 1, out
+    out, xml = run(tmp_path, RIGHT, *required, "-W", "error", ini=f"parity_providers = {providers}")
+    assert counts(xml) == (tests - 1, 1, 0, 0), out
     assert "--parity-require NoSuchExecutionProvider" in out
 
 
@@ -151,7 +161,8 @@ def test_a_known_deviation_is_accepted_with_a_reason_until_a_date(ran, name, exp
 
 
 def test_what_is_accepted_for_nothing_fails(ran):
-    assert "y: runtime_wrong is accepted, and not found" in failure(ran[1]["test_for_nothing[cpu]"])
+    for name in ("for_nothing", "one_of_several"):
+        assert "y: runtime_wrong is accepted, and not found" in failure(ran[1][f"test_{name}[cpu]"])
 
 
 GOLDEN = """

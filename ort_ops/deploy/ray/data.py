@@ -1,10 +1,12 @@
 """A bundle run over a Ray dataset."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import ray
 import ray.data
 from numpy.typing import NDArray
 
@@ -37,6 +39,8 @@ def predict(
     batch_size: rows of one run. map_batches: more of what ``Dataset.map_batches`` takes. The other arguments
         are those of ``application``.
 
+    Warns where the replicas take all CPUs of the cluster: reading takes one, too.
+
     Nothing runs before the dataset is consumed (``write_parquet``, ``iter_batches``, ...); Ray then shows a
     progress bar. Each replica checks the bundle's files and replays its golden answers first, together and
     taken apart, too: rows that influence one another can't be batched. What a replica had when it
@@ -57,6 +61,7 @@ def predict(
         **setting.resources,
         **map_batches,
     }
+    _warn_of_too_many(replicas, options["num_cpus"])
     return dataset.map_batches(
         _Predictor,
         fn_constructor_args=(setting,),
@@ -64,6 +69,19 @@ def predict(
         batch_format="numpy",
         **options,
     )
+
+
+def _warn_of_too_many(replicas: int, cpus: float | None) -> None:
+    """Warn where replicas leave no CPU to who reads the data, for which Ray would wait without a word."""
+    resources: dict[str, float] = ray.cluster_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]
+    there = resources.get("CPU", 0.0)
+    taken = replicas * (cpus or 0.0)
+    if 0.0 < there < taken + 1:
+        warnings.warn(
+            f"{replicas} replicas take {taken:g} of the {there:g} CPUs that Ray has, and reading takes one: "
+            "unless the cluster grows this waits forever; expected fewer replicas or threads, or num_cpus=",
+            stacklevel=3,
+        )
 
 
 class _Predictor:

@@ -10,6 +10,7 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,7 +236,7 @@ class Influenced(torch.nn.Module):
 )
 def test_rows_that_influence_one_another_are_refused(kind: str, rows: int, tmp_path: Path) -> None:
     from ort_ops.deploy.ray.data import _Predictor
-    from ort_ops.deploy.ray.replica import Setting
+    from ort_ops.deploy.ray.replica import ReplicaSetting
 
     model, x = Influenced(kind).eval(), torch.randn(4, 3)[:rows]
     file, golden = tmp_path / "model.onnx", tmp_path / "golden"
@@ -244,7 +245,7 @@ def test_rows_that_influence_one_another_are_refused(kind: str, rows: int, tmp_p
     )
     parity.record(model, file, golden, (x,))
     deploy.bundle(file, tmp_path / "bundle", golden=golden)
-    setting = Setting(str(tmp_path / "bundle"))
+    setting = ReplicaSetting(str(tmp_path / "bundle"))
     if kind == "none":
         _Predictor(setting)
     else:
@@ -263,13 +264,23 @@ def test_a_dataset_has_the_outputs_beside_its_columns(bundle: Path, caplog: pyte
     assert "Running Dataset" in caplog.text  # its bar, where there is a terminal
 
 
+def test_a_warning_says_that_nobody_would_be_left_to_read(bundle: Path) -> None:
+    rows = ray.data.from_items([{"x": np.ones(3, np.float32)}])
+    with pytest.warns(UserWarning, match=r"2 replicas take 4 of the 4 CPUs that Ray has, and reading"):
+        predict(rows, bundle, modules=KERNELS, replicas=2, threads=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(rows, bundle, modules=KERNELS, replicas=3)
+        predict(rows, bundle, modules=KERNELS, replicas=4, num_cpus=0.5)
+
+
 def test_rows_that_are_lists_are_stacked(bundle: Path) -> None:
     from ort_ops.deploy.ray.data import _Predictor
-    from ort_ops.deploy.ray.replica import Setting
+    from ort_ops.deploy.ray.replica import ReplicaSetting
 
     column = np.empty(2, object)
     column[:] = [np.ones(3, np.float32), np.zeros(3, np.float32)]
-    done = _Predictor(Setting(str(bundle), modules=KERNELS))({"x": column})
+    done = _Predictor(ReplicaSetting(str(bundle), modules=KERNELS))({"x": column})
     assert done["y"].tolist() == [[2, 2, 2], [0, 0, 0]]
 
 
@@ -309,9 +320,9 @@ def test_what_is_altered_or_unproved_is_refused(bundle: Path, tmp_path: Path) ->
 
 
 def test_a_replica_replays_every_answer_first_and_the_first_one_later(bundle: Path) -> None:
-    from ort_ops.deploy.ray.replica import Replica, Setting
+    from ort_ops.deploy.ray.replica import Replica, ReplicaSetting
 
-    replica = Replica(Setting(str(bundle), modules=KERNELS))
+    replica = Replica(ReplicaSetting(str(bundle), modules=KERNELS))
     lengths: list[int] = []
 
     def run(feeds: Any) -> Any:

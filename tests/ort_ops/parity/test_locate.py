@@ -347,6 +347,35 @@ def test_tensors_of_a_type_that_numpy_has_not_are_matched(last: str, guilty: str
     assert casts == ["aten._to_copy.default"] * 2
 
 
+class Decaying(nn.Module):
+    """Sees its weight only where the sequence is longer than 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(uniform(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight * (x.cumsum(1) - x)
+
+
+@pytest.mark.parametrize("inputs", [None, [(uniform(2, 1, 16),), (uniform(2, 5, 16),)]])
+def test_it_is_looked_for_where_a_sample_shows_it(inputs: Any) -> None:
+    model = Decaying().eval()
+    free = ({0: "batch", 1: "length"},)
+    file = export(model, (uniform(2, 5, 16),), dynamic_shapes=free, verbose=False).model_proto
+    found = locate(model, file, inputs)
+    assert (found.node, str(found)) == (None, "no node is guilty")
+    with torch.no_grad():
+        model.weight[2] += 0.5
+    found = locate(model, file, inputs)
+    (reader,) = (node for node in file.graph.node if "weight" in node.input)
+    assert found.node == reader.name
+    assert str(found).startswith(f"guilty: {reader.name} (ai.onnx::Mul), export")
+    one = locate(model, file, (uniform(2, 1, 16),))
+    assert one.node is None
+    assert str(one).endswith("no node can be blamed, and not all of them can be cleared")
+
+
 def test_what_was_found_is_json() -> None:
     case = ARCHITECTURES["LSTM"]
     found = locate(case.model(), onnx.load_from_string(exported("LSTM")), case.inputs)
@@ -731,3 +760,23 @@ def test_a_bias_that_is_missing_is_not_that_of_who_adds_something_else() -> None
     residual.input[list(residual.input).index(bias.output[0])] = product.output[0]
     file.graph.node.remove(bias)
     assert locate(model, file, uniform(3, 4, 8), questions=["export"]).node == product.name
+
+
+class Newton(nn.Module):
+    """Computes a root until it changes no more: how much it changed last is rounding alone."""
+
+    def forward(self, a: Tensor) -> Tensor:
+        def body(x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+            n = 0.5 * (x + a / x)
+            return n, n - x
+
+        start = (a.clone(), torch.ones_like(a))
+        root: Tensor = torch.while_loop(lambda x, change: change.abs().max() > 1e-6, body, start)[0]
+        return root
+
+
+def test_a_result_that_nothing_reads_is_nobodys_fault() -> None:
+    model, a = Newton().eval(), torch.tensor([1.3, 1.7, 1.1])
+    file = export(model, (a,), verbose=False)
+    assert check(model, file, (a,)).verdict is Verdict.EQUAL
+    assert locate(model, file, (a,)).node is None
