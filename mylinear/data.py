@@ -154,7 +154,7 @@ class Digits:
         except ImportError as error:
             raise DataError(
                 "digits: scikit-learn is not installed; expected scikit-learn, which holds the images: "
-                "pip install 'ort-ops[cli]'"
+                "pip install 'ort-ops[report]'"
             ) from error
         pixels, labels = datasets.load_digits(return_X_y=True)  # pixels are 0 to 16
         x = torch.from_numpy(pixels / 16).to(self.dtype)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import onnx
 import onnx_ir as ir
 from onnx import FunctionProto
 from onnx_ir.passes.common import inliner
@@ -30,7 +31,12 @@ from .symbolic import Whole
 __all__ = ["Body", "BodyFound", "BodyMaker", "give_bodies"]
 
 BodyMaker: TypeAlias = Callable[[Sequence[StandIn], str, int], FunctionProto]
-"""Makes the one body for some nodes of an operator, in a domain, at a version of the default domain."""
+"""Makes the one body for some nodes of an operator, in a domain, at a version of the default domain.
+
+As many inputs and outputs as the nodes have, in their order; the nodes' attributes are given by their names.
+Domain, name and declared attributes of what it returns are replaced by the nodes'. With ``"inline"`` it has
+to be of the version that it is given. An ExportError that it raises says why there is none.
+"""
 
 Body = Literal["function", "overload", "inlined", ""]
 
@@ -117,9 +123,11 @@ def _give(
     maker = makers.get(next(iter(functions))) if len(functions) == 1 else None
     if maker is not None:
         try:
-            groups = [(maker(stand_ins, node.domain, opset), list(stand_ins))]
+            body = maker(stand_ins, node.domain, opset)
         except ExportError as error:
             raise NoBodyError(str(error)) from error
+        _check(body, stand_ins, opset, inline=inline)
+        groups = [(body, list(stand_ins))]
     else:
         groups = _derive(stand_ins, opset)
     groups.sort(key=lambda group: -len(group[1]))
@@ -134,6 +142,33 @@ def _give(
             _inline(model, (node.domain, node.op_type, str(index)))
         found |= {stand_in.call.number: BodyFound(kind) for stand_in in served}
     return found
+
+
+def _check(body: Any, stand_ins: Sequence[StandIn], opset: int, *, inline: bool) -> None:
+    """Raise ExportError for a body that the caller wrote and that can be none of these nodes."""
+    name, nodes = stand_ins[0].call.name, [stand_in.node for stand_in in stand_ins]
+    if not isinstance(body, FunctionProto):
+        raise ExportError(f"{name}: its body is a {type(body).__name__}; expected an onnx.FunctionProto")
+    for what, own, wanted in (
+        ("inputs", len(body.input), max(len(node.inputs) for node in nodes)),
+        ("outputs", len(body.output), max(len(node.outputs) for node in nodes)),
+    ):
+        if own != wanted:
+            raise ExportError(f"{name}: its body has {own} {what}, and its node {wanted}; expected as many")
+    given = {*body.input, *(result for node in body.node for result in node.output)}
+    if missing := [output for output in body.output if output not in given]:
+        raise ExportError(f"{name}: nothing in its body gives output {missing[0]!r}")
+    versions = {each.domain: each.version for each in body.opset_import}
+    if inline and versions.get("", opset) != opset:
+        raise ExportError(
+            f"{name}: its body is of opset {versions['']}, and its nodes go into a model of opset {opset}; "
+            "expected one of the opset that its maker is given"
+        )
+    for node in body.node:
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
+            raise ExportError(
+                f"{name}: its body has a node {node.op_type}, an operator that ONNX doesn't have"
+            )
 
 
 def _derive(stand_ins: Sequence[StandIn], opset: int) -> list[Group]:

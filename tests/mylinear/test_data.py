@@ -81,7 +81,7 @@ def test_digits_are_the_1797_images_scaled_to_0_and_1():
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match=r"pip install 'ort-ops\[cli\]'"):
+    with pytest.raises(DataError, match=r"pip install 'ort-ops\[report\]'"):
         Digits().batch(0)
 
 

@@ -1,11 +1,14 @@
 """A file with function bodies runs in a stock ONNX Runtime, and a kernel still takes over."""
 
+import functools
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -393,3 +396,56 @@ def test_inline_refuses_what_stays_a_node(call: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     program = export(Calls(call).eval(), (x(3, 4),), verbose=False)
     assert {len(report.nodes) for report in program.calls} == {1}
+
+
+class ByHand(Function):
+    """Has one input and one output."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, k: float) -> Tensor:
+        return x * k
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, k: float) -> Any:
+        return g.op("my::ByHand", x, k_f=k)
+
+
+CONSTANT = "c = Constant <value_float: float = @k> ()"
+WRITTEN = {
+    "right": (f"(x) => (y) {{ {CONSTANT} y = Mul(x, c) }}", None),
+    "two inputs": (f"(x, z) => (y) {{ {CONSTANT} y = Mul(z, c) }}", "has 2 inputs, and its node 1"),
+    "two outputs": (f"(x) => (y, z) {{ {CONSTANT} y = Mul(x, c) z = Neg(y) }}", "has 2 outputs, and its"),
+    "an output of nothing": (
+        f"(x) => (q) {{ {CONSTANT} y = Mul(x, c) }}",
+        "nothing in its body gives output",
+    ),
+    "an unknown operator": (
+        "(x) => (y) { y = Mull(x, x) }",
+        "has a node Mull, an operator that ONNX",
+    ),
+    "nothing": (None, "its body is a NoneType; expected an onnx.FunctionProto"),
+}
+
+
+@pytest.mark.parametrize("functions", ["attach", "inline"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_body_by_hand_is_looked_at(name: str, functions: Any) -> None:
+    text, says = WRITTEN[name]
+
+    def maker(stand_ins: Any, domain: str, opset: int, version: int = 0) -> Any:
+        head = f'<opset_import: ["" : {version or opset}], domain: "{domain}"> Another <k>'
+        return None if text is None else onnx.parser.parse_function(f"{head} {text}")
+
+    def make(maker: Any) -> Any:
+        model = Calls(lambda m, x: ByHand.apply(x, 2.5)).eval()
+        return export(model, (x(3),), functions=functions, bodies={ByHand: maker}, verbose=False)
+
+    if says is not None:
+        with pytest.raises(ExportError, match=rf"ByHand: .*{re.escape(says)}"):
+            make(maker)
+        return
+    session = onnxruntime.InferenceSession(make(maker).model_proto.SerializeToString())
+    np.testing.assert_array_equal(session.run(None, {"x": x(3).numpy()})[0], 2.5 * x(3).numpy())
+    if functions == "inline":
+        with pytest.raises(ExportError, match="its body is of opset 17, and its nodes go into a model"):
+            make(functools.partial(maker, version=17))
