@@ -19,7 +19,10 @@
 
 
 class OrtOpsError(Exception):
-    """The root of the tree above: catching it catches everything that ort_ops raises on purpose."""
+    """The root of the tree above: what is wrong with models, kernels, files, providers and comparisons.
+
+    An argument that a call doesn't take is a plain ValueError or TypeError.
+    """
 
 
 class MissingRuntimeError(OrtOpsError, ImportError):

@@ -51,9 +51,10 @@ def check(
 
     model: in evaluation mode; it is run as it is, and a copy of it in float64.
     file: the path, or the model in memory, or what an export gave.
-    inputs: the model's arguments: a tuple of tensors in the order of the file's inputs, or a dictionary by
-        the names of forward's parameters or of the file's inputs; or a list of these. Arrays of NumPy's are
-        taken for tensors. None makes some from what the file says of its inputs, ``seeds`` times: with other
+    inputs: the model's arguments: a tuple of them, or the one by itself, or a dictionary by the names of
+        forward's parameters or of the file's inputs; or a list of these. Arrays of NumPy's are taken for
+        tensors. They are the file's inputs by the names of forward's parameters where it has these, else in
+        its order. None makes some from what the file says of its inputs, ``seeds`` times: with other
         values and sizes of dimensions.
     providers: ``"cpu"``, ``"cuda"``, ``"cuda:use_tf32=0"``.
     levels, threads: run at each of these optimisation levels (``LEVELS``), by each number of threads; None is
@@ -77,7 +78,8 @@ def check(
     Integers, booleans and strings are the same or not; NaN and infinities are compared by place.
 
     Raises ParityError where nothing can be compared: a model in training mode, no inputs, inputs that it
-    doesn't take, a node that nothing can evaluate. ProviderError where a provider isn't there. What the model
+    doesn't take, a node that nothing can evaluate. ProviderError where a provider isn't there,
+    RegistrationError for a library that can't be loaded, ValueError for another ``prefer``. What the model
     raises comes through.
     """
     asked = settings(providers, levels, threads)
