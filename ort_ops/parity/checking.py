@@ -148,6 +148,8 @@ def _notes(subject: Subject, evaluated: Evaluated) -> Iterable[str]:
         yield (
             f"node {note.node} ({note.op}) of the file was not evaluated in float64 as others: {note.reason}"
         )
+    for node, graph in subject.exact_file.never_run():
+        yield f"node {node.name} ({node.op_type}): no sample ran its {graph}, in which nothing was compared"
     for operation, reason in evaluated.notes.items():
         yield f"{operation} of the model was not computed in float64: {reason}"
     for each in evaluated.changed:

@@ -5,7 +5,7 @@ the bodies of functions too; 8-bit floats are quantised values, and stay.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,17 @@ from .contrib import CONTRIB
 from .mended import FLATTENING, MENDED, cropping, flattening
 from .recurrent import RECURRENT
 
-__all__ = ["FEW", "WideEvaluator", "drawing", "inside", "is_narrow", "is_simple", "read_constant", "widened"]
+__all__ = [
+    "FEW",
+    "WideEvaluator",
+    "drawing",
+    "inside",
+    "is_narrow",
+    "is_simple",
+    "never_run",
+    "read_constant",
+    "widened",
+]
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name an element type for floating-point results.
@@ -108,6 +118,14 @@ class WideEvaluator(ReferenceEvaluator):
         ops = [*(new_ops or ()), *BY_TORCH, *RECURRENT, *MENDED, *CONTRIB]
         super().__init__(_overloads_apart(proto), new_ops=ops, **options)
 
+    ran = False
+    """Whether it was run at all: a branch or a loop's body may never be."""
+
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        """Evaluate, as the reference evaluator does."""
+        self.ran = True
+        return super().run(*arguments, **options)
+
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
         own = self.functions_.get((node.domain, _with_overload(node.op_type, node.overload)))
         if own is not None and node.domain and (node.domain, node.op_type) not in self.new_ops_:
@@ -177,6 +195,17 @@ def inside(operator: Any) -> list[WideEvaluator]:
     parts = {name: each for name, each in vars(operator).items() if isinstance(each, WideEvaluator)}
     parts.pop("parent", None)  # which the node is part of
     return list(parts.values())
+
+
+def never_run(operator: Any) -> Iterator[str]:
+    """Give the names of the graphs inside of a node that were not run, as ``"then_branch"``."""
+    for name, each in vars(operator).items():
+        if isinstance(each, WideEvaluator) and name != "parent":
+            if each.ran:
+                for node in each.rt_nodes_:
+                    yield from (f"{inner} of {node.onnx_node.name}" for inner in never_run(node))
+            else:
+                yield name
 
 
 def _draws(node: NodeProto) -> bool:

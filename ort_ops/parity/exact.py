@@ -23,7 +23,15 @@ from ort_ops.selection import Prefer
 from .attributes import float_attributes
 from .constants import NOTHING_KNOWN, Known
 from .custom import custom_ops
-from .evaluator import WideEvaluator, drawing, is_narrow, is_simple, read_constant, widened
+from .evaluator import (
+    WideEvaluator,
+    drawing,
+    is_narrow,
+    is_simple,
+    never_run,
+    read_constant,
+    widened,
+)
 from .graphs import all_values, input_names, last_uses, precisions, read_tensor, reads, without_weights
 from .narrow import Narrow, compute_narrow, loses_digits, moved, narrowed
 from .step import Elementwise, Step
@@ -178,6 +186,14 @@ class ExactFile:
                 if not np.array_equal(value, other[name], equal_nan=value.dtype.kind == "f"):
                     found.setdefault(name, operator.onnx_node.name)
         return found
+
+    def never_run(self) -> list[tuple[NodeProto, str]]:
+        """Return the branches and the bodies of loops that were not run so far, each with its node.
+
+        Of a node that is noted it isn't known.
+        """
+        known = [each for each in self._evaluator.rt_nodes_ if each.onnx_node.name not in self.notes]
+        return [(each.onnx_node, name) for each in known for name in never_run(each)]
 
     def run(
         self,

@@ -436,3 +436,22 @@ def test_a_model_is_left_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_default_dtype() is torch.float32
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_branch_that_no_sample_runs_is_noted() -> None:
+    def call(model: Any, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.cond(x.max() > 10, lambda x: x * 3, lambda x: x * 2, (x,))
+        return result
+
+    model, x = Model(call).eval(), uniform(3, 4)
+    file = export(model, (x,), verbose=False).model_proto
+    (node,) = (each for each in file.graph.node if each.op_type == "If")
+    (branch,) = (each.g for each in node.attribute if each.name == "then_branch")
+    (step,) = (each for each in branch.node if each.op_type == "Mul")
+    step.op_type = "Add"
+    report = check(model, file, (x,))
+    assert report.verdict is Verdict.EQUAL
+    (note,) = report.notes
+    assert note.startswith(f"node {node.name} (If): no sample ran its then_branch")
+    report = check(model, file, [(x,), (x + 20,)])
+    assert (report.verdict, report.notes) == (Verdict.EXPORT_WRONG, ())
