@@ -66,12 +66,15 @@ class Trials:
         Of several that would put it right it is that after which most is as in the model. Other numbers have
         to put the whole file right: among many tensors one may well do for a node.
         """
-        places = self._unproven(suspects[0], self._proven(matched))
+        proven = self._proven(matched)
+        places = self._unproven(suspects[0], proven)
         if not places:
             return []
         results = {name: number for number, place in enumerate(places) for name in self._results(place)}
+        unproven = results.keys() - proven
+        taken = {each.exact for each in matched.values() if each.exact is not None}
         trials = (
-            (self._met(trial, suspects), results[trial.name]) for trial in self._trials(results, matched)
+            (self._met(trial, suspects), results[trial.name]) for trial in self._trials(unproven, taken)
         )
         met, number = max(trials, key=lambda found: found[0], default=(0, 0))
         return places[number:] if met else []
@@ -108,10 +111,12 @@ class Trials:
                 needed |= set(reads(node)) - proven
         return found[::-1]
 
-    def _trials(self, names: Container[str], matched: Mapping[str, Counterpart]) -> list[_Trial]:
-        """Return what is to be tried for some results of the file: what in the model may be meant by them."""
+    def _trials(self, names: Container[str], taken: Container[int]) -> list[_Trial]:
+        """Return what is to be tried for some results of the file: what in the model may be meant by them.
+
+        taken: the numbers of the model's results that the file has.
+        """
         found: list[_Trial] = []
-        taken = {each.exact for each in matched.values() if each.exact is not None}
 
         def look(step: Step) -> None:
             for name, value in _arrays(step.node, step.outputs):
@@ -119,9 +124,8 @@ class Trials:
                     continue
                 orders = self._counterparts.reordered(value, self._tolerance)
                 found.extend(_Trial(name, other) for other in orders)
-                if name not in matched:
-                    others = self._counterparts.others(value, taken)
-                    found.extend(_Trial(name, other, apart) for apart, other in others)
+                others = self._counterparts.others(value, taken)
+                found.extend(_Trial(name, other, apart) for apart, other in others)
 
         self._file.run(self._feed, after=look)
         return sorted(found, key=lambda trial: trial.apart)[:_TRIALS]

@@ -685,6 +685,23 @@ def test_a_fault_that_cancels_on_one_way_is_not_the_others(
     assert locate(model, file, (x,)).node == guilty.name
 
 
+@pytest.mark.parametrize("ones", [True, False])
+def test_who_hands_on_what_it_is_given_is_not_cleared_by_that(ones: bool) -> None:
+    model = Model(lambda m, x: (m.layer.weight[0] * x.cumsum(1)).tanh(), layer=nn.Linear(8, 1)).eval()
+    with torch.no_grad():
+        model.layer.weight.fill_(1.0) if ones else None
+    file = export(model, (uniform(3, 8),), external_data=False, verbose=False).model_proto
+    (guilty,) = (node for node in file.graph.node if node.op_type == "Mul")
+    if ones:
+        with torch.no_grad():
+            model.layer.weight[0, 2] = 1.5
+    else:
+        guilty.op_type = "Identity"
+        del guilty.input[:]
+        guilty.input.append(next(node for node in file.graph.node if node.op_type == "CumSum").output[0])
+    assert locate(model, file, uniform(3, 8)).node == guilty.name
+
+
 class LayerScaled(nn.Module):
     """Two blocks of which the later adds a small share, as with LayerScale, and alone is seen."""
 
