@@ -56,6 +56,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.parity
 	$(BIN)/python -m benchmarks.parity_faults
 	$(BIN)/python -m benchmarks.parity_margins
+	$(BIN)/python -m benchmarks.parity_located
 
 # A sentence encoder, a CNN, a decoder with MyLinear: in an environment of its own, with PyTorch for CUDA (5 GB).
 bench-models: setup
