@@ -34,10 +34,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test for each provider of one that asks for ``parity``."""
     if "parity" in metafunc.fixturenames:
         providers = list(metafunc.config.getini("parity_providers"))
-        there = {*providers, *(each.partition(":")[0] for each in providers)}
-        required = metafunc.config.getoption("--parity-require")
-        providers += dict.fromkeys(each for each in required if each not in there)
+        there = {name for each in providers for name in (_bare(each), _bare(each.partition(":")[0]))}
+        for required in metafunc.config.getoption("--parity-require"):
+            if _bare(required) not in there:
+                providers.append(required)
+                there.add(_bare(required))
         metafunc.parametrize("parity", providers, indirect=True)
+
+
+def _bare(provider: str) -> str:
+    """Return a provider by the one of its names that it has: cuda is CUDAExecutionProvider."""
+    name, colon, options = provider.partition(":")
+    return f"{name.lower().removesuffix('executionprovider')}{colon}{options}"
 
 
 @pytest.fixture
@@ -51,7 +59,7 @@ def parity(request: pytest.FixtureRequest) -> "Parity":
         providers.session_providers([providers.parse_provider(provider)])
     except ProviderError as error:
         required = request.config.getoption("--parity-require")
-        if provider in required or provider.partition(":")[0] in required:
+        if {_bare(provider), _bare(provider.partition(":")[0])} & {_bare(each) for each in required}:
             pytest.fail(f"--parity-require {provider}: {error}", pytrace=False)
         pytest.skip(str(error))
     folder = request.path.parent / request.config.getini("parity_golden")

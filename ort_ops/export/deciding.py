@@ -152,10 +152,15 @@ def _tensors(
 
 
 class _Runs(NamedTuple):
-    """What runs a file, and how far off PyTorch's its results may be, as a share of the largest element."""
+    """What runs a file, and how far off PyTorch's each result may be, as a share of its largest element."""
 
     run: Callable[[Sequence[Tensor]], Sequence[Any]]
-    share: float
+    shares: Sequence[float]
+
+    def agree(self, got: Sequence[Any], expected: Sequence[Tensor]) -> bool:
+        """Tell whether results are PyTorch's."""
+        each = zip(got, expected, self.shares, strict=True)
+        return all(agree(one, to_array(two), share) for one, two, share in each)
 
 
 def _runs(written: ModelProto) -> _Runs:
@@ -174,17 +179,32 @@ def _runs_by(ours: Any, written: ModelProto) -> _Runs:
         results: Sequence[Any] = ours.run(None, dict(zip(names, map(to_array, tensors), strict=True)))
         return results
 
-    # A result may be of a wider type than what it was computed in.
+    return _Runs(run, _shares(written))
+
+
+def _shares(written: ModelProto) -> list[float]:
+    """Return how far off each output may be, as a share of its largest element.
+
+    It may be of a wider type than what it is computed from.
+    """
     graph = onnx.shape_inference.infer_shapes(written).graph
-    types = {value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
-    return _Runs(run, max(map(_share, types), default=0.0))
+    own = {
+        value.name: _share(value.type.tensor_type.elem_type) for value in (*graph.value_info, *graph.output)
+    }
+    known: dict[str, float] = {}
+    for node in graph.node:  # in their order
+        before = max((known.get(name, 0.0) for name in node.input), default=0.0)
+        known.update({name: max(before, own.get(name, 0.0)) for name in node.output})
+    return [known.get(value.name, 0.0) for value in graph.output]
 
 
 def _share(element_type: int) -> float:
-    """Return how far off results in a type may be, as a share of the largest element."""
+    """Return how far off results in a type may be; 0 for one that isn't rounded, or is of a byte."""
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(element_type)
     except KeyError:  # of no tensor
+        return 0.0
+    if dtype.itemsize < 2:  # quantised, and then computed with in another
         return 0.0
     return unit_of(dtype) * (_ROUNDINGS if dtype.itemsize > 2 else _ROUNDINGS_OF_16_BITS)
 
@@ -225,8 +245,7 @@ def gives_another(model: torch.nn.Module, written: ModelProto, examples: Sequenc
         return ""
     with torch.no_grad():
         first, second = (run_on_samples(lambda given: model(*given), examples)[0] for _ in range(2))
-    pairs = zip(first, second, strict=True)
-    same = all(agree(to_array(one), to_array(two), runs.share) for one, two in pairs)
+    same = runs.agree([to_array(each) for each in first], second)
     return "gives something else than forward" if same else ""
 
 
@@ -241,9 +260,9 @@ def _differs_on(model: torch.nn.Module, runs: Callable[[], _Runs], tensors: Sequ
             expected, used = run_on_samples(lambda given: model(*given), tensors)
     except Exception:  # no sizes for forward either
         return False
-    run, share = runs()
+    ours = runs()
     try:
-        got = run(used)
+        got = ours.run(used)
     except Exception:
         return True
-    return not all(agree(one, to_array(two), share) for one, two in zip(got, expected, strict=True))
+    return not ours.agree(got, expected)

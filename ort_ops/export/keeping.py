@@ -322,16 +322,21 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
     It traces into forwards, for those without a symbolic, and loses values there; where all Functions have
     one, it can do without.
     """
-    try:
-        with contextlib.nullcontext() if options.get("verbose") else graphs_unsaid():
+    with contextlib.nullcontext() if options.get("verbose") else graphs_unsaid():
+        try:
             _export_traced_once(original, model, args, f, **options)
-    except LostValueError as lost:
-        if options.get("autograd_inlining") is False:
-            raise
+            return
+        except LostValueError as error:
+            if options.get("autograd_inlining") is False:
+                raise
+            lost = error
+        # Not in there, where what it raises would come of that error.
         try:
             _export_traced_once(original, model, args, f, **{**options, "autograd_inlining": False})
-        except Exception:
-            raise lost from lost.__cause__
+        except Exception as error:
+            if "Python operator" in str(error):  # a Function without a symbolic
+                raise ExportError(str(lost)) from lost.__cause__
+            raise
 
 
 def _export_traced_once(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:

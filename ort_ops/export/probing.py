@@ -4,7 +4,6 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +16,7 @@ from .running import run_on_samples, sample, widened
 
 __all__ = ["probe"]
 
+_OUTSIDE = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
 _UNKNOWN = 6  # the size that is tried first where nothing says which
 
 
@@ -38,15 +38,10 @@ def probe(
     tensors, too; ``reason`` is why it failed on fake ones.
     """
     symbols = _symbols([*(s for t in tensors for s in t.shape), *sizes])
-    run = functools.partial(_run_trials, call, tensors, sizes, symbols)
     try:
-        try:
-            results, trials, seen = run()
-        except (
-            Exception
-        ):  # transforms of torch.func don't work inside an operator; a thread of its own is not
-            with ThreadPoolExecutor(1) as apart:
-                results, trials, seen = apart.submit(run).result()
+        # As outside of any operator, where transforms of torch.func work.
+        with torch._C._ForceDispatchKeyGuard(*_OUTSIDE):
+            results, trials, seen = _run_trials(call, tensors, sizes, symbols)
     except Exception as error:
         raise ExportError(
             f"{name}: forward runs neither on fake tensors ({type(reason).__name__}: {_first_line(reason)}) "

@@ -145,13 +145,15 @@ class Counterparts:
 
         taken: the numbers of results that the file has, which are left out, and all that are as they.
         """
+        if values.dtype.kind not in "fiub":
+            return []
         known: set[tuple[float, ...]] = set()
         free: dict[tuple[float, ...], Array] = {}
         for seen in self._by_size.get(values.size, ()):
             moments = tuple(seen.moments)
             if seen.number in taken:
                 known.add(moments)
-            elif seen.values is not None and seen.values.shape == values.shape:
+            elif seen.values is not None and _is_like(seen.values, values):
                 free.setdefault(moments, seen.values)
         own = values.astype(np.float64)
         size = largest(own) or 1.0
@@ -172,6 +174,11 @@ class Counterparts:
         scale = max(tolerance, 1e-12) * (moments[1] + np.finfo(np.float64).tiny)
         there = self._by_size.get(values.size, ())
         return [seen for seen in there if bool((np.abs(seen.moments - moments) <= scale).all())]
+
+
+def _is_like(one: Array, other: Array) -> bool:
+    """Tell whether two arrays have one shape, and both hold fractions or both none."""
+    return one.shape == other.shape and (one.dtype.kind == "f") == (other.dtype.kind == "f")
 
 
 class _Steps(Mode):

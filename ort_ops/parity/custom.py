@@ -14,6 +14,7 @@ from ort_ops.model import read_model
 from ort_ops.registry import Op, find_ops
 from ort_ops.selection import Prefer
 
+from .evaluator import DRAWN_BY
 from .fake_quantized import FakeQuantized
 
 __all__ = ["custom_ops"]
@@ -80,17 +81,17 @@ def _seeded(run: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...
         state = np.random.get_state()  # which a kernel may draw from
         try:
             with torch.random.fork_rng(devices=()):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)  # those of GPUs would not be put back
                 np.random.seed(seed)
                 return run(node, *inputs, **attributes)
         finally:
             np.random.set_state(state)
 
     def _run(self: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
-        results = compute(getattr(self, "seed", 0), self, inputs, attributes)
-        if not hasattr(self, "unseeded") and any(result.size for result in results):
+        results = compute(getattr(self, DRAWN_BY, 0), self, inputs, attributes)
+        if not hasattr(self, DRAWN_BY) and any(result.size for result in results):
             others = compute(1, self, inputs, attributes)
-            self.seed = 0
+            setattr(self, DRAWN_BY, 0)
             self.unseeded = not all(map(_same, results, others))
         return results
 
@@ -98,7 +99,7 @@ def _seeded(run: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...
 
 
 def _same(one: Any, other: Any) -> bool:
-    return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind in "fcV")
 
 
 def _by_nothing(domain: str, name: str, reason: str) -> type[OpRun]:

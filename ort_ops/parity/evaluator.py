@@ -22,6 +22,7 @@ from .mended import FLATTENING, MENDED, cropping, flattening
 from .recurrent import RECURRENT
 
 __all__ = [
+    "DRAWN_BY",
     "FEW",
     "WideEvaluator",
     "drawing",
@@ -30,6 +31,7 @@ __all__ = [
     "is_simple",
     "never_run",
     "read_constant",
+    "reseed",
     "widened",
 ]
 
@@ -42,6 +44,8 @@ _RANDOM = frozenset(
     "Bernoulli Dropout RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()  # noqa: SIM905
 )
 """Operators whose results are another each time, where the file gives them no seed; Dropout's in training."""
+DRAWN_BY = "_ort_ops_drawn_by"
+"""Where a custom node has its seed: ``seed`` may be an attribute of its own."""
 FEW = 4
 """Elements of a constant that are read as what was meant by them, at most."""
 
@@ -179,6 +183,11 @@ def _seed(operator: Any) -> None:
     """Give a node that draws without a seed one, by which it draws the same each time, and mark it."""
     if _draws(operator.onnx_node) and getattr(operator, "seed", None) is None:
         operator.seed, operator.unseeded = 0, True
+
+
+def reseed(operator: Any, seed: int) -> None:
+    """Have what draws without a seed of its own draw by another."""
+    setattr(operator, DRAWN_BY if hasattr(operator, DRAWN_BY) else "seed", seed)
 
 
 def drawing(operator: Any) -> list[Any]:

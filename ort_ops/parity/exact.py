@@ -30,6 +30,7 @@ from .evaluator import (
     is_simple,
     never_run,
     read_constant,
+    reseed,
     widened,
 )
 from .graphs import all_values, input_names, last_uses, precisions, read_tensor, reads, without_weights
@@ -176,15 +177,36 @@ class ExactFile:
             if not random:
                 continue
             for each in random:
-                each.seed = 1
+                reseed(each, 1)
             try:
                 other = self.run(feed)
             finally:
                 for each in random:
-                    each.seed = 0
+                    reseed(each, 0)
             for name, value in usual.items():
                 if not np.array_equal(value, other[name], equal_nan=value.dtype.kind == "f"):
                     found.setdefault(name, operator.onnx_node.name)
+        return found
+
+    def disordered(self, feed: Values, usual: Values) -> dict[str, str]:
+        """Return the outputs that depend on an order which the file leaves open, and the node that does.
+
+        usual: the outputs of a run.
+        """
+        undefined = [node.name for node in self.nodes if node.op_type == "TopK" and _leaves_open(node)]
+        found: dict[str, str] = {}
+        for name in undefined:
+
+            def reversed_there(step: Step, name: str = name) -> Sequence[Any]:
+                if step.node.name != name:
+                    return step.outputs
+                axis = step.attribute("axis", -1)
+                return [np.flip(each, axis) for each in step.outputs]
+
+            other = self.run(feed, after=reversed_there)
+            for output, value in usual.items():
+                if not np.array_equal(value, other[output], equal_nan=value.dtype.kind == "f"):
+                    found.setdefault(output, name)
         return found
 
     def never_run(self) -> list[tuple[NodeProto, str]]:
@@ -280,7 +302,11 @@ class ExactFile:
                 name: {} for name in node.input if name in initializers
             }
             for each, after in zip(values, afters, strict=True):
-                inputs = [each[name] for name in node.input]
+                try:
+                    inputs = [each[name] for name in node.input]
+                except KeyError as error:
+                    where = f"node {node.name!r} ({node.op_type})"
+                    raise ParityError(f"{where} reads {error.args[0]!r}, which no node gave") from error
                 compute = functools.partial(self._compute, operator, each)
                 outputs = compute(inputs)
                 if not replaced and after is None:
@@ -347,6 +373,10 @@ class ExactFile:
         self.notes.setdefault(
             node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
         )
+
+
+def _leaves_open(node: NodeProto) -> bool:
+    return any(each.name == "sorted" and not each.i for each in node.attribute)
 
 
 def put_in_order(graph: ir.Graph) -> None:

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .compare import distance, same_but_rounding
+from .fake_quantized import EXACT
 from .modes import default_dtype
 from .rounding import MARGIN
 from .tensors import NARROW, to_numpy, to_torch
@@ -242,7 +243,8 @@ class Folded:
                 ),
                 made.given,
             )
-            result = pytree.tree_leaves(made.func(*args, **kwargs))[made.place]
+            compute: Callable[..., Any] = EXACT.get(made.func, made.func)
+            result = pytree.tree_leaves(compute(*args, **kwargs))[made.place]
             if made.rounds:
                 # No two of one size, which would cancel now and then.
                 off = torch.randn(result.shape, generator=generator, dtype=torch.float64)

@@ -23,6 +23,9 @@ from .tensors import to_torch
 __all__ = ["Given", "bind", "given_samples", "left_at_default"]
 
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 @dataclass(frozen=True)
 class Given:
     """What a model is called with, and the same as the file's inputs by name."""
@@ -77,7 +80,8 @@ def _made_up(
 ) -> Any:
     """Return inputs by the file's names where forward has these, or doesn't take as many; or in its order."""
     made = make_inputs(file, sample=number, ranges=ranges, dims=dims)
-    if made.keys() <= inspect.signature(model.forward).parameters.keys():
+    parameters = inspect.signature(model.forward).parameters.values()
+    if made.keys() <= {each.name for each in parameters if each.kind in _BY_NAME}:
         return made
     ordered = tuple(made.values())
     if _fits(model, ordered):

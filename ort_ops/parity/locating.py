@@ -31,7 +31,6 @@ from .walks import NodeRow, Walk
 __all__ = ["Located", "locate"]
 
 _MEMORY = 2**30
-_EXPORT_WRONG = Verdict.EXPORT_WRONG
 Question: TypeAlias = Literal["export", "runtime"]
 
 
@@ -177,11 +176,14 @@ def _walk_export(subject: Subject, memory: int) -> tuple[Walk, Sequence[Sample],
     model = subject.exact_model()
     evaluated = evaluate(subject, model)
     side = ExportSide(subject, evaluated, plant=False)
-    judged = [side.judge(sample, number) for number, sample in enumerate(evaluated.samples)]
-    wrong = (place for place, rows in enumerate(judged) if any(r.verdict is _EXPORT_WRONG for r in rows))
-    place = next(wrong, 0)
-    sample, rows = evaluated.samples[place], judged[place]
-    walk = walk_export(subject, model, evaluated, sample, rows, memory)
+    judged: list[list[Row]] = []
+    place = 0
+    for number, sample in enumerate(evaluated.samples):
+        judged.append(side.judge(sample, number))
+        if any(row.verdict is Verdict.EXPORT_WRONG for row in judged[-1]):
+            place = number
+            break
+    walk = walk_export(subject, model, evaluated, evaluated.samples[place], judged[place], memory)
     if walk.node is None:
         walk = replace(walk, outputs=worst_rows(judged))
     return walk, evaluated.samples, place

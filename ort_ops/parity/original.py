@@ -42,7 +42,8 @@ class ExactModel:
     """A model that computes in float64, whatever dtypes are written in it.
 
     Its parameters and buffers are copies. Where an operation has no float64 form it is computed in the dtype
-    that it has one for, and noted in ``notes``. ``numbers`` has the Python numbers that it computed with.
+    that it has one for, and noted in ``notes``. ``numbers`` has the Python numbers that it computed with,
+    ``unordered`` operations that give elements in whatever order.
 
     constants: what its file holds besides its weights, by name: results of operations that depend on no
         input are taken from there where they are in it (see ``Folded``); ``taken`` has the names of those.
@@ -61,6 +62,7 @@ class ExactModel:
         self.notes: dict[str, str] = {}
         self._own = dict(zip(_tensors(self._model), _tensors(model), strict=True))
         self.numbers: set[float] = set()
+        self.unordered: list[str] = []
         self._constants = constants or {}
         self.taken: set[str] = set()
 
@@ -95,7 +97,7 @@ class ExactModel:
         folded = Folded(constants, own, dtype, self.taken) if constants else None
         if folded is not None:
             folded.depend((positional, keywords))
-        wide = _Wide(self.notes, self.numbers, seen, folded)
+        wide = _Wide(self.notes, self.numbers, seen, folded, self.unordered)
         with _left_as_it_is(self._model) as apart:
             with _all_in_float64(dtype, wide):
                 returned = self._model(*positional, **keywords)
@@ -240,6 +242,11 @@ _WRITTEN_OUT = (
 )
 
 
+def _sorts(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether ``topk`` is asked for the largest elements in their order."""
+    return bool(args[4] if len(args) > 4 else kwargs.get("sorted", True))
+
+
 def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """Return the largest elements in their order, where any order will do, too."""
     return torch.ops.aten.topk.default(x, k, dim, largest, True)
@@ -257,9 +264,11 @@ class _Wide(Mode):
         numbers: set[float],
         seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None,
         folded: Folded | None,
+        unordered: list[str] | None = None,
     ) -> None:
         super().__init__()
         self._notes, self._numbers, self._seen, self._folded = notes, numbers, seen, folded
+        self._unordered = [] if unordered is None else unordered
         self._joined = None if folded is None else Joined(folded)
 
     def __torch_dispatch__(
@@ -273,6 +282,8 @@ class _Wide(Mode):
 
     def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         passed = (args, kwargs)
+        if func is torch.ops.aten.topk.default and not _sorts(args, kwargs):
+            self._unordered.append(str(func))
         given = pytree.tree_map(self._widened, passed)
         self._numbers.update(leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, float))
         try:

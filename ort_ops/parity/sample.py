@@ -49,4 +49,6 @@ def take_sample(
     file = exact_file.run(given.feed)
     chance = exact_file.chance(given.feed, file)
     draws = bool(chance) and exact_model.draws(given.arguments)
+    if not exact_model.unordered:  # else the order of one is compared with that of the other
+        chance = {**exact_file.disordered(given.feed, file), **chance}
     return Sample(given, outputs, exact, file, chance, draws)

@@ -5,7 +5,8 @@ what normalises again, on one way of several. It is found by trial: with one of 
 it gives, the node that looks guilty, or one after it, computes what the model does.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,30 +136,41 @@ class Trials:
 
         0 where no suspect is right then, or, with other numbers, not all of the file.
         """
-        met: set[int] = set()
         suspected = {each for place in suspects for each in self._results(place)}
-        right: list[bool] = []
-        outputs_right: set[str] = set()
+        right: set[str] = set()
+
+        def judge(name: str, value: Array) -> None:
+            if name in self._expected:
+                if same(value, self._expected[name], self._tolerance):
+                    right.add(name)
+            elif name in suspected and self._counterparts.find(value, self._tolerance) is not None:
+                right.add(name)
+
+        self._run(trial, judge)
+        if not right & suspected or (trial.apart and not self._wrong <= right):
+            return 0
+        met: set[int] = set()
+
+        def count(name: str, value: Array) -> None:
+            found = self._counterparts.find(value, self._tolerance)
+            if found is not None and found.exact is not None:
+                met.add(found.exact)
+
+        self._run(trial, count)
+        return 1 + len(met)
+
+    def _run(self, trial: _Trial, seen: Callable[[str, Array], None]) -> None:
+        """Evaluate the file with a trial, as far as it can be; ``seen`` is given each result."""
 
         def after(step: Step) -> Sequence[Any]:
             pairs = zip(step.node.output, step.outputs, strict=False)
             outputs = [trial.value if each == trial.name else value for each, value in pairs]
-            for each, value in _arrays(step.node, outputs):
-                found = self._counterparts.find(value, self._tolerance)
-                if found is not None and found.exact is not None:
-                    met.add(found.exact)
-                if each in self._expected and same(value, self._expected[each], self._tolerance):
-                    outputs_right.add(each)
-                if each in suspected:
-                    right.append(each in outputs_right or (each not in self._expected and found is not None))
+            for name, value in _arrays(step.node, outputs):
+                seen(name, value)
             return outputs
 
-        try:
+        with contextlib.suppress(ParityError):  # some node doesn't take that shape
             self._file.run(self._feed, after=after)
-        except ParityError:  # some node doesn't take that shape
-            return 0
-        enough = not trial.apart or self._wrong <= outputs_right
-        return 1 + len(met) if any(right) and enough else 0
 
 
 def _arrays(node: NodeProto, outputs: Sequence[Any]) -> list[tuple[str, Array]]:

@@ -71,15 +71,17 @@ def walk_export(
     narrow = {
         s.node for row in outputs if (s := evaluated.narrowed.get(row.output)) and s.reason == row.reason
     }
-    if narrow:  # its result is the model's in float64, where nothing is stored in 16 bits
+    narrow |= {sample.chance[name] for name in wrong if name in sample.chance}
+    if narrow:  # its result is the model's in float64, which stores nothing in 16 bits and draws alike
         suspects = [place for place, node in enumerate(file.nodes) if node.name in narrow]
     if not suspects:
         return Walk(None, rows, share, outputs=outputs)
     if not narrow:
         trials = Trials(file, sample, counterparts, wrong, tolerance)
-        suspects = trials.earlier(suspects, matched) + _past_steps(
-            file, model, sample, suspects, memory, tolerance
-        )
+        earlier = trials.earlier(suspects, matched)
+        del trials, counterparts  # which hold as much memory as there may be
+        past = suspects if earlier else _past_steps(file, model, sample, suspects, memory, tolerance)
+        suspects = earlier + past
     first = suspects[0]
     rows[first] = replace(rows[first], verdict=Verdict.EXPORT_WRONG, counterpart="")
     return Walk(file.nodes[first].name, rows, share, _region(file, suspects), outputs)
@@ -220,7 +222,7 @@ def _past_steps(
 
     file.run(sample.feed, after=look)
     initializers = file.model.graph.initializers
-    numbers = {name for name, each in initializers.items() if each.const_value and each.const_value.size == 1}
+    numbers = {name for name, each in initializers.items() if each.const_value and not each.const_value.shape}
     right, weights = set[str](), made_of_sizes(file) - numbers
     for number, place in enumerate(suspects):
         node = file.nodes[place]

@@ -198,22 +198,31 @@ class AveragePool(ReferenceAveragePool):
 
     def _run(self, x: Any, **attributes: Any) -> tuple[Any]:  # type: ignore[override]
         rank = x.ndim - 2
-        if rank not in _CONV or x.dtype != np.float64 or attributes.get("ceil_mode"):
+        if rank not in _CONV or x.dtype != np.float64:
             return super()._run(x, **attributes)  # type: ignore[no-any-return,no-untyped-call]
         kernel = list(attributes["kernel_shape"])
         strides, dilations, pads = _window(x, kernel, attributes)
+        own = pads
+        if attributes.get("ceil_mode") and attributes.get("auto_pad") in (None, "", "NOTSET"):
+            each = zip(x.shape[2:], kernel, strides, dilations, pads, strict=True)
+            pads = [_pads_for_all(*axis) for axis in each]
         channels = x.shape[1]
         window = torch.ones((channels, 1, *kernel), dtype=torch.float64)
 
         def total(values: Tensor) -> Tensor:
-            summed: Tensor = _CONV[rank](_pad(values, pads), window, None, strides, 0, dilations, channels)
+            summed: Tensor = _CONV[rank](values, window, None, strides, 0, dilations, channels)
             return summed
 
         given = _tensor(x)
-        count = (
-            float(np.prod(kernel)) if attributes.get("count_include_pad") else total(torch.ones_like(given))
-        )
-        return ((total(given) / count).numpy(),)
+        counted = torch.ones_like(given)
+        padded = [(0, 0)] * rank
+        if attributes.get("count_include_pad"):  # and nothing beyond the pads, where a last window reaches
+            padded = [
+                (before, min(behind, all_)) for (before, behind), (_, all_) in zip(own, pads, strict=True)
+            ]
+            counted = _pad(counted, padded, 1.0)
+        rest = [(before - b, behind - e) for (before, behind), (b, e) in zip(pads, padded, strict=True)]
+        return ((total(_pad(given, pads)) / total(_pad(counted, rest))).numpy(),)
 
 
 WINDOWS: tuple[type[OpRun], ...] = (Conv, ConvTranspose, MaxPool, AveragePool)

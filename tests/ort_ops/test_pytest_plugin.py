@@ -125,7 +125,8 @@ def test_a_right_model_passes_on_each_provider_and_its_rows_are_in_the_xml(ran):
 
 
 @pytest.mark.parametrize(
-    ("providers", "tests"), [("NoSuchExecutionProvider", 1), ("NoSuchExecutionProvider:a=1", 1), ("cpu", 2)]
+    ("providers", "tests"),
+    [("NoSuchExecutionProvider", 1), ("NoSuchExecutionProvider:a=1", 1), ("cpu", 2)],
 )
 def test_a_provider_that_is_required_fails_whether_it_is_among_the_settings_or_not(
     tmp_path, providers, tests
@@ -137,6 +138,15 @@ def test_a_provider_that_is_required_fails_whether_it_is_among_the_settings_or_n
     )
     assert counts(xml) == (tests - 1, 0, 1, 0), out
     assert "--parity-require NoSuchExecutionProvider" in out
+
+
+@pytest.mark.parametrize(
+    ("setting", "required"), [("cpu", "CPUExecutionProvider"), ("CPUExecutionProvider", "cpu")]
+)
+def test_one_provider_by_two_names_is_one(tmp_path, setting, required):
+    write(tmp_path)
+    out, xml = run(tmp_path, RIGHT, "--parity-require", required, ini=f"parity_providers = {setting}")
+    assert counts(xml) == (1, 0, 0, 0), out
 
 
 def test_a_wrong_model_fails_and_says_why(ran):

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from ort_ops.export import Program, export
 
@@ -96,6 +97,23 @@ def test_a_result_may_be_of_a_wider_type_than_what_it_was_computed_in(seed: int)
     wide = function_of("Wide", lambda x: torch.sin(x).double())
     program = attach(lambda m, x: wide.apply(x), torch.randn(8, 32))
     assert [call.body for call in program.calls] == ["function"]
+
+
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_a_result_has_not_the_tolerance_of_another(narrow: torch.dtype) -> None:
+    class Unlike(Function):
+        """Is captured as something else than it computes."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x * (1.0 if torch.compiler.is_exporting() else 1.01), x.to(narrow).to(x.dtype)
+
+        @staticmethod
+        def symbolic(g: Any, x: Any) -> Any:
+            return g.op("my::Unlike", x, outputs=2)
+
+    program = attach(lambda m, x: Unlike.apply(x), torch.randn(3, 3))
+    assert [call.body for call in program.calls] == [""]
 
 
 def test_what_no_runtime_takes_is_no_body() -> None:

@@ -455,3 +455,17 @@ def test_a_branch_that_no_sample_runs_is_noted() -> None:
     assert note.startswith(f"node {node.name} (If): no sample ran its then_branch")
     report = check(model, file, [(x,), (x + 20,)])
     assert (report.verdict, report.notes) == (Verdict.EXPORT_WRONG, ())
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "size"),
+    [(4, 3, 0, 20), (3, 3, 0, 10), (5, 3, 0, 12), (3, 3, 1, 11), (4, 4, 1, 9)],
+)
+def test_a_last_window_that_reaches_beyond_the_data(
+    kernel: int, stride: int, pad: int, size: int, counted: bool
+) -> None:
+    pool = nn.AvgPool2d(kernel, stride, pad, ceil_mode=True, count_include_pad=counted).eval()
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    file = export(pool, (x,), verbose=False)
+    assert {row.verdict for row in check(pool, file, (x,)).rows} == {Verdict.EQUAL}

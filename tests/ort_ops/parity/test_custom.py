@@ -49,9 +49,9 @@ def test_an_operator_may_have_the_name_of_one_of_onnxs(functions: Any) -> None:
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("tests.custom", 1)]
 
 
-def of_node(name: str, *opsets: Any, functions: Any = None) -> ExactFile:
+def of_node(name: str, *opsets: Any, functions: Any = None, **attributes: Any) -> ExactFile:
     """Return a file of one custom node from x to y."""
-    node = helper.make_node(name, ["x"], ["y"], domain="tests.custom")
+    node = helper.make_node(name, ["x"], ["y"], domain="tests.custom", **attributes)
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in "xy"]
     graph = helper.make_graph([node], "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=opsets or OPSETS, functions=functions, ir_version=9)
@@ -237,3 +237,40 @@ def test_a_result_that_is_right_does_not_clear_the_node_of_another() -> None:
     with torch.no_grad():
         layers["scale"].weight[0, 2] *= 1.5
     assert locate(model, file, (x,)).node == "Twofold_0"
+
+
+class Seeded(torch.autograd.Function):
+    """Has an attribute that is called as what onnx's evaluator draws by."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, seed: int) -> torch.Tensor:
+        return x * (seed % 11)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, seed: int) -> Any:
+        return g.op("tests.custom::Seeded", x, seed_i=seed)
+
+
+@pytest.mark.parametrize("seed", [7, -1, 2**33])
+def test_an_attribute_may_be_called_seed(seed: int) -> None:
+    model = Model(lambda m, x: Seeded.apply(x, seed) + Noisy.apply(x)).eval()
+    file = export(model, (uniform(3, 5),), verbose=False).model_proto
+    exact = ExactFile(ir.from_proto(file), functions=[Seeded, Noisy])
+    feed = {exact.inputs[0]: np.ones((3, 5), np.float32)}
+    first = exact.run(feed)
+    assert exact.chance(feed, first).keys() == set(exact.outputs)
+    (result,) = exact.run(feed).values()
+    assert np.array_equal(result, *first.values())
+    assert abs(float(result.mean()) - 1 - seed % 11) < 0.2
+
+
+def test_a_kernels_attribute_may_be_called_seed() -> None:
+    @ort_ops.onnx_op("tests.custom::BySeed")
+    def by_seed(x: np.ndarray, *, seed: int = 0) -> np.ndarray:
+        return np.asarray(x + seed, x.dtype)
+
+    file = of_node("BySeed", seed=7)
+    feed = {"x": np.ones(3, np.float32)}
+    results = [file.run(feed)["y"].tolist() for _ in range(3)]
+    assert results == [[8.0] * 3] * 3
+    assert file.chance(feed, file.run(feed)) == {}

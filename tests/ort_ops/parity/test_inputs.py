@@ -170,3 +170,17 @@ def test_an_input_that_the_older_exporter_leaves_out_is_given_to_the_model_alone
             ParityError, match=r"3 inputs were given but the file takes 2: a, c; .*input_names"
         ):
             check(model, file, args)
+
+
+class Positional(nn.Module):
+    """Takes its arguments by their places alone."""
+
+    def forward(self, x: Tensor, /, *others: Tensor) -> Tensor:
+        return x + sum(others)
+
+
+@pytest.mark.parametrize("names", [["x"], ["x", "others"]])
+def test_inputs_are_made_up_for_what_takes_no_names(names: list[str]) -> None:
+    model, args = Positional().eval(), tuple(uniform(3, 4) for _ in names)
+    file = export(model, args, input_names=names, verbose=False).model_proto
+    assert check(model, file).verdict is Verdict.EQUAL

@@ -201,3 +201,32 @@ def test_sums_at_half_a_code_turn_whatever_errors_cancel(seed: int, dynamo: bool
     assert row.verdict is Verdict.CANNOT_SAY, row
     assert "turn on a rounding error" in row.reason
     assert locate(model, path, (x,)).node is None
+
+
+class ByChannel(nn.Module):
+    """Quantises its weight by channel as it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.layer.weight
+        scale = weight.detach().abs().amax(1) / 127
+        zero = torch.zeros(8, dtype=torch.int32)
+        weight = torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -128, 127)
+        return nn.functional.linear(x, weight, self.layer.bias)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_a_wrong_weight_that_is_quantised_by_channel_is_found(dynamo: bool) -> None:
+    model, x = ByChannel().eval(), uniform(3, 6)
+    file = export(model, (x,), dynamo=dynamo, verbose=False).model_proto
+    (weight,) = (each for each in file.graph.initializer if list(each.dims) == [8, 6])
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[2, 3] *= -1
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    assert check(model, file, (x,)).verdict is Verdict.EXPORT_WRONG
+    guilty = {node.name for node in file.graph.node if weight.name in node.input}
+    assert locate(model, file, (x,)).node in guilty

@@ -57,3 +57,27 @@ def test_outputs_in_their_order_are_nobodys_fault(dynamo: bool, tmp_path: Path) 
     assert {row.verdict for row in rows if row.question == "export"} == {Verdict.EQUAL}
     assert {row.verdict for row in rows} <= {*GOOD, Verdict.CANNOT_SAY}
     assert locate(model, path, (x,)).node is None
+
+
+@BOTH
+def test_a_model_that_sorts_wants_a_file_that_does(dynamo: bool) -> None:
+    model, x = Model(lambda model, x: x.topk(5).values.cumsum(-1)).eval(), uniform(3, 7)
+    file = export(model, (x,), dynamo=dynamo, verbose=False).model_proto
+    (best,) = (node for node in file.graph.node if node.op_type == "TopK")
+    kept = [attribute for attribute in best.attribute if attribute.name != "sorted"]
+    best.ClearField("attribute")
+    best.attribute.extend([*kept, onnx.helper.make_attribute("sorted", 0)])
+    report = check(model, file, (x,))
+    assert report.verdict is Verdict.EXPORT_WRONG
+    assert {row.verdict for row in report.rows if row.question == "runtime"} == {Verdict.CANNOT_SAY}
+    assert locate(model, file, (x,)).node == best.name
+
+
+def test_a_sum_of_what_is_in_any_order_is_right() -> None:
+    model, x = Model(lambda model, x: x.topk(5).values.amax(-1)).eval(), uniform(3, 7)
+    file = export(model, (x,), verbose=False).model_proto
+    (best,) = (node for node in file.graph.node if node.op_type == "TopK")
+    kept = [attribute for attribute in best.attribute if attribute.name != "sorted"]
+    best.ClearField("attribute")
+    best.attribute.extend([*kept, onnx.helper.make_attribute("sorted", 0)])
+    assert check(model, file, (x,)).verdict in GOOD
