@@ -30,7 +30,6 @@ from .evaluator import (
     is_simple,
     never_run,
     read_constant,
-    reseed,
     widened,
 )
 from .graphs import all_values, input_names, last_uses, precisions, read_tensor, reads, without_weights
@@ -166,48 +165,11 @@ class ExactFile:
         operators = (each for each in self._evaluator.rt_nodes_ if drawing(each))
         return any(node.output == each.onnx_node.output for each in operators)
 
-    def chance(self, feed: Values, usual: Values) -> dict[str, str]:
-        """Return the outputs that are another each time the file is run, and a node that they owe that to.
-
-        usual: the outputs of a run.
-        """
-        found: dict[str, str] = {}
-        for operator in self._evaluator.rt_nodes_:
-            random = drawing(operator)
-            if not random:
-                continue
-            for each in random:
-                reseed(each, 1)
-            try:
-                other = self.run(feed)
-            finally:
-                for each in random:
-                    reseed(each, 0)
-            for name, value in usual.items():
-                if not np.array_equal(value, other[name], equal_nan=value.dtype.kind == "f"):
-                    found.setdefault(name, operator.onnx_node.name)
-        return found
-
-    def disordered(self, feed: Values, usual: Values) -> dict[str, str]:
-        """Return the outputs that depend on an order which the file leaves open, and the node that does.
-
-        usual: the outputs of a run.
-        """
-        undefined = [node.name for node in self.nodes if node.op_type == "TopK" and _leaves_open(node)]
-        found: dict[str, str] = {}
-        for name in undefined:
-
-            def reversed_there(step: Step, name: str = name) -> Sequence[Any]:
-                if step.node.name != name:
-                    return step.outputs
-                axis = step.attribute("axis", -1)
-                return [np.flip(each, axis) for each in step.outputs]
-
-            other = self.run(feed, after=reversed_there)
-            for output, value in usual.items():
-                if not np.array_equal(value, other[output], equal_nan=value.dtype.kind == "f"):
-                    found.setdefault(output, name)
-        return found
+    @property
+    def operators(self) -> Sequence[Any]:
+        """Return what computes each of ``nodes``, in their order."""
+        operators: Sequence[Any] = self._evaluator.rt_nodes_
+        return operators
 
     def never_run(self) -> list[tuple[NodeProto, str]]:
         """Return the branches and the bodies of loops that were not run so far, each with its node.
@@ -373,10 +335,6 @@ class ExactFile:
         self.notes.setdefault(
             node.name, Narrow(node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}", reason)
         )
-
-
-def _leaves_open(node: NodeProto) -> bool:
-    return any(each.name == "sorted" and not each.i for each in node.attribute)
 
 
 def put_in_order(graph: ir.Graph) -> None:

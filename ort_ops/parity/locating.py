@@ -12,6 +12,7 @@ from torch import nn
 from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
+from .chance import by_chance
 from .evaluated import evaluate
 from .exact import ExactFile
 from .export_side import ExportSide
@@ -201,4 +202,4 @@ def _sample(subject: Subject, given: Given) -> Sample:
     """Return a sample without the model in float64."""
     file, own = subject.exact_file, as_arrays(run_model(subject.model, given.arguments))
     outputs = file.run(given.feed)
-    return Sample(given, own, (), outputs, file.chance(given.feed, outputs))
+    return Sample(given, own, (), outputs, by_chance(file, given.feed, outputs))

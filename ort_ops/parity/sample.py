@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ort_ops.errors import ParityError
 
+from .chance import by_chance, by_open_order
 from .exact import ExactFile
 from .given import Given
 from .original import ExactModel, as_arrays
@@ -47,8 +48,8 @@ def take_sample(
     exact = as_arrays(exact_model.run(given.arguments))
     exact_file.know(exact_model.numbers, exact_model.taken)
     file = exact_file.run(given.feed)
-    chance = exact_file.chance(given.feed, file)
+    chance = by_chance(exact_file, given.feed, file)
     draws = bool(chance) and exact_model.draws(given.arguments)
     if not exact_model.unordered:  # else the order of one is compared with that of the other
-        chance = {**exact_file.disordered(given.feed, file), **chance}
+        chance = {**by_open_order(exact_file, given.feed, file), **chance}
     return Sample(given, outputs, exact, file, chance, draws)

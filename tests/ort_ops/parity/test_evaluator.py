@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 
+from ort_ops.parity.chance import by_chance
 from ort_ops.parity.exact import ExactFile
 from ort_ops.parity.windows import convolve
 
@@ -218,7 +219,7 @@ def chance(nodes: list[Any], functions: list[Any] | None = None) -> dict[str, st
     model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=9)
     file = ExactFile(ir.from_proto(model))
     feed = {"x": uniform(2, 3).numpy(), "condition": np.array(True)}
-    return file.chance(feed, file.run(feed))
+    return by_chance(file, feed, file.run(feed))
 
 
 DRAW = helper.make_node("RandomUniformLike", ["x"], ["y"])
