@@ -87,19 +87,28 @@ class Trials:
         """Return the results that are the model's in shape and order, and new, of nodes that read such.
 
         What a node only hands on says nothing of whether that is what should be done with it, and what is put
-        right again, not who put it wrong.
+        right again, not who put it wrong. Of two that are one of the model's and don't come of each other one
+        may be meant for another.
         """
-        first: dict[int, str] = {}
+        alike: dict[int, list[str]] = {}
         for name, counterpart in matched.items():
             if counterpart.exact is not None:
-                first.setdefault(counterpart.exact, name)
-        new = set(first.values())
+                alike.setdefault(counterpart.exact, []).append(name)
+        new = {names[0] for names in alike.values() if len(names) == 1 or self._come_of(*names)}
         return {
             name
             for node in self._file.nodes
             for name in new & set(node.output)
             if new.issuperset(matched.keys() & set(reads(node)))
         }
+
+    def _come_of(self, first: str, *others: str) -> bool:
+        """Tell whether some results of the file are made of one."""
+        reached = {first}
+        for node in self._file.nodes:
+            if reached & set(reads(node)):
+                reached.update(node.output)
+        return reached.issuperset(others)
 
     def _unproven(self, suspect: int, proven: set[str]) -> list[int]:
         """Return the places of the nodes that a suspect depends on, with nothing proven between."""

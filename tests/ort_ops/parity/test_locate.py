@@ -703,6 +703,22 @@ def test_who_hands_on_what_it_is_given_is_not_cleared_by_that(ones: bool) -> Non
     assert locate(model, file, uniform(3, 8)).node == guilty.name
 
 
+@BOTH
+@pytest.mark.parametrize(("kind", "other"), [("Sin", "Cos"), ("Cos", "Sin")])
+def test_who_gives_what_another_should_is_blamed(kind: str, other: str, dynamo: bool) -> None:
+    def call(model: Any, x: Tensor) -> Tensor:
+        angles = model.layer(x)
+        a, b = angles.sin(), angles.cos()
+        return torch.cat([x * a - b, x * b + a], -1)
+
+    torch.manual_seed(0)
+    model, x = Model(call, layer=nn.Linear(8, 8)).eval(), uniform(3, 8)
+    file = export(model, (x,), dynamo=dynamo, verbose=False).model_proto
+    (guilty,) = (node for node in file.graph.node if node.op_type == kind)
+    guilty.op_type = other
+    assert locate(model, file, (x,)).node == guilty.name
+
+
 class LayerScaled(nn.Module):
     """Two blocks of which the later adds a small share, as with LayerScale, and alone is seen."""
 
