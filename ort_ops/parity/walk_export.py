@@ -3,12 +3,14 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .counterparts import Counterpart, Counterparts
+from .counterparts import Counterpart, Counterparts, same
 from .evaluated import Evaluated
 from .exact import ExactFile
 from .graphs import reads
@@ -23,6 +25,8 @@ from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
 from .weights import is_uniform
 
 __all__ = ["walk_export"]
+
+Array = NDArray[Any]
 
 # They give a part of their first input, or what many others give, too.
 _IN_PART = frozenset(
@@ -101,8 +105,11 @@ def _matched(
     """Return the counterparts of the file's results, in its order, and what is told of the results."""
     found: dict[str, Counterpart] = {}
     told = _Told()
+    expected = dict(zip(file.outputs, sample.model, strict=False))
 
     def match(step: Step) -> None:
+        if step.node.op_type == "Concat" and step.node.output[0] in expected:
+            found.update(_right_parts(step, expected[step.node.output[0]], tolerance))
         for name, value in zip(step.node.output, step.outputs, strict=False):
             if name and isinstance(value, np.ndarray):
                 counterpart = counterparts.find(value, tolerance)
@@ -110,13 +117,27 @@ def _matched(
                     found[name] = counterpart
                 if value.dtype.kind == "f":
                     told.fractions.add(name)
-                if value.dtype.kind == "f" or value.ndim > 1:
+                if (value.dtype.kind == "f" or value.ndim > 1) and not is_uniform(value):
                     told.tables.add(name)
             elif isinstance(value, list) and any(getattr(e, "dtype", None) == np.float64 for e in value):
                 told.fractions.add(name)
 
     file.run(sample.feed, after=match)
     return found, told
+
+
+def _right_parts(step: Step, expected: Array, tolerance: float) -> dict[str, Counterpart]:
+    """Return the parts of an output that are right in it, as the last state of one layer of several."""
+    axis, begin = step.attribute("axis", 0), 0
+    found = {}
+    for name, value in zip(step.node.input, step.inputs, strict=True):
+        whole = step.outputs[0].shape == expected.shape and isinstance(value, np.ndarray)
+        if whole and value.ndim == expected.ndim:
+            part = np.arange(begin, begin + value.shape[axis])
+            begin += value.shape[axis]
+            if same(value, np.take(expected, part, axis), tolerance):
+                found[name] = Counterpart("a part of an output", None)
+    return found
 
 
 def _share(outputs: Sequence[Row]) -> float:

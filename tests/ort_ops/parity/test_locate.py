@@ -1,6 +1,7 @@
 """The node to blame, under either question."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -815,3 +816,38 @@ def test_a_result_that_nothing_reads_is_nobodys_fault() -> None:
     file = export(model, (a,), verbose=False)
     assert check(model, file, (a,)).verdict is Verdict.EQUAL
     assert locate(model, file, (a,)).node is None
+
+
+class Recurrent(nn.Module):
+    """Gives the last states of both layers, which the file puts together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.GRU(6, 8, 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, last = self.layers(x)
+        return y, last
+
+
+@BOTH
+@pytest.mark.parametrize("free", [True, False])
+def test_of_recurrent_layers_the_wrong_one_is_blamed(free: bool, dynamo: bool) -> None:
+    model, x = Recurrent().eval(), uniform(2, 5, 6)
+    options: dict[str, Any] = {"input_names": ["x"], "verbose": False, "external_data": False}
+    if free:
+        options |= {"dynamic_shapes": ({0: "b"},)} if dynamo else {"dynamic_axes": {"x": {0: "b"}}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own layers, with a batch that may vary
+        right = export(model, (x,), dynamo=dynamo, **options).model_proto
+    layers = [node for node in right.graph.node if node.op_type == "GRU"]
+    assert locate(model, right, (x,)).node is None
+    for layer in layers:
+        file = onnx.ModelProto()
+        file.CopyFrom(right)
+        (weight,) = (each for each in file.graph.initializer if each.name == layer.input[1])
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values[0, 3] *= 1.01
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        assert locate(model, file, (x,)).node == layer.name
