@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import NodeProto
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -28,7 +29,6 @@ __all__ = ["walk_export"]
 
 Array = NDArray[Any]
 
-# They give a part of their first input, or what many others give, too.
 _IN_PART = frozenset(
     "Abs Ceil Clip Floor Gather MaxPool Max Min ReduceMax ReduceMin Relu Round Sign Slice Split TopK".split()  # noqa: SIM905
 )
@@ -213,14 +213,22 @@ def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]
         results = set(results_of(node))
         ours = {each for each in results & (vouched | in_part) if each in vouched or readers[each] <= found}
         whole = results & (readers.keys() | set(file.outputs)) <= ours
-        if ours and (whole or node.op_type in _IN_PART):
+        in_parts = _gives_part(node)
+        if ours and (whole or in_parts):
             found.add(place)
         if ours and whole:
             read = set(reads(node)) if ours & fractions else set(reads(node)) - fractions
-            partly = read if not ours <= vouched else {node.input[0]} if node.op_type in _IN_PART else set()
+            partly = read if not ours <= vouched else {node.input[0]} if in_parts else set()
             in_part |= partly
             vouched |= read - partly
     return found
+
+
+def _gives_part(node: NodeProto) -> bool:
+    """Tell whether a node gives a part of its first input, or what many others give, too."""
+    lists = {each.name: each.ints for each in node.attribute if each.name in ("strides", "kernel_shape")}
+    pairs = zip(lists.get("strides", ()), lists.get("kernel_shape", ()), strict=False)
+    return node.op_type in _IN_PART or any(stride > size for stride, size in pairs)
 
 
 def _past_steps(

@@ -851,3 +851,23 @@ def test_of_recurrent_layers_the_wrong_one_is_blamed(free: bool, dynamo: bool) -
         values[0, 3] *= 1.01
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         assert locate(model, file, (x,)).node == layer.name
+
+
+def test_what_passes_over_some_of_its_input_does_not_vouch_for_it() -> None:
+    def call(model: Any, x: Tensor) -> Tensor:
+        y = model.stem(x)
+        z: Tensor = model.beside(y) + model.main(y)
+        return z
+
+    torch.manual_seed(0)
+    layers = {
+        "stem": nn.Conv2d(3, 4, 3, padding=1),
+        "beside": nn.Conv2d(4, 4, 1, 2),  # reads every second row and column
+        "main": nn.Conv2d(4, 4, 3, 2, 1),
+    }
+    model, x = Model(call, **layers).eval(), uniform(2, 3, 8, 8)
+    file = export(model, (x,), verbose=False).model_proto
+    (stem,) = (node for node in file.graph.node if "x" in node.input or "tensors_0" in node.input)
+    next(each for each in stem.attribute if each.name == "pads").ints[:] = [1, 1, 1, 0]
+    del file.graph.value_info[:]
+    assert locate(model, file, (x,)).node == stem.name
