@@ -333,10 +333,11 @@ def _export_traced(original: Callable[..., Any], model: Any, args: Any, f: Any, 
         # Not in there, where what it raises would come of that error.
         try:
             _export_traced_once(original, model, args, f, **{**options, "autograd_inlining": False})
-        except Exception as error:
-            if "Python operator" in str(error):  # a Function without a symbolic
-                raise ExportError(str(lost)) from lost.__cause__
+        except torch.onnx.errors.UnsupportedOperatorError:
             raise
+        except Exception as error:  # as of a Function without a symbolic
+            reason = str(error).partition("\n")[0]
+            raise ExportError(f"{lost}; without tracing into forwards: {reason}") from lost.__cause__
 
 
 def _export_traced_once(original: Callable[..., Any], model: Any, args: Any, f: Any, **options: Any) -> None:

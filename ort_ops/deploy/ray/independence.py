@@ -31,10 +31,10 @@ def ways_together(replica: Replica) -> list[Way]:
         return [answer for answer in found if not isinstance(answer, Exception)]
 
     def before(feeds: Sequence[Feed]) -> list[Outputs]:
-        return together([*feeds, *map(_another, reversed(feeds))])[: len(feeds)]
+        return together([*feeds, *_others(feeds)])[: len(feeds)]
 
     def behind(feeds: Sequence[Feed]) -> list[Outputs]:
-        return together([*map(_another, reversed(feeds)), *feeds])[len(feeds) :]
+        return together([*_others(feeds), *feeds])[-len(feeds) :]
 
     def apart(feeds: Sequence[Feed]) -> list[Outputs]:
         return [_joined([replica.run(part) for part in _split(feed)]) for feed in feeds]
@@ -52,10 +52,16 @@ def _rows(feed: Feed) -> int:
     return rows
 
 
-def _another(feed: Feed) -> Feed:
-    """Return a request of other rows: other fractions, and the rest moved along their last axis."""
+def _others(feeds: Sequence[Feed]) -> list[Feed]:
+    """Return requests of other rows: larger and smaller fractions, the rest moved along their last axis."""
+    return [_another(feed, sign) for feed in reversed(feeds) for sign in (1, -1)]
+
+
+def _another(feed: Feed, sign: int) -> Feed:
     return {
-        name: -2 * array - 1 if array.dtype.kind == "f" else np.roll(array, 1, -1 if array.ndim > 1 else 0)
+        name: sign * (2 * np.abs(array) + 1)
+        if array.dtype.kind == "f"
+        else np.roll(array, sign, -1 if array.ndim > 1 else 0)
         for name, array in feed.items()
     }
 

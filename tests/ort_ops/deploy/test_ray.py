@@ -214,8 +214,12 @@ INFLUENCES = {
     "the first row": lambda x: x - x[:1],
     "the mean": lambda x: x - x.mean(0),
     "the largest": lambda x: x - x.amax(0),
+    "the smallest": lambda x: x - x.amin(0),
     "softmax": lambda x: x.softmax(0),
 }
+
+
+ROWS = [[0.3, 1.2, 0.8], [-0.5, -1.5, -0.4], [2.0, -0.1, 0.0], [-0.9, 0.7, -3.0]]
 
 
 class Influenced(torch.nn.Module):
@@ -231,14 +235,14 @@ class Influenced(torch.nn.Module):
     ("kind", "rows"),
     [
         *((kind, 4) for kind in INFLUENCES),
-        *((kind, 1) for kind in ("none", "the mean", "the largest", "softmax")),
+        *((kind, 1) for kind in ("none", "the mean", "the largest", "the smallest", "softmax")),
     ],
 )
 def test_rows_that_influence_one_another_are_refused(kind: str, rows: int, tmp_path: Path) -> None:
     from ort_ops.deploy.ray.data import _Predictor
     from ort_ops.deploy.ray.replica import ReplicaSetting
 
-    model, x = Influenced(kind).eval(), torch.randn(4, 3)[:rows]
+    model, x = Influenced(kind).eval(), torch.tensor(ROWS)[:rows]
     file, golden = tmp_path / "model.onnx", tmp_path / "golden"
     ort_ops.export.export(
         model, (x,), file, input_names=["x"], dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False
