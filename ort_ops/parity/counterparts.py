@@ -88,16 +88,15 @@ class Counterparts:
     def see_before_bias(self, operation: Any, arguments: tuple[Any, ...], results: Sequence[Tensor]) -> None:
         """Take in nothing but what an operation gives before it adds its bias, and before it weighs that."""
         self._see_steps(operation, arguments, _BIASED)
-        schema = getattr(operation, "_schema", None)
-        if schema is None or schema.name.removeprefix("aten::") not in _NORMS:
+        if _name(operation) not in _NORMS:
             return
-        given = dict(zip((each.name for each in schema.arguments), arguments[0], strict=False))
+        names = (each.name for each in operation._schema.arguments)
+        given = dict(zip(names, arguments[0], strict=False))
         for left_out in ({"bias": None}, {"bias": None, "weight": None}):
             self._add(str(operation), operation(**{**given, **arguments[1], **left_out})[0])
 
     def _see_steps(self, operation: Any, arguments: tuple[Any, ...], composed: frozenset[str]) -> None:
-        name = getattr(operation, "_schema", None)
-        if name is None or name.name.removeprefix("aten::") not in composed:
+        if _name(operation) not in composed:
             return
         steps = decomposition_table.get(operation)
         if steps is None:
@@ -174,6 +173,12 @@ class Counterparts:
         scale = max(tolerance, 1e-12) * (moments[1] + np.finfo(np.float64).tiny)
         there = self._by_size.get(values.size, ())
         return [seen for seen in there if bool((np.abs(seen.moments - moments) <= scale).all())]
+
+
+def _name(operation: Any) -> str:
+    """Return the name of one of torch's own operations, without overload; "" for what is none."""
+    schema = getattr(operation, "_schema", None)
+    return "" if schema is None else str(schema.name.removeprefix("aten::"))
 
 
 def _is_like(one: Array, other: Array) -> bool:

@@ -201,20 +201,24 @@ def drawing(operator: Any) -> list[Any]:
 
 def inside(operator: Any) -> list[WideEvaluator]:
     """Return the evaluators of the graphs inside of a node, or of the body of its function."""
+    return list(_parts(operator).values())
+
+
+def _parts(operator: Any) -> dict[str, WideEvaluator]:
+    """Return the same by the names of a node's attributes."""
     parts = {name: each for name, each in vars(operator).items() if isinstance(each, WideEvaluator)}
     parts.pop("parent", None)  # which the node is part of
-    return list(parts.values())
+    return parts
 
 
 def never_run(operator: Any) -> Iterator[str]:
     """Give the names of the graphs inside of a node that were not run, as ``"then_branch"``."""
-    for name, each in vars(operator).items():
-        if isinstance(each, WideEvaluator) and name != "parent":
-            if each.ran:
-                for node in each.rt_nodes_:
-                    yield from (f"{inner} of {node.onnx_node.name}" for inner in never_run(node))
-            else:
-                yield name
+    for name, each in _parts(operator).items():
+        if not each.ran:
+            yield name
+            continue
+        for node in each.rt_nodes_:
+            yield from (f"{inner} of {node.onnx_node.name}" for inner in never_run(node))
 
 
 def _draws(node: NodeProto) -> bool:
