@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from .compare import distance, largest
 from .modes import Mode
+from .weights import is_uniform
 
 __all__ = ["Counterpart", "Counterparts", "same"]
 
@@ -44,17 +45,20 @@ class Counterpart:
     """What in the model has the numbers of a tensor.
 
     operation: of the model. exact: the number of its result, where that has shape and order of the tensor.
+    certain: whether nothing else is meant: it isn't one number everywhere, as many others are, nor a step
+        that an exporter may have written.
     """
 
     operation: str
     exact: int | None
+    certain: bool = False
 
 
 class _Seen:
     """A result of an operation: its values, or no more than their moments."""
 
-    def __init__(self, number: int, operation: str, values: Array, *, keep: bool) -> None:
-        self.number, self.operation = number, operation
+    def __init__(self, number: int, operation: str, values: Array, *, keep: bool, is_step: bool) -> None:
+        self.number, self.operation, self.is_step = number, operation, is_step
         self.values = values if keep else None
         self._moments = None if keep else _moments(values)
 
@@ -104,7 +108,7 @@ class Counterparts:
         with torch.no_grad(), _Steps(self, str(operation)):
             steps(*arguments[0], **arguments[1])
 
-    def _add(self, operation: str, tensor: Tensor) -> None:
+    def _add(self, operation: str, tensor: Tensor, *, is_step: bool = False) -> None:
         if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
             return
         values = _as_array(tensor.detach().cpu())
@@ -113,7 +117,7 @@ class Counterparts:
             values, keep = values.copy(), True
             self._left -= values.nbytes
         self._by_size.setdefault(values.size, []).append(
-            _Seen(next(self._numbers), operation, values, keep=keep)
+            _Seen(next(self._numbers), operation, values, keep=keep, is_step=is_step)
         )
 
     def find(self, values: Array, tolerance: float) -> Counterpart | None:
@@ -124,7 +128,8 @@ class Counterparts:
         alike = self._alike(values, tolerance)
         for seen in alike:
             if seen.values is not None and same(values, seen.values, tolerance):
-                return Counterpart(seen.operation, seen.number)
+                certain = not seen.is_step and not is_uniform(values)
+                return Counterpart(seen.operation, seen.number, certain)
         for seen in alike:
             if seen.values is None or _transposed(values, seen.values, tolerance):
                 return Counterpart(seen.operation, None)
@@ -197,7 +202,7 @@ class _Steps(Mode):
         result = func(*args, **(kwargs or {}))
         for leaf in pytree.tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self._counterparts._add(f"{self._operation}, {func}", leaf)
+                self._counterparts._add(f"{self._operation}, {func}", leaf, is_step=True)
         return result
 
 

@@ -1,5 +1,6 @@
 """Is the file right: the file in float64 beside the model in float64."""
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from .compare import distance, largest, typical_size
 from .evaluated import Evaluated
+from .nudged import nudged_runs
 from .planting import plant_in
 from .profile import Profile, profile
 from .readings import CHAOS, Readings
@@ -39,6 +41,7 @@ class ExportSide:
     def __init__(self, subject: Subject, evaluated: Evaluated, *, plant: bool = True) -> None:
         self._notes, self._narrowed = evaluated.notes, evaluated.narrowed
         self._file, self._computed = subject.exact_file, evaluated.computed
+        self._exact_model = subject.exact_model
         self._changed = [str(each) for each in evaluated.changed]
         named = (each for each in evaluated.changed if each.stands_for(subject.weights))
         self._unseen = next((f"{each}, and no output shows it" for each in named), "")
@@ -57,7 +60,8 @@ class ExportSide:
         expected = dict(zip(names, sample.model, strict=True))
         read, unread = self._file.constants()
         rounded = () if self._changed else [name for name in unread if name not in self._computed]
-        readings = Readings(self._file, sample.feed, sample.file, expected, read, rounded)
+        nudged = functools.partial(self._nudged, sample)
+        readings = Readings(self._file, sample.feed, sample.file, expected, nudged, read, rounded)
         for place, name in enumerate(names):
             mismatch = self._mismatch(name, place, sample)
             if mismatch:
@@ -82,6 +86,11 @@ class ExportSide:
                 row = replace(row, verdict=Verdict.CANNOT_SAY, reason=self._unseen)
             rows.append(row)
         return rows
+
+    def _nudged(self, sample: Sample, pairs: range) -> list[dict[str, Array]]:
+        """Return the model's outputs with rounding errors, of a copy that is held no longer."""
+        runs = nudged_runs(self._exact_model(), sample.given.arguments, pairs)
+        return [dict(zip(self._file.outputs, outputs, strict=True)) for outputs in runs]
 
     def _mismatch(self, name: str, place: int, sample: Sample) -> str:
         """Say in what an output is of another kind than the model's, before any value is looked at."""

@@ -26,9 +26,10 @@ from .joined import NORMS, Joined
 from .modes import Mode, default_dtype, nothing_compiled
 from .tensors import NARROW, to_numpy
 
-__all__ = ["Arguments", "ExactModel", "as_arrays", "check_mode", "lifted", "own_dtype", "run_model"]
+__all__ = ["Arguments", "ExactModel", "Nudge", "as_arrays", "check_mode", "lifted", "own_dtype", "run_model"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Nudge = Callable[[Any, Arguments], Arguments]
 
 
 def run_model(model: nn.Module, arguments: Arguments) -> list[Any]:
@@ -86,10 +87,12 @@ class ExactModel:
         self,
         arguments: Arguments,
         seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None = None,
+        nudge: Nudge | None = None,
     ) -> list[Any]:
         """Compute in float64; returns the leaves of what the model returns.
 
-        ``seen`` is called with each operation of torch, what it was given, and the tensors that it gave.
+        ``seen`` is called with each operation of torch, what it was given, and the tensors that it gave;
+        ``nudge`` before each, and returns what it is given instead.
         """
         positional, keywords = pytree.tree_map_only(Tensor, lambda t: _wide(t.clone()), arguments)
         constants, own = self._constants, self._own
@@ -97,7 +100,7 @@ class ExactModel:
         folded = Folded(constants, own, dtype, self.taken) if constants else None
         if folded is not None:
             folded.depend((positional, keywords))
-        wide = _Wide(self.notes, self.numbers, seen, folded, self.unordered)
+        wide = _Wide(self.notes, self.numbers, seen, folded, self.unordered, nudge)
         with _left_as_it_is(self._model) as apart:
             with _all_in_float64(dtype, wide):
                 returned = self._model(*positional, **keywords)
@@ -265,8 +268,10 @@ class _Wide(Mode):
         seen: Callable[[Any, tuple[Any, ...], Sequence[Tensor]], None] | None,
         folded: Folded | None,
         unordered: list[str] | None = None,
+        nudge: Nudge | None = None,
     ) -> None:
         super().__init__()
+        self._nudge = nudge
         self._notes, self._numbers, self._seen, self._folded = notes, numbers, seen, folded
         self._unordered = [] if unordered is None else unordered
         self._joined = None if folded is None else Joined(folded)
@@ -285,6 +290,8 @@ class _Wide(Mode):
         if func is torch.ops.aten.topk.default and not _sorts(args, kwargs):
             self._unordered.append(str(func))
         given = pytree.tree_map(self._widened, passed)
+        if self._nudge is not None:
+            given = self._nudge(func, given)
         self._numbers.update(leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, float))
         try:
             result = _EXACT.get(func, func)(*given[0], **given[1])

@@ -21,6 +21,7 @@ Array = NDArray[Any]
 Outputs = Mapping[str, Any]
 
 CHAOS = 1e-9  # of an output: more is no rounding of float64
+_AT_STEPS = 1e-4  # of an output: more is a step that is taken or not, or nothing that float32 could compute
 _WRITTEN = "float64's own rounding, with constants as they are written"
 _EITHER = "float64's own rounding, with constants that are a weight here and a number in the code there"
 _MAGNIFIED = "float64's rounding, which the file's own steps magnify"
@@ -49,7 +50,7 @@ class Reading:
 class Readings:
     """Explanations, from what hides least to what hides most; each is computed when it is asked for.
 
-    outputs: the file's, in float64; expected: the model's.
+    outputs: the file's, in float64; expected: the model's; nudged: the model's with rounding errors.
     read: constants that are read otherwise than they are written; rounded: others, whose rounding may explain
         something.
     """
@@ -60,10 +61,12 @@ class Readings:
         feed: Outputs,
         outputs: Outputs,
         expected: Outputs,
+        nudged: Callable[[range], Sequence[Outputs]],
         read: Sequence[str],
         rounded: Sequence[str],
     ) -> None:
-        self._outputs = outputs
+        self._outputs, self._expected = outputs, expected
+        self._nudged = functools.cache(nudged)
 
         def as_written() -> Outputs:
             return file.run(feed, replaced=file.as_written())
@@ -97,33 +100,31 @@ class Readings:
         """Yield how far rounding errors of float64 may carry each element, however far; then by more.
 
         It is nothing where no errors carry an element beyond ``CHAOS``, those of what is given included: no
-        step is near enough to turn.
+        step is near enough to turn. Beyond ``_AT_STEPS`` it is what they do to the model, too: a file that
+        turns where the model doesn't is another.
         """
         own: Array = self._outputs[name]
+        smooth = 0.0
         if own.dtype == np.float64:
-            carried = self._carried(name, self._rounding())
+            smooth = _AT_STEPS * largest(own)
+            carried = _carried(own, name, self._rounding())
             if bool((carried <= CHAOS * largest(own)).all()):
                 yield np.zeros(own.shape)
                 return
-        carried = np.zeros(own.shape)
+        ours, theirs = np.zeros(own.shape), np.zeros(own.shape)
         for pairs in (_PAIRS, _MORE_PAIRS):
-            carried = np.maximum(carried, self._carried(name, self._steps(pairs)))
-            yield MARGIN * carried
+            ours = np.maximum(ours, _carried(own, name, self._steps(pairs)))
+            if bool((ours > smooth).any()):
+                theirs = np.maximum(theirs, _carried(self._expected[name], name, self._nudged(pairs)))
+            yield MARGIN * np.where(ours > smooth, np.minimum(ours, theirs), ours)
 
     def resized(self, name: str) -> bool:
-        """Tell whether rounding errors of float64 give an output another shape."""
-        return any(outputs[name].shape != self._outputs[name].shape for outputs in self._steps(_PAIRS))
-
-    def _carried(self, name: str, samples: Sequence[Outputs]) -> Array:
-        """Return how far each element is from the file's own in any of some evaluations."""
-        own: Array = self._outputs[name]
-        carried = np.zeros(own.shape)
-        for other in (outputs[name] for outputs in samples):
-            if other.shape != own.shape:
-                return np.full(own.shape, np.inf)
-            apart = distance(other, own) if own.dtype.kind == "f" else (other != own).astype(np.float64)
-            carried = np.maximum(carried, apart)
-        return carried
+        """Tell whether rounding errors of float64 give an output another shape, in the file and the model."""
+        both = ((self._outputs, self._steps), (self._expected, self._nudged))
+        return all(
+            any(outputs[name].shape != usual[name].shape for outputs in others(_PAIRS))
+            for usual, others in both
+        )
 
     def spread(self, reading: Reading, name: str, scale: float) -> Array | float:
         """Return how far each element of an output may move by a reading; ``scale`` is the largest."""
@@ -131,6 +132,17 @@ class Readings:
             return 0.0
         others = [outputs[name] for outputs in reading.moved()]
         return np.minimum(spread_of(self._outputs[name], others), reading.limit * scale)
+
+
+def _carried(usual: Array, name: str, others: Sequence[Outputs]) -> Array:
+    """Return how far each element of an output is from what it usually is, in any of some evaluations."""
+    carried = np.zeros(usual.shape)
+    for other in (outputs[name] for outputs in others):
+        if other.shape != usual.shape:
+            return np.full(usual.shape, np.inf)
+        apart = distance(other, usual) if usual.dtype.kind == "f" else (other != usual).astype(np.float64)
+        carried = np.maximum(carried, apart)
+    return carried
 
 
 def _either(file: ExactFile, feed: Outputs, outputs: Outputs, expected: Outputs) -> Outputs:

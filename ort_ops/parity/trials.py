@@ -78,7 +78,20 @@ class Trials:
             (self._met(trial, suspects), results[trial.name]) for trial in self._trials(unproven, taken)
         )
         met, number = max(trials, key=lambda found: found[0], default=(0, 0))
-        return places[number:] if met else []
+        return self._products(places[:number], places[number], matched) + places[number:] if met else []
+
+    def _products(self, places: Sequence[int], guilty: int, matched: Mapping[str, Counterpart]) -> list[int]:
+        """Return the places before a sum with a weight that have no counterpart, as a layer's product."""
+        node, found = self._file.nodes[guilty], list[int]()
+        read = set(reads(node))
+        if node.op_type != "Add" or not read & self._file.model.graph.initializers.keys():
+            return []
+        for place in reversed(places):
+            results = set(self._results(place))
+            if results & read and not results & matched.keys():
+                found.append(place)
+                read |= set(reads(self._file.nodes[place]))
+        return found[::-1]
 
     def _results(self, place: int) -> list[str]:
         return results_of(self._file.nodes[place])
@@ -92,7 +105,7 @@ class Trials:
         """
         alike: dict[int, list[str]] = {}
         for name, counterpart in matched.items():
-            if counterpart.exact is not None:
+            if counterpart.exact is not None and counterpart.certain:
                 alike.setdefault(counterpart.exact, []).append(name)
         new = {names[0] for names in alike.values() if len(names) == 1 or self._come_of(*names)}
         return {

@@ -82,10 +82,9 @@ def walk_export(
         return Walk(None, rows, share, outputs=outputs)
     if not narrow:
         trials = Trials(file, sample, counterparts, wrong, tolerance)
-        earlier = trials.earlier(suspects, matched)
+        suspects = trials.earlier(suspects, matched) + suspects
         del trials, counterparts  # which hold as much memory as there may be
-        past = suspects if earlier else _past_steps(file, model, sample, suspects, memory, tolerance)
-        suspects = earlier + past
+        suspects = _past_steps(file, model, sample, suspects, memory, tolerance)
     first = suspects[0]
     rows[first] = replace(rows[first], verdict=Verdict.EXPORT_WRONG, counterpart="")
     return Walk(file.nodes[first].name, rows, share, _region(file, suspects), outputs)
@@ -167,17 +166,17 @@ def _suspects(
     The guilty one is first: nothing that it is given is a suspect's. What is made of sizes and constants is
     none, unless it is made of a weight, or of a table that matches: the model has one like it.
     """
-    useful, needed = _useful(file, matched, told.fractions), _before(file, wrong)
+    useful, needed = _useful(file, matched, wrong, told.fractions), _before(file, wrong)
     sizes = made_of_sizes(file)
     weights = {name for name in file.parameters if not is_uniform(file.written(name))} | altered
     known = weights | (matched & sizes & told.tables)
+    unmatched = sorted(needed - useful)
     places = [
         place
-        for place, node in enumerate(file.nodes)
-        if place in needed
-        and place not in useful
-        and (not sizes.issuperset(results_of(node)) or known & set(reads(node)))
+        for place in unmatched
+        if not sizes.issuperset(results_of(file.nodes[place])) or known & set(reads(file.nodes[place]))
     ]
+    places = places or unmatched  # of a file that computes nothing of what it is given
     bad = {name for place in places for name in file.nodes[place].output}
     return sorted(places, key=lambda place: (bool(bad & set(reads(file.nodes[place]))), place))
 
@@ -194,13 +193,13 @@ def _before(file: ExactFile, results: set[str]) -> set[int]:
     return found
 
 
-def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]:
+def _useful(file: ExactFile, matched: set[str], wrong: set[str], fractions: set[str]) -> set[int]:
     """Return the places of the nodes for which what comes of them and matches vouches.
 
-    All of a node's results that are read have to be vouched for, unless they are parts of what it reads; then
-    that is, too. An integer or boolean says nothing of the fractions that it was made of: many give the
-    same. Nor does a part, or what is rounded or cut off, of what all else reads: what such nodes read is
-    vouched for by all its readers only.
+    All of a node's results that are read have to be vouched for, unless they are parts of what it reads, and
+    none is an output that is wrong; then that is, too. An integer or boolean says nothing of the fractions
+    that it was made of: many give the same. Nor does a part, or what is rounded or cut off, of what all else
+    reads: what such nodes read is vouched for by all its readers only.
     """
     readers: dict[str, set[int]] = {}
     for place, node in enumerate(file.nodes):
@@ -213,7 +212,7 @@ def _useful(file: ExactFile, matched: set[str], fractions: set[str]) -> set[int]
         results = set(results_of(node))
         ours = {each for each in results & (vouched | in_part) if each in vouched or readers[each] <= found}
         whole = results & (readers.keys() | set(file.outputs)) <= ours
-        in_parts = _gives_part(node)
+        in_parts = _gives_part(node) and not results & wrong
         if ours and (whole or in_parts):
             found.add(place)
         if ours and whole:

@@ -1,0 +1,95 @@
+"""What a rounding error decides: in the model, too, or only in a file that isn't the model's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812, the name that PyTorch's own documentation uses
+from torch import Tensor
+
+from ort_ops.parity import Verdict, check, locate
+
+from .models import Model, uniform
+
+CONSTANTS = "<float two = {2}, int64[1] k = {2}, float[6] ones = {1, 1, 1, 1, 1, 1}>"
+
+
+def parsed(outputs: str, nodes: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 18]> g (float[n, 6] x) => ({outputs}) {CONSTANTS} {{ {nodes} }}'
+    )
+
+
+ODD = torch.arange(1.0, 24.0, 2.0).reshape(2, 6)
+EQUAL = torch.tensor([[0.7], [1 / 3]]).expand(2, 6).contiguous()
+
+# The model, what it is given, and the file, whose guilty node gives "t".
+ANOTHER: dict[str, tuple[Callable[..., Any], Tensor, str, str]] = {
+    "halves are rounded and not cut off": (
+        lambda m, x: torch.floor(x / 2) + 1,
+        ODD,
+        "float[a, b] y",
+        "h = Div(x, two) t = Round(h) one = Div(two, two) y = Add(t, one)",
+    ),
+    "the largest of what is all the same": (
+        lambda m, x: torch.topk(x.softmax(-1), 2)[1],
+        uniform(4, 6),
+        "int64[a, b] t",
+        "s = Softmax(x) z = Sub(s, s) v, t = TopK(z, k)",
+    ),
+    "nothing keeps from dividing by what is left of nothing": (
+        lambda m, x: F.layer_norm(x * 0.3, (6,)),
+        EQUAL,
+        "float[a, b] t",
+        "c = Constant<value = float {0.3}>() s = Mul(x, c) t = LayerNormalization<epsilon = 0.0>(s, ones)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANOTHER)
+def test_a_file_that_turns_where_the_model_does_not_is_wrong(name: str) -> None:
+    function, given, outputs, nodes = ANOTHER[name]
+    file = parsed(outputs, nodes)
+    model = Model(function).eval()
+    (row,) = (row for row in check(model, file, given).rows if row.question == "export")
+    assert row.verdict is Verdict.EXPORT_WRONG, row
+    places = {node.op_type: node for node in file.graph.node}
+    guilty = places["Sub"] if "Sub" in places else next(n for n in file.graph.node if "t" in n.output)
+    guilty.name = "guilty"
+    assert locate(model, file, given, questions=["export"]).node == "guilty"
+
+
+def copied(x: Tensor) -> Tensor:
+    return x.clone().div_(0.1).floor_()
+
+
+def through_a_view(x: Tensor) -> Tensor:
+    y = x / 0.1
+    y.view(-1).floor_()
+    return y
+
+
+TENTHS = (torch.arange(12.0).reshape(2, 6) * 0.1).double().round(decimals=1)
+ALIKE: dict[str, Callable[..., Any]] = {
+    "in one operation": lambda m, x: x // 0.1,
+    "in two": lambda m, x: (x / 0.1).floor(),
+    "in place": lambda m, x: copied(x),
+    "through a view": lambda m, x: through_a_view(x),
+    "compiled": torch.compile(lambda m, x: (x / 0.1).floor(), backend="eager"),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_file_that_turns_where_the_model_does_is_not(name: str) -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (double[n, 6] x) => (double[n, 6] y) <double ten = {10}> '
+        "{ t = Mul(x, ten) y = Floor(t) }"
+    )
+    model = Model(ALIKE[name]).eval()
+    row = check(model, file, TENTHS).rows[0]
+    assert row.verdict is Verdict.CANNOT_SAY, row
+    assert "turn on a rounding error of float64" in row.reason
+    assert locate(model, file, TENTHS, questions=["export"]).node is None
+    assert torch.equal(TENTHS, (torch.arange(12.0).reshape(2, 6) * 0.1).double().round(decimals=1))
