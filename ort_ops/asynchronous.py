@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from .failures import error_of
 
-__all__ = ["ErrorText", "answering", "outlive"]
+__all__ = ["ErrorText", "answering", "let_go", "outlive"]
 
 
 class ErrorText(str):
@@ -99,8 +99,14 @@ os.register_at_fork(after_in_child=_in_flight.clear)  # its threads are the pare
 _ended: list[object] = []
 
 
+def let_go() -> None:
+    """Let go of sessions whose runs have ended, all but one of which the thread may still be at its end."""
+    late = time.monotonic() > _answered[-1] + _CLEANING_UP and not _in_flight
+    del _ended[: None if late else -1]
+
+
 def outlive(session: object) -> None:
-    """Keep a session whose run has just ended until the next run is started, or for good.
+    """Keep a session whose run has just ended until another session is made, or the next run is started.
 
     Where the answer drops the last reference to it, ONNX Runtime's thread would end its own session. Up to
     1.25 the session's end also waits for that thread while it holds Python's lock, which the thread needs.
@@ -119,7 +125,7 @@ def answering(
     ``start`` is given the callback that is ONNX Runtime's. What ``callback`` raises goes to
     ``threading.excepthook``, as from any thread: releases of ONNX Runtime differ in what they make of it.
     """
-    del _ended[:-1]
+    let_go()
     answer = _Answer(callback, user_data)
     _in_flight.add(weakref.ref(answer))
     answer.owe(True)

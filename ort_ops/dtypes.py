@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from .errors import SchemaError
 
-__all__ = ["ANY", "DTYPES", "DType", "find_dtype", "from_numpy", "from_onnx", "type_name"]
+__all__ = ["ANY", "COMMON_TYPES", "DTYPES", "DType", "find_dtype", "from_numpy", "from_onnx", "type_name"]
 
 ANY = 0
 """The element type by which an operator declares that it takes any (TensorProto.UNDEFINED)."""
@@ -63,6 +63,12 @@ DTYPES: tuple[DType, ...] = (
     _row(22, "int4", "int4", ml_dtypes.int4, None),
     _row(23, "float4_e2m1fn", "float4e2m1", ml_dtypes.float4_e2m1fn, None),
 )
+
+COMMON_TYPES = tuple(dtype.onnx for dtype in DTYPES if dtype.onnx <= 16)
+"""What "of any type" stands for where types have to be listed.
+
+float8 and 4-bit types, which not every release of ONNX Runtime has, are to be declared.
+"""
 
 _BY_ONNX: Mapping[int, DType] = {dtype.onnx: dtype for dtype in DTYPES}
 _BY_NUMPY: Mapping[np.dtype[np.generic], DType] = {dtype.numpy: dtype for dtype in DTYPES}

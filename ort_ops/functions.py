@@ -165,6 +165,11 @@ def _ops_of(
     names = tuple((node, f"{name_of(call.function)}.forward") for node, call in calls.items())
 
     def compute(outputs: int, node: str, *inputs: Any) -> Any:
+        if node not in calls:
+            raise LookupError(
+                f"no node of the file has the name {node!r}, by which its call is told: "
+                "ONNX Runtime gave it another"
+            )
         results = calls[node](inputs)
         if outputs == len(results) == 1:
             return results[0]

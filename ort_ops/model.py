@@ -41,8 +41,8 @@ class Node:
     """A node of the model's graph, of a graph inside it, or of a function body.
 
     ``input_types`` are the ONNX element types of its inputs as far as the file states them: None where
-    it doesn't, 0 where the input is absent. ``in_function`` is the body that the node stands in; ``metadata``
-    what an exporter noted about it.
+    it doesn't, 0 where the input is absent. ``in_function`` is the body that the node stands in, ``inner``
+    says whether it is in a branch or a loop; ``metadata`` is what an exporter noted about it.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Node:
     """Their names."""
     unreadable: tuple[str, ...] = ()
     """Those of kinds that ONNX Runtime shows no operator."""
+    inner: bool = False
 
     @property
     def op(self) -> tuple[str, str]:
@@ -179,7 +180,7 @@ def _model(buffer: Buffer) -> Model:
             ir_version = number(value)
         elif field == 7 and isinstance(value, slice):  # graph
             graphs.append(_scope(buffer, value))
-            nodes += _nodes(buffer, graphs[-1], {}, None)
+            nodes += _nodes(buffer, graphs[-1], {}, None, inner=False)
         elif field == 8 and isinstance(value, slice):  # opset_import
             opset = dict(fields(buffer, value.start, value.stop))
             opsets[_domain(text(buffer, opset.get(1)))] = number(opset.get(2))
@@ -239,7 +240,7 @@ def _function(buffer: Buffer, span: slice) -> tuple[tuple[str, str, str], list[N
         node
         for field, value in parts
         if field == 7 and isinstance(value, slice)
-        for node in _node(buffer, value, {}, op)
+        for node in _node(buffer, value, {}, op, inner=False)
     ]
     return (*op, text(buffer, single.get(13))), inside
 
@@ -248,7 +249,7 @@ _UNREADABLE = range(9, 15)  # lists of tensors, of graphs; sparse tensors; types
 
 
 def _nodes(
-    buffer: Buffer, graph: _Scope, outer: _Types, in_function: tuple[str, str] | None
+    buffer: Buffer, graph: _Scope, outer: _Types, in_function: tuple[str, str] | None, *, inner: bool
 ) -> Iterator[Node]:
     own: dict[str, int] = {}
     for values in graph.values.values():
@@ -258,10 +259,12 @@ def _nodes(
     if outer:
         types = outer.new_child(own) if isinstance(outer, ChainMap) else ChainMap(own, outer)
     for node in graph.nodes:
-        yield from _node(buffer, node, types, in_function)
+        yield from _node(buffer, node, types, in_function, inner=inner)
 
 
-def _node(buffer: Buffer, span: slice, types: _Types, in_function: tuple[str, str] | None) -> Iterator[Node]:
+def _node(
+    buffer: Buffer, span: slice, types: _Types, in_function: tuple[str, str] | None, *, inner: bool
+) -> Iterator[Node]:
     name = op_type = domain = overload = ""
     inputs: list[int | None] = []
     outputs = 0
@@ -285,23 +288,22 @@ def _node(buffer: Buffer, span: slice, types: _Types, in_function: tuple[str, st
             overload = text(buffer, value)
         elif field == 5 and isinstance(value, slice):
             attribute = ""
-            for inner, content in fields(buffer, value.start, value.stop):  # there may be many numbers
-                if inner == 1:
+            for part, content in fields(buffer, value.start, value.stop):  # there may be many numbers
+                if part == 1:
                     attribute = text(buffer, content)
                     attributes.append(attribute)
-                elif inner == 20 and content in _UNREADABLE:
+                elif part == 20 and content in _UNREADABLE:
                     unreadable.append(attribute)
-                elif inner in (6, 11) and isinstance(content, slice):
+                elif part in (6, 11) and isinstance(content, slice):
                     graphs.append(content)
         elif field == 9 and isinstance(value, slice):  # metadata_props
             entry = dict(fields(buffer, value.start, value.stop))
             metadata[text(buffer, entry.get(1))] = text(buffer, entry.get(2))
     named = name, _domain(domain), op_type
-    yield Node(
-        *named, tuple(inputs), in_function, overload, metadata, outputs, tuple(attributes), tuple(unreadable)
-    )
+    lists = tuple(attributes), tuple(unreadable)
+    yield Node(*named, tuple(inputs), in_function, overload, metadata, outputs, *lists, inner)
     for graph in graphs:
-        yield from _nodes(buffer, _scope(buffer, graph), types, in_function)
+        yield from _nodes(buffer, _scope(buffer, graph), types, in_function, inner=True)
 
 
 def _value_info(buffer: Buffer, span: slice, *, with_shape: bool) -> Value:

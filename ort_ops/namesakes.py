@@ -3,7 +3,6 @@
 It looks at the name in many places, and not at the domain.
 """
 
-import itertools
 import os
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
@@ -41,6 +40,10 @@ _OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_RENAMES = "ConstantFolding"
+"""Takes a branch's nodes out of an If whose condition it knows, and gives them other names."""
+
+
 def refuse_namesakes(model: Model) -> None:
     """Raise RegistrationError for a node over which this release of ONNX Runtime may end the process."""
     fixed = _FIXED_IN is not None and RELEASE >= _FIXED_IN
@@ -54,11 +57,19 @@ def refuse_namesakes(model: Model) -> None:
             )
 
 
-def optimizers_to_leave_out(model: Model, asked: Iterable[str] | None) -> list[str] | None:
-    """Return the optimizers that a session is to do without, those that are ``asked`` for among them."""
+def optimizers_to_leave_out(
+    model: Model, asked: Iterable[str] | None, by_node: Container[tuple[str, str]]
+) -> list[str] | None:
+    """Return the optimizers that a session is to do without, those that are ``asked`` for among them.
+
+    by_node: the operators of which a kernel is told by the name of a node what to compute.
+    """
     there = {node.op_type for node in model.nodes if node.op_type in _OPTIMIZERS and _is_custom(model, node)}
-    if there:
-        return [*(asked or ()), *itertools.chain.from_iterable(_OPTIMIZERS[name] for name in sorted(there))]
+    left_out = [each for name in sorted(there) for each in _OPTIMIZERS[name]]
+    if any(node.inner and node.op in by_node for node in model.nodes):
+        left_out.append(_RENAMES)
+    if left_out:
+        return [*(asked or ()), *left_out]
     return None if asked is None else list(asked)
 
 

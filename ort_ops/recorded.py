@@ -125,11 +125,11 @@ def record(value: Any) -> Any:
         return {"dict": {key: record(item) for key, item in value.items()}}
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
-    if isinstance(value, complex):
-        return {"complex": [value.real, value.imag]}
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
         kind = "array" if isinstance(value, np.ndarray) else "scalar"
         return {kind: [value.dtype.str, list(value.shape), base64.b64encode(value.tobytes()).decode()]}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
     found = ort_ops.torch_values.record_torch(value)
     if found is None:
         raise UnrecordableError(f"a {type(value).__qualname__} can't be recorded in a file")

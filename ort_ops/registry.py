@@ -10,17 +10,13 @@ import onnxruntime
 
 from . import _bridge
 from .builtin import RELEASE
-from .dtypes import DTYPES
+from .dtypes import COMMON_TYPES
 from .errors import RegistrationError, SchemaError
 from .inference import asked_attributes
 from .kernel import ArrayKind, Kernel
 from .schema import Signature, read_schema
 
 __all__ = ["Op", "Overload", "add_op", "find_ops", "onnx_op", "registered_ops", "split_name"]
-
-# What the first of several inputs without a type may be: float8 and 4-bit types are to be declared, since not
-# every release has each of them.
-_COMMON_TYPES = tuple(dtype.onnx for dtype in DTYPES if dtype.onnx <= 16)
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -98,7 +94,7 @@ class Op:
         ``leaves_out`` says whether some node may leave out an optional input, by an empty name; ``outputs``
         is how many outputs each node has at least, None where the nodes aren't known.
         """
-        told = self._told(outputs) if self._infers(leaves_out) else 0
+        told = self._told(outputs) if self._infer is not None and self._infers(leaves_out) else 0
         if (name, told) not in self._overloads:
             self._overloads[name, told] = tuple(
                 Overload(self, provider, signature, told, self._bridge_op(name, provider, signature, told))
@@ -139,7 +135,7 @@ class Op:
             if self._infer is not None or known or not signature.inputs:
                 yield signature
                 continue
-            for each in [first] if first else _COMMON_TYPES:
+            for each in [first] if first else COMMON_TYPES:
                 yield Signature((each, *others), tuple(t or each for t in signature.outputs))
 
     def _bridge_op(self, name: tuple[str, str], provider: str, signature: Signature, told: int) -> _bridge.Op:
@@ -163,6 +159,14 @@ class Overload:
     signature: Signature
     told: int
     bridge: _bridge.Op = field(repr=False)
+
+    def serves(self, other: "Overload") -> bool:
+        """Tell whether ONNX Runtime, which was given this one, needs not be given another.
+
+        Up to 1.27 it ends the process where it is told of an output that a node doesn't have.
+        """
+        same = self.op is other.op and (self.provider, self.signature) == (other.provider, other.signature)
+        return same and (self.told <= other.told or RELEASE >= (1, 30))
 
     def accepts(self, input_types: Sequence[int | None], outputs: int = 0) -> bool:
         """Tell whether inputs of these element types, and so many outputs, fit; None is unknown, 0 absent."""
@@ -218,10 +222,13 @@ def onnx_op(
         )
 
     def register(function: Callable[..., Any]) -> Op:
+        infer = None
         if isinstance(function, Op):  # which has another name, too
-            function = function.kernel.function
+            function, infer = function.kernel.function, function._infer
         kernel = Kernel(function, read_schema(function, inputs, outputs), tuple(providers), array)
         op = Op(kernel, pairs, version)
+        if infer is not None:
+            op.infer(infer)
         add_op(op)
         return op
 
@@ -252,11 +259,19 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _redefines(op: Op, other: Op) -> bool:
-    """Tell whether a kernel is another one defined anew; one line that is run for several types is not."""
+    """Tell whether a kernel is another one defined anew; one line for several types or providers is not."""
     if op.kernel.where != other.kernel.where or not _overlap(op, other):
         return False
-    code, others = (getattr(each.kernel.function, "__code__", None) for each in (op, other))
-    return code is None or code is not others or bool(_inputs(op) & _inputs(other))
+    code, others = (_code(each.kernel.function) for each in (op, other))
+    return code is not others or _conflict(op, other)
+
+
+def _code(function: Any) -> Any:
+    """Return the code that a kernel runs: a function's, that of a partial's, or that of an object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    called: Any = function if hasattr(function, "__code__") else vars(type(function)).get("__call__")
+    return getattr(called, "__code__", None)
 
 
 def _inputs(op: Op) -> set[tuple[int, ...]]:
@@ -267,10 +282,13 @@ def _overlap(op: Op, other: Op) -> bool:
     return op.version == other.version and bool(set(op.names) & set(other.names))
 
 
+def _conflict(op: Op, other: Op) -> bool:
+    """Tell whether two kernels of an operator have types and a provider in common."""
+    return bool(set(op.kernel.providers) & set(other.kernel.providers) and _inputs(op) & _inputs(other))
+
+
 def _refuse_conflict(op: Op, other: Op) -> None:
-    if not _overlap(op, other) or not set(op.kernel.providers) & set(other.kernel.providers):
-        return
-    if _inputs(op) & _inputs(other):
+    if _overlap(op, other) and _conflict(op, other):
         raise RegistrationError(
             f"{op!r} and {other!r} are kernels for the same operator, types and provider; "
             "give one of them another name, other types or another provider"

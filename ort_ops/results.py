@@ -78,6 +78,11 @@ def refuse_mask(item: object, index: int) -> None:
         )
 
 
+def _is_stored_as(dtype: np.dtype[Any], expected: np.dtype[Any]) -> bool:
+    """Tell whether the bridge takes an array for one of a dtype: in another order of bytes, or of texts."""
+    return dtype.newbyteorder("=") == expected or (dtype.kind == "U" and expected.kind == "O")
+
+
 def reject(result: object, types: list[int]) -> None:
     """Raise what is wrong with a result that the bridge could not store."""
     items = result if isinstance(result, tuple) and len(types) != 1 else (result,)
@@ -85,7 +90,7 @@ def reject(result: object, types: list[int]) -> None:
         refuse_mask(item, index)
         if isinstance(item, np.ndarray | np.generic) and element_type:
             expected = from_onnx(element_type).numpy
-            if item.dtype != expected:
+            if not _is_stored_as(item.dtype, expected):
                 cast = "str).astype(object" if expected.kind == "O" else repr(expected.name)  # strings
                 raise ResultError(
                     f"returned dtype {item.dtype} for output {index}; expected {expected}: nothing is cast "

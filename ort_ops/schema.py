@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from .callables import annotated_by_text, annotations_of, name_of, parameters_of
-from .dtypes import ANY, DTYPES, DType, find_dtype, from_numpy, from_onnx
+from .dtypes import ANY, COMMON_TYPES, DTYPES, DType, find_dtype, from_numpy, from_onnx
 from .errors import SchemaError
 
 __all__ = ["Attribute", "Dim", "Formal", "OpSchema", "Signature", "TensorType", "read_schema"]
@@ -50,7 +50,7 @@ class Formal:
 
     name: str
     types: tuple[int, ...] = ()
-    variable: str | None = None
+    variable: TypeVar | None = None
     optional: bool = False
     variadic: bool = False
 
@@ -111,8 +111,8 @@ class OpSchema:
             yield Signature(tuple(types[: len(self.inputs)]), tuple(types[len(self.inputs) :]))
 
 
-def _variable(formal: Formal, index: int) -> str:
-    return formal.variable or f"#{index}"
+def _variable(formal: Formal, index: int) -> TypeVar | int:
+    return formal.variable or index
 
 
 def read_schema(
@@ -220,6 +220,12 @@ def _attribute(parameter: inspect.Parameter, hint: Any, where: str) -> Attribute
     hint = _present(_expanded(hint))
     kind = ATTRIBUTE_KINDS.get(np.ndarray if typing.get_origin(hint) is np.ndarray else hint)
     if kind is None:
+        unsaid = isinstance(parameter.default, list | tuple) and hint is type(parameter.default)
+        if unsaid:
+            raise SchemaError(
+                f"{where}: attribute {parameter.name!r} has the default {parameter.default!r}, which "
+                "doesn't say of what kind its elements are; annotate it, as list[int]"
+            )
         known = ", ".join(ATTRIBUTE_KINDS.values())
         raise SchemaError(
             f"{where}: attribute {parameter.name!r} is annotated {hint!r}; expected one of {known}, "
@@ -244,7 +250,7 @@ def _type_of_default(default: object) -> Any:
     return types.GenericAlias(list, (kinds.pop(),)) if len(kinds) == 1 else type(default)
 
 
-def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | None]:
+def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], TypeVar | None]:
     """Return the element types that an annotation admits, and the type variable that it is."""
     hint = _expanded(hint)
     if hint is None or hint is Any:
@@ -256,15 +262,29 @@ def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], str | Non
             return _types(parts[0], where, name)
         for part in parts:
             _refuse_python_type(part, where, name)
-        return tuple(_one_type(_element(part), where, name).onnx for part in parts), None
+        return tuple(t for part in parts for t in _types(part, where, name)[0]), None
     hint = _element(hint)
     if isinstance(hint, TypeVar):
-        constraints = hint.__constraints__
-        admitted = tuple(_one_type(t, where, name).onnx for t in constraints)
-        return admitted or tuple(dtype.onnx for dtype in DTYPES), hint.__name__
+        if hint.__bound__ is None:
+            admitted = tuple(_one_type(t, where, name).onnx for t in hint.__constraints__)
+        else:
+            admitted = _types(hint.__bound__, where, name)[0]
+        return admitted or COMMON_TYPES, hint
+    if kinds := _kinds(hint):
+        return kinds, None
     if hint is np.generic or hasattr(hint, "__dlpack__"):  # np.ndarray, torch.Tensor: an array of any type
         return (), None
     return (_one_type(hint, where, name).onnx,), None
+
+
+def _kinds(hint: Any) -> tuple[int, ...]:
+    """Return the types of a kind of NumPy's (``np.floating``); nothing for what is none, or is every type."""
+    kind = typing.get_origin(hint) or hint
+    if kind is np.generic or not isinstance(kind, type) or not issubclass(kind, np.generic):
+        return ()
+    return tuple(
+        t for t in COMMON_TYPES if issubclass(of := from_onnx(t).numpy.type, kind) and of is not kind
+    )
 
 
 # What to write for a tensor of what a Python type is called like.

@@ -86,12 +86,12 @@ class Plan:
             reasons[domain, name] = both
         return Plan(tuple(kept), reasons)
 
-    def by_domain(self) -> dict[str, list[_bridge.Op]]:
-        """Return what the bridge registers."""
-        domains: dict[str, list[_bridge.Op]] = {}
-        for (domain, _), overload in self.overloads:
-            domains.setdefault(domain, []).append(overload.bridge)
-        return domains
+    def by_domain(self) -> dict[str, list[tuple[tuple[str, str], Overload]]]:
+        """Return what is registered of each domain."""
+        found: dict[str, list[tuple[tuple[str, str], Overload]]] = {}
+        for name, overload in self.overloads:
+            found.setdefault(name[0], []).append((name, overload))
+        return found
 
 
 def plan_for(
@@ -192,7 +192,10 @@ def refuse_leftovers(plan: Plan, model: Model, options: onnxruntime.SessionOptio
     except Exception:  # nothing of ours was registered
         return
     planned = {name for name, _ in plan.overloads}
-    for name, where in sorted({_given[i] for _, ids in there for i in ids if i in _given}):
+    given = {
+        (name, overload.op.kernel.where) for name, overload in (_given[i] for _, ids in there for i in ids)
+    }
+    for name, where in sorted(given):
         if name in model.calls() - planned:
             raise RegistrationError(
                 f"this SessionOptions has the kernel {where} of {'::'.join(name)} from before, "
@@ -208,8 +211,8 @@ An entry of a SessionOptions has no room for these: ONNX Runtime takes 8,192 cha
 """
 
 
-_given: dict[int, tuple[tuple[str, str], str]] = {}
-"""Operator and function of each kernel that ONNX Runtime was given, by its id; those are never freed."""
+_given: dict[int, tuple[tuple[str, str], Overload]] = {}
+"""Operator and overload of what ONNX Runtime was given, by the id of what the bridge has: never freed."""
 
 
 _plan: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("ort_ops_plan", default=None)
@@ -233,7 +236,7 @@ def wanted_entry(ops: Iterable[str | Op] | None) -> str:
     if ops is None:
         return _ALL
     named = [[op] if isinstance(op, str) else ["::".join(name) for name in op.names] for op in ops]
-    wanted = ",".join(name for names in named for name in names)
+    wanted = ",".join(name for names in named for name in names) or ","  # of none: a blank entry is none
     if len(wanted) <= _ROOM:
         return wanted
     if wanted not in _asked:
@@ -286,13 +289,13 @@ def _select(wanted: str | None, registered: str | None) -> tuple[list[tuple[str,
     plan = _plan.get() or _everything(wanted)
     there = dict(_noted[int(registered)]) if registered else {}
     added = []
-    for domain, ops in plan.by_domain().items():
-        ids = tuple(id(op) for op in ops)  # operators are never freed once registered, so ids stay theirs
+    for domain, pairs in plan.by_domain().items():
         if domain not in there:
-            there[domain] = ids
-            added.append((domain, ops))
-            _given.update((id(o.bridge), (name, o.op.kernel.where)) for name, o in plan.overloads)
-        elif not set(ids) <= set(there[domain]):
+            given = {id(overload.bridge): (name, overload) for name, overload in pairs}
+            _given.update(given)
+            there[domain] = tuple(given)
+            added.append((domain, [overload.bridge for _, overload in pairs]))
+        elif not all(_is_served(*pair, there[domain]) for pair in pairs):
             raise RegistrationError(
                 f"this SessionOptions has had domain {domain!r} registered with other operators, and ONNX "
                 "Runtime can't add to it; give each session a SessionOptions of its own"
@@ -301,6 +304,11 @@ def _select(wanted: str | None, registered: str | None) -> tuple[list[tuple[str,
     if noted not in _noted:
         _noted.append(noted)
     return added, str(_noted.index(noted))
+
+
+def _is_served(name: tuple[str, str], overload: Overload, ids: Iterable[int]) -> bool:
+    """Tell whether what ONNX Runtime was given of an operator is all that it needs for an overload of it."""
+    return any(name == other and given.serves(overload) for other, given in (_given[each] for each in ids))
 
 
 set_select_hook(_select)

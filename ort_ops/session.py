@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Self, TypedDict, Unpack
 import onnxruntime
 
 from . import _bridge
-from .asynchronous import ErrorText, answering, outlive
+from .asynchronous import ErrorText, answering, let_go, outlive
 from .binding import Binding
 from .errors import KernelError, ProviderError, RegistrationError
 from .explaining import NodeRun, Runners
@@ -103,6 +103,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         trust: Iterable[str] = (),
         disabled_optimizers: Sequence[str] | None = None,
     ) -> None:
+        let_go()  # of sessions that ended on a thread of ONNX Runtime's
         self._model = read_model(path_or_bytes)
         refuse_namesakes(self._model)
         names, asked = session_providers(providers), asked_providers(providers)
@@ -120,7 +121,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         if given is not None:
             refuse_leftovers(plan, self._model, given)
         arguments = (providers, provider_options)
-        self._left_out = optimizers_to_leave_out(self._model, disabled_optimizers)
+        by_node = {name for name, overload in plan.overloads if overload.op.kernel.by_node}
+        self._left_out = optimizers_to_leave_out(self._model, disabled_optimizers, by_node)
         try:
             self._create(path_or_bytes, sess_options, plan, arguments)
         except (KernelError, RegistrationError):

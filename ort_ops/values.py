@@ -58,6 +58,8 @@ def to_value(name: str, array: Any, declared: str) -> onnxruntime.OrtValue:
     """
     if isinstance(array, onnxruntime.OrtValue):
         return array
+    if not declared:
+        raise ValueError(f"the model has no input {name!r}")
     if not declared.startswith("tensor(") or declared == "tensor(string)":
         raise NotImplementedError(
             f"input {name!r} is a {declared}, which ONNX Runtime's Python takes only in runs without "

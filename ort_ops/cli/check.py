@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from ort_ops import parity
-from ort_ops.errors import ParityError
+from ort_ops.errors import OrtOpsError, ParityError
+from ort_ops.parity.runs import of_runtime
 
 from .arguments import check_provider, refuse_overwriting, with_weights
 from .configured import Checked, read_config
-from .console import progress, say
+from .console import complain, progress, say
 from .options import (
     AllowReducedPrecision,
     Dims,
@@ -32,6 +33,14 @@ from .options import (
 from .report import print_report
 
 __all__ = ["check"]
+
+
+_WORST = (
+    parity.ExitCode.WRONG,
+    parity.ExitCode.COULD_NOT_RUN,
+    parity.ExitCode.CANNOT_SAY,
+    parity.ExitCode.EQUAL,
+)
 
 
 def check(
@@ -100,13 +109,21 @@ def check(
         ]
     refuse_overwriting([json_file, html, junit], reads)
     reports: dict[str, parity.Report] = {}
+    unchecked: dict[str, str] = {}
     for number, checked in enumerate(models, 1):
         name = str(checked.file)
-        name = f"{name} ({number})" if name in reports else name
+        name = f"{name} ({number})" if name in reports or name in unchecked else name
         if len(models) > 1:
             say(name, "bold")
         options = {**given, **checked.options}
-        report = _check(checked, options, sweep=sweep, html=html)
+        try:
+            report = _check(checked, options, sweep=sweep, html=html)
+        except Exception as error:
+            if config is None or not (isinstance(error, OrtOpsError | OSError) or of_runtime(error)):
+                raise
+            complain(error)
+            unchecked[name] = f"{type(error).__name__}: {error}"
+            continue
         print_report(report)
         reports[name] = report
         for line in parity.annotate(name, report, allow_reduced_precision=allow_reduced_precision):
@@ -116,13 +133,14 @@ def check(
         text = report.to_json(allow_reduced_precision=allow_reduced_precision)
         json_file.write_text(text + "\n", encoding="utf-8")
     if junit is not None:
-        text = parity.to_junit(reports, allow_reduced_precision=allow_reduced_precision)
+        text = parity.to_junit(reports, unchecked, allow_reduced_precision=allow_reduced_precision)
         junit.write_text(text + "\n", encoding="utf-8")
     codes = [
         report.exit_code_for(allow_reduced_precision=allow_reduced_precision) for report in reports.values()
     ]
-    worst = (parity.ExitCode.WRONG, parity.ExitCode.CANNOT_SAY, parity.ExitCode.EQUAL)
-    return int(next(code for code in worst if code in codes))
+    if unchecked:
+        codes.append(parity.ExitCode.COULD_NOT_RUN)
+    return int(next(code for code in _WORST if code in codes))
 
 
 def _check(checked: Checked, options: dict[str, Any], *, sweep: bool, html: Path | None) -> parity.Report:

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import itertools
+import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch.utils import _pytree as pytree
 from ort_ops.dtypes import DTYPES, from_onnx
 from ort_ops.errors import ExportError
 
+from .arguments import Held, as_they_were, held
 from .own import Context, own_method, running_own, takes_context
 from .probing import probe
 from .running import (
@@ -49,6 +51,7 @@ ELEMENT_TYPES = {getattr(torch, d.torch): d.onnx for d in DTYPES if d.torch and 
 """ONNX's number of each of torch's dtypes."""
 
 _count = itertools.count()
+_PROCESS = os.urandom(8).hex()  # of a program that another one saved no call is taken for one of this
 
 
 def to_array(tensor: Tensor) -> Any:
@@ -90,9 +93,10 @@ class Dim:
 class Call:
     """One call of a Function: its class, and its arguments with the tensors taken out.
 
-    ``leaves`` are the arguments as a pytree has them, tensors replaced by Slot and symbolic integers by Size;
-    ``forward`` is the Function's own, ``fake`` what the caller gave to compute shapes with. ``results`` are
-    the leaves and the structure of what forward returned, known once it ran.
+    ``leaves`` are the arguments as a pytree has them, tensors replaced by Slot, symbolic integers by Size,
+    and what may be changed after the call by Held; ``forward`` is the Function's own, ``fake`` what the caller
+    gave to compute shapes with. ``results`` are the leaves and the structure of what forward returned, known
+    once it ran.
     """
 
     function: type[Function]
@@ -100,7 +104,7 @@ class Call:
     leaves: tuple[Any, ...]
     structure: pytree.TreeSpec
     fake: Callable[..., Any] | None = None
-    key: str = field(default_factory=lambda: f"call{next_number()}")
+    key: str = field(default_factory=lambda: f"call{_PROCESS}_{next_number()}")
     results: tuple[tuple[Any, ...], pytree.TreeSpec] | None = None
     dtypes: tuple[torch.dtype, ...] = ()
     """Those of the results, in order."""
@@ -128,7 +132,7 @@ class Call:
     @property
     def number(self) -> int:
         """Return the key as a number."""
-        return int(self.key.removeprefix("call"))
+        return int(self.key.rpartition("_")[2])
 
     @property
     def takes_context(self) -> bool:
@@ -174,7 +178,7 @@ class Call:
     ) -> Any:
         positional, keywords = self.arguments(tensors, sizes)
         given = (context, *positional) if context is not None and self.takes_context else positional
-        with torch.no_grad(), under_autocast(self.autocast), running_own():
+        with torch.no_grad(), under_autocast(self.autocast), running_own(), as_they_were(self.leaves):
             returned = forward(*given, **keywords)
             same = {id(tensor) for tensor in tensors} & {id(leaf) for leaf in pytree.tree_leaves(returned)}
             if same and context is not None and not self.takes_context:  # there it may be marked dirty
@@ -291,7 +295,7 @@ def make_call(
                 "on the shapes of the inputs; expected a tensor, an integer, or a constant"
             )
         else:
-            places.append(leaf)
+            places.append(held(leaf))
     call = Call(
         function,
         forward,
@@ -310,12 +314,17 @@ def find_call(key: str) -> Call:
     try:
         return _calls[key]
     except KeyError:
-        raise ExportError(f"{key}: the call was captured by an export that is gone") from None
+        raise ExportError(
+            f"{key}: the call was captured by an export that is gone, or by another program; expected what "
+            "torch.export.export returned here: a file of it (torch.export.save) has no Functions in it"
+        ) from None
 
 
 def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:
     if isinstance(leaf, Slot):
         return tensors[leaf.index]
+    if isinstance(leaf, Held):
+        return leaf.argument
     return sizes[leaf.index] if isinstance(leaf, Size) else leaf
 
 

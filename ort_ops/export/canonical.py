@@ -9,39 +9,49 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from onnx import defs
 from onnx_ir.passes import common as passes
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from ort_ops.errors import ExportError
 from ort_ops.runtime import release_of
 
-from .calls import Call
+from .calls import ELEMENT_TYPES, Call, to_array
 from .nodes import nodes_of
 from .shapes import infer_types
 from .symbolic import Whole
 
-__all__ = ["canonicalize", "initializers_apart", "parameter_names"]
+__all__ = ["Named", "canonicalize", "initializers_apart", "parameters_of"]
 
 _OURS = "ort_ops."
 _NUMBER = re.compile(r"[._]\d+$")
 
 
+@dataclass(frozen=True)
+class Named:
+    """A parameter or buffer, and the first name that it has in the state_dict."""
+
+    name: str
+    tensor: Tensor
+
+
 def canonicalize(
-    model: ir.Model, names: Mapping[str, str], calls: Sequence[tuple[Call, Whole, Sequence[ir.Node]]]
+    model: ir.Model, held: Mapping[str, Named], calls: Sequence[tuple[Call, Whole, Sequence[ir.Node]]]
 ) -> None:
     """Bring a model into the one form, in place.
 
-    Nodes are named by type and count (``Relu_0``), values by their node, initializers as ``names`` says, or
+    Nodes are named by type and count (``Relu_0``), values by their node, initializers as ``held`` says, or
     by the node that reads them first; graph inputs and outputs keep their names. Types are those that ONNX
     infers, completed by the exporter's; a size that is no input's has no symbol, since each exporter invents
     its own.
 
-    names: for every name of a parameter or buffer the first one that it has in the state_dict.
+    held: the model's parameters and buffers, by every name that they have.
     calls: those that a node stands for wholly, with their nodes.
 
     Raises ExportError where a parameter has the name of an input or an output.
@@ -50,7 +60,7 @@ def canonicalize(
     passes.RemoveUnusedNodesPass()(model)
     graph = model.graph
     graph.name = "main_graph"
-    _name_initializers(graph, names)
+    _name_initializers(graph, held)
     _name_nodes(graph, {value.name or "" for value in (*graph.inputs, *graph.outputs, *_initializers(graph))})
     infer_types(model, calls)
     _strip(model)
@@ -63,17 +73,18 @@ def _initializers(graph: ir.Graph) -> list[ir.Value]:
     return list(graph.initializers.values())
 
 
-def parameter_names(model: Any) -> dict[str, str]:
-    """Return for every name of a parameter or buffer the first one that it has in the state_dict."""
+def parameters_of(model: Any) -> dict[str, Named]:
+    """Return the parameters and buffers of a model by every name that they have."""
     if isinstance(model, ExportedProgram):
-        return {name: name for name in (*model.state_dict, *model.constants)}
+        both = {**model.state_dict, **model.constants}
+        return {name: Named(name, each) for name, each in both.items() if isinstance(each, Tensor)}
     if not isinstance(model, torch.nn.Module):
         return {}
     first: dict[int, str] = {}
     named = itertools.chain(
         model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
     )
-    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+    return {name: Named(first.setdefault(id(tensor), name), tensor) for name, tensor in named}
 
 
 @contextlib.contextmanager
@@ -92,7 +103,7 @@ class _NothingPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=False)
 
 
-def _name_initializers(graph: ir.Graph, names: Mapping[str, str]) -> None:
+def _name_initializers(graph: ir.Graph, held: Mapping[str, Named]) -> None:
     """Put initializers in the order in which nodes read them, under the names of the state_dict."""
     ends = {value.name for value in (*graph.inputs, *graph.outputs)}
     order: dict[ir.Value, str] = {}
@@ -103,7 +114,7 @@ def _name_initializers(graph: ir.Graph, names: Mapping[str, str]) -> None:
         counts[node.op_type] += 1
         for place, value in enumerate(node.inputs):
             if value is not None and value.is_initializer() and value.graph is graph:
-                order.setdefault(value, _state_name(value, names, written) or f"{own}_input_{place}")
+                order.setdefault(value, _state_name(value, held, written) or f"{own}_input_{place}")
     for value in graph.outputs:
         if value.is_initializer():
             order.setdefault(value, value.name or "")
@@ -126,14 +137,26 @@ def _name_initializers(graph: ir.Graph, names: Mapping[str, str]) -> None:
             raise ExportError(f"the exporter wrote two different tensors for the parameter {name!r}")
 
 
-def _state_name(value: ir.Value, names: Mapping[str, str], written: set[str]) -> str | None:
+def _state_name(value: ir.Value, held: Mapping[str, Named], written: set[str]) -> str | None:
     """Return the first name in the state_dict of what an initializer was made of; None for a constant.
 
-    An exporter appends a number to a name that it also has for something else.
+    An exporter appends a number to a name that it also has for something else, and numbers constants, too.
     """
     name = value.name or ""
+    if name in held:
+        return held[name].name
     stem = _NUMBER.sub("", name)
-    return names.get(stem if name not in names and stem not in written else name)
+    return (
+        held[stem].name if stem in held and stem not in written and _has(value, held[stem].tensor) else None
+    )
+
+
+def _has(value: ir.Value, tensor: Tensor) -> bool:
+    """Tell whether an initializer has what a tensor has."""
+    there = value.const_value
+    if there is None or there.dtype != ELEMENT_TYPES.get(tensor.dtype) or there.shape != tuple(tensor.shape):
+        return False
+    return there.numpy().tobytes() == to_array(tensor).tobytes()
 
 
 def _equal(one: ir.Value, other: ir.Value) -> bool:

@@ -31,7 +31,7 @@ __all__ = ["finish"]
 _NOTE = "pkg.torch.onnx.fx_node"
 _UNREAD = "nothing reads its results"
 _STANDARD = "symbolic writes an operator of ONNX itself, which needs none"
-_KEY = re.compile(r"(?<=, )call\d+(?=\), kwargs)")  # of a call, as ort_ops::call is given it
+_KEY = re.compile(r"(?<=, )call\w+(?=\), kwargs)")  # of a call, as ort_ops::call is given it
 
 
 def finish(
@@ -70,7 +70,7 @@ def finish(
             why = whole if isinstance(whole, str) else _STANDARD if whole.standard else _UNREAD
             bodies.setdefault(call.number, BodyFound(reason=why))
     if options.canonical:
-        canonicalize(model, seen.names, wholes)
+        canonicalize(model, seen.parameters, wholes)
     _set_versions(model, custom_opsets)
     reports = tuple(
         _report(call, nodes, reasons.get(call.number, ""), bodies.get(call.number, BodyFound()))

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from ort_ops.errors import ExportError
 
 from .calls import Call, find_call, forwards_tried_out
-from .canonical import initializers_apart, parameter_names
+from .canonical import initializers_apart, parameters_of
 from .capture import functions_shown
 from .exactly import constants_matched_exactly
 from .files import read, save, scratch, write
@@ -85,7 +85,7 @@ class Kept:
 
     @contextlib.contextmanager
     def _recording(self, model: Any) -> Iterator[Record]:
-        before, self._record = self._record, Record(exporting=True, names=parameter_names(model))
+        before, self._record = self._record, Record(exporting=True, parameters=parameters_of(model))
         try:
             yield self._record
         finally:
@@ -243,10 +243,11 @@ def _capture(
         raise
     finally:
         record.capturing = outer
-    seen = record.calls[before:]
-    there = set(calls_in(program))
-    refuse_lost([call for call in seen if call.key not in there], "torch.export.export left it out")
-    program.graph_module.meta["ort_ops.calls"] = [find_call(key) for key in there]  # they live as long
+    seen = {call.key: call for call in record.calls[before:]}
+    there = {key: find_call(key) for key in calls_in(program)}
+    refuse_lost([call for key, call in seen.items() if key not in there], "torch.export.export left it out")
+    record.calls += [call for key, call in there.items() if key not in seen]  # of a program's module
+    program.graph_module.meta["ort_ops.calls"] = list(there.values())  # they live as long
     return program
 
 

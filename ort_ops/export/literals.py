@@ -79,14 +79,13 @@ def _numbers(program: ExportedProgram, held: Iterable[object]) -> dict[float, fl
     """Return the numbers in a program that float32 doesn't have, by what it has of them."""
     found: dict[float, set[float]] = {}
     for number in (*_floats(program), *_ITS_OWN):
-        rounded = _to_float32(number)
-        if rounded != number:  # NaN is never one
-            found.setdefault(rounded, set()).add(number)
+        found.setdefault(_to_float32(number), set()).add(number)
     for tensor in held:
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel() <= _FEW:
             for element in tensor.detach().cpu().double().flatten().tolist():
                 found.pop(element, None)
-    return {rounded: number for rounded, (number, *others) in found.items() if not others}
+    single = ((rounded, number) for rounded, (number, *others) in found.items() if not others)
+    return {rounded: number for rounded, number in single if number != rounded}
 
 
 def _floats(program: ExportedProgram) -> Iterator[float]:

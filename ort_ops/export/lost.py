@@ -104,7 +104,7 @@ def refuse_untraceable(calls: Sequence[Call], error: Exception) -> None:
         name = f"{beside[0].name}: " if beside else ""
         raise ExportError(
             f"{name}the TorchScript exporter (dynamo=False) takes no None or number among what forward "
-            "returns; expected tensors alone, or dynamo=True"
+            "returns, and no tensor twice; expected tensors alone (x.clone() the second time), or dynamo=True"
         ) from error
     if not str(error).startswith(("unordered_map::at", "Argument passed to at()")):
         return

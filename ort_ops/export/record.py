@@ -8,6 +8,7 @@ from torch.export import ExportedProgram
 from ort_ops.errors import ExportError
 
 from .calls import Call
+from .canonical import Named
 from .symbolic import Whole
 from .torchscript import Writing
 
@@ -18,16 +19,15 @@ __all__ = ["Record"]
 class Record:
     """The calls of one export: those seen while the model ran, and what ``symbolic`` wrote for each.
 
-    ``names`` has for every name of a parameter or buffer the first one that it has in the state_dict;
-    ``program`` is the captured program that is being translated, for the values of its constants;
-    ``writing`` what the TorchScript exporter's calls of ``symbolic`` are noted in while it runs;
-    ``capturing`` says that torch.export.export runs; of the ``computed`` calls, made outside of any capture,
-    the one of the number ``spoilt`` gives something else.
+    ``parameters`` has the model's parameters and buffers by every name; ``program`` is the captured program
+    that is being translated, for the values of its constants; ``writing`` what the TorchScript exporter's
+    calls of ``symbolic`` are noted in while it runs; ``capturing`` says that torch.export.export runs; of the
+    ``computed`` calls, made outside of any capture, the one of the number ``spoilt`` gives something else.
     """
 
     calls: list[Call] = field(default_factory=list)
     written: dict[int, Whole | str] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Named] = field(default_factory=dict)
     program: ExportedProgram | None = None
     writing: Writing | None = None
     exporting: bool = False

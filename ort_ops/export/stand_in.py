@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ort_ops.schema import TensorType
 
+from .arguments import Held
 from .calls import Call, Size, Slot, to_array
 from .symbolic import Whole
 
@@ -45,6 +46,9 @@ class StandIn:
 
 def _describe(value: Any) -> Any:
     """Return something hashable that is equal for values that are the same, to the bit."""
+    if isinstance(value, Held):
+        attributes = sorted(value.attributes().items())
+        return _describe(value.argument), tuple((name, _describe(each)) for name, each in attributes)
     if isinstance(value, Tensor):
         value = to_array(value)
     if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:

@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from ort_ops.errors import ExportError
 
+from .arguments import as_they_were
 from .calls import Call, Slot
 from .graph_op import checked
 from .own import own_method
@@ -149,7 +150,8 @@ def run_symbolic(
     own = own_method(call.function, "symbolic")
     g.op = checked(g.op)
     try:
-        returned = own(g, *positional, **keywords)
+        with as_they_were(call.leaves):
+            returned = own(g, *positional, **keywords)
     except ExportError:
         raise
     except Exception as error:
@@ -221,7 +223,9 @@ def _find_whole(
             return f"{node.kind()} is not given argument {index} of the call's tensors and sizes"
     free = [i for i in free if inputs[i].node().kind() != "onnx::Constant"]  # which say what forward knows
     if free:
-        return f"input {free[0]} of {node.kind()} is no argument of the call"
+        twice = inputs[free[0]] in (*tensors, *sizes)
+        what = "an argument that is given to it twice" if twice else "no argument of the call"
+        return f"input {free[0]} of {node.kind()} is {what}"
     numbers = tuple(place for place in places[len(tensors) :] if isinstance(place, int))
     return Whole(
         tuple(places[: len(tensors)]), numbers, len(inputs), len(named), standard=is_known(node.kind())

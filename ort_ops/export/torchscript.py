@@ -18,6 +18,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from ort_ops.errors import ExportError
 
+from .arguments import Held
 from .calls import Call, Dim, Slot, make_call
 from .operator import CALL
 from .own import OWN
@@ -124,6 +125,8 @@ def _same_leaves(one: Call, other: Call) -> bool:
 
 
 def _same_leaf(mine: Any, other: Any) -> bool:
+    if isinstance(mine, Held) and isinstance(other, Held):
+        return mine.value is other.value or _same_leaf(mine.value, other.value)
     if isinstance(mine, Slot) or isinstance(other, Slot):
         return bool(mine == other)
     if mine is other:

@@ -78,6 +78,8 @@ void register_selected(const Api* api, int minor_release, abi::SessionOptions* o
   };
   nb::object registered = entry_of(kRegistered);
   nb::object selected = call_python(hooks().select, entry_of(kWanted), registered);
+  // All that may be another's first: what was added stays there though the rest fails.
+  for (nb::handle entry : selected[0]) claim_domain(api, options, nb::cast<std::string>(entry[0]), kOwner);
   for (nb::handle entry : selected[0]) {
     std::vector<Op*> ops;
     for (nb::handle op : entry[1]) {
@@ -85,7 +87,6 @@ void register_selected(const Api* api, int minor_release, abi::SessionOptions* o
       ops.push_back(nb::cast<Op*>(op));
     }
     const auto name = nb::cast<std::string>(entry[0]);
-    claim_domain(api, options, name, kOwner);
     check(api, abi::AddCustomOpDomain(api, options, domain_of(api, minor_release, name, ops)));
   }
   if (!selected[1].equal(registered))

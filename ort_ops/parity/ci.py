@@ -11,8 +11,16 @@ from .verdict import Verdict, good_for
 __all__ = ["annotate", "to_junit", "to_markdown"]
 
 
-def to_junit(reports: Mapping[str, Report], *, allow_reduced_precision: bool = False) -> str:
-    """Return reports as JUnit XML: a suite for each, by its name, and in it a case for each row."""
+def to_junit(
+    reports: Mapping[str, Report],
+    unchecked: Mapping[str, str] | None = None,
+    *,
+    allow_reduced_precision: bool = False,
+) -> str:
+    """Return reports as JUnit XML: a suite for each, by its name, and in it a case for each row.
+
+    unchecked: by the name of what could not be run, why: a suite with an error.
+    """
     good = good_for(allow_reduced_precision=allow_reduced_precision)
     root = ElementTree.Element("testsuites")
     for name, report in reports.items():
@@ -27,6 +35,12 @@ def to_junit(reports: Mapping[str, Report], *, allow_reduced_precision: bool = F
             if row.verdict not in good:
                 kind = "error" if row.verdict is Verdict.CANNOT_SAY else "failure"
                 ElementTree.SubElement(case, kind, {"message": f"{row.verdict}: {_said(row)}"})
+    for name, why in (unchecked or {}).items():
+        suite = ElementTree.SubElement(
+            root, "testsuite", {"name": name, "tests": "1", "failures": "0", "errors": "1"}
+        )
+        case = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": "check"})
+        ElementTree.SubElement(case, "error", {"message": why})
     text = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{"".join(map(_in_xml, text))}'
 

@@ -570,3 +570,38 @@ def test_a_node_that_records_nothing_beside_one_that_does_leaves_both_to_a_kerne
     proto = helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=opsets, ir_version=10)
     with pytest.raises(NoKernelError, match=f"node {nodes[0].name!r} records no call"):
         ort_ops.InferenceSession(proto.SerializeToString(), providers=CPU)
+
+
+def test_nodes_in_branches_are_told_apart_though_a_condition_is_known(tmp_path: Path) -> None:
+    """ONNX Runtime puts the nodes of a branch that it knows to be taken in the If's place, renamed."""
+    from ort_ops.export import export
+
+    class Times(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, by: float) -> Any:
+            return x * by
+
+        @staticmethod
+        def symbolic(g: Any, x: Any, by: float) -> Any:
+            return g.op("tests.functions::Times", x, by_f=by)
+
+    class Branches(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.cond(
+                x.shape[0] > 4, lambda x: Times.apply(x, 2.0) + 1, lambda x: Times.apply(x, 3.0), (x,)
+            )
+
+    sizes = ({0: torch.export.Dim("batch", min=2, max=64)},)
+    program = export(Branches().eval(), (torch.rand(6, 3),), dynamic_shapes=sizes, verbose=False)
+    for rows, factor, more in ((6, 2, 1), (3, 3, 0)):
+        options = onnxruntime.SessionOptions()
+        options.add_free_dimension_override_by_name("batch", rows)
+        session = program.session(sess_options=options, providers=["CPUExecutionProvider"])
+        (name,) = (each.name for each in session.get_inputs())
+        (y,) = session.run(None, {name: np.ones((rows, 3), np.float32)})
+        assert (y == factor + more).all()
+
+
+def test_a_complex_number_of_numpys_is_one_again() -> None:
+    for given in (np.complex128(1 + 2j), np.complex64(1j), 1j):
+        assert type(restore(record(given))) is type(given)

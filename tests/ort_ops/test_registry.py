@@ -60,6 +60,29 @@ def test_the_same_function_defined_anew_replaces_its_predecessor() -> None:
     assert list(registered_ops())[-1] is again
 
 
+def test_one_function_may_be_registered_for_several_providers_and_types() -> None:
+    def twice(x): ...
+
+    for provider in ("CPUExecutionProvider", CUDA):
+        ort_ops.onnx_op("test.domain::Op", providers=[provider], array="torch")(twice)
+    assert [op.kernel.providers for op in find_ops(NAME)] == [("CPUExecutionProvider",), (CUDA,)]
+    for kind in ("int32", "int64", "int64"):  # the last replaces the one before
+        for name, kernel in (
+            ("Partial", functools.partial(scaled.kernel.function, by=2.0)),
+            ("Scale", Scale(2)),
+        ):
+            ort_ops.onnx_op(f"test.domain::{name}", inputs=[kind], outputs=[kind])(kernel)
+    for name in ("Partial", "Scale"):
+        assert [op.kernel.schema.inputs[0].types for op in find_ops(("test.domain", name))] == [(6,), (7,)]
+
+
+def test_another_name_of_a_kernel_infers_as_the_first_does() -> None:
+    op = register("float32")
+    op.infer(lambda x: x)
+    other = ort_ops.onnx_op("test.domain::Other", inputs=["float32"])(op)
+    assert other._infer is op._infer
+
+
 def test_two_functions_of_one_name_in_other_domains_are_two_kernels() -> None:
     def kernel(x): ...
 

@@ -261,6 +261,7 @@ def test_a_release_that_fails_over_an_input_left_out_is_given_no_shape_function(
     @ort_ops.onnx_op(f"{DOMAIN}::Op", inputs=["float32"] * 3)
     def kernel(x=None, a=None, b=None): ...
 
+    kernel.infer(lambda x, a, b: ort_ops.TensorType(np.dtype("float32"), None))
     body = function("Caller", ["a", "c"], ["b"], node("Op", ["a", "c"], ["b"]))
     leaving, called = model([node("Op", inputs)]), model([node("Caller", ["x"])], functions=[body])
     for release, expected in (((1, 23), False), ((1, 24), True)):
@@ -305,3 +306,35 @@ def test_an_attribute_that_no_operator_is_shown_is_not_taken_for_absent(name: st
     data = model([node("Op", **{name: [tensor] if kind == "list" else sparse})])
     with pytest.raises(NoKernelError, match=f"attribute '{name}' of a kind that ONNX Runtime shows no"):
         ort_ops.InferenceSession(data)
+
+
+def test_options_that_were_registered_before_serve_a_node_with_fewer_outputs() -> None:
+    @ort_ops.onnx_op(f"{DOMAIN}::Two", inputs=["float32"], outputs=["float32", "float32"])
+    def two(x):
+        return 2 * x, 3 * x
+
+    for outputs in (["y"], ["y", "z"]):
+        options = onnxruntime.SessionOptions()
+        ort_ops.register(options)
+        given = model([node("Two", outputs=outputs)])
+        session = ort_ops.InferenceSession(given, options, providers=[CPU])
+        assert session.run(None, {"x": np.ones(2, np.float32)})[0].tolist() == [2, 2]
+
+
+def test_of_no_operators_none_is_registered() -> None:
+    register("float32")
+    options = onnxruntime.SessionOptions()
+    ort_ops.register(options, [])
+    with pytest.raises(Exception, match="not a registered function/op"):
+        onnxruntime.InferenceSession(one_node("Op", "float32"), options)
+
+
+def test_what_could_not_be_registered_leaves_nothing_half_registered() -> None:
+    ours = register("float32")
+    other = ort_ops.onnx_op("zz.taken::Op", inputs=["float32"])(lambda x: x)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("ort_ops.domain.zz.taken", "another library")
+    with pytest.raises(RegistrationError, match="another library"):
+        ort_ops.register(options, [ours, other])
+    ort_ops.register(options, [ours])
+    onnxruntime.InferenceSession(one_node("Op", "float32"), options)

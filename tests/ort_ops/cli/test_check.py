@@ -79,6 +79,23 @@ def _cli(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     return cli
 
 
+def test_a_model_that_can_not_be_checked_keeps_none_from_being_checked(cli: Cli, tmp_path: Path) -> None:
+    tables = "".join(
+        f'[[model]]\nfile = "{file}"\nmodule = "parity_models:{module}"\n'
+        for file, module in (("model.onnx", "build"), ("gone.onnx", "build"), ("model.onnx", "wrong"))
+    )
+    (tmp_path / "parity.toml").write_text(tables)
+    code, out, err = cli("check", "--config", "parity.toml", "--junit", "junit.xml")
+    assert (code, out.count("verdict:")) == (1, 2)
+    assert "gone.onnx" in err
+    suites = ElementTree.parse(tmp_path / "junit.xml").getroot().findall("testsuite")
+    assert sorted((each.get("failures"), each.get("errors")) for each in suites) == [
+        *(("0", "0"), ("0", "1"), ("1", "0")),
+    ]
+    (tmp_path / "parity.toml").write_text(tables[: tables.rindex("[[")])
+    assert cli("check", "--config", "parity.toml")[0] == 3
+
+
 def test_check_exits_with_0_for_equal_and_1_for_wrong(cli: Cli) -> None:
     code, out, err = cli("check", "model.onnx", "--module", "parity_models:build")
     assert (code, err) == (0, "")

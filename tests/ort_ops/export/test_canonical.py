@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ort_ops.errors import ExportError
@@ -263,3 +264,27 @@ def test_a_failure_leaves_the_file_that_was_there(
         export(Calls(lambda model, x: Twice.apply(x)).eval(), (x(3, 4),), path, dynamo=dynamo, verbose=False)
     assert path.read_bytes() == b"the file before"
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+class Numbered(nn.Module):
+    """Has a parameter that is called as the newer exporter calls its constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.val = nn.Parameter(torch.rand(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x @ self.val) * 0.3 + 0.7).clamp(0.2, 1.5)
+
+
+@BOTH
+def test_a_constant_is_not_given_a_parameters_name(dynamo: bool) -> None:
+    model = Numbered().eval()
+    program = export(model, (torch.rand(2, 3),), dynamo=dynamo, canonical=True, verbose=False)
+    weights = {each.name: numpy_helper.to_array(each) for each in program.model_proto.graph.initializer}
+    named = weights.get("val")
+    assert named is None or np.array_equal(named, model.val.detach().numpy())
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    given = torch.rand(2, 3)
+    (y,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+    np.testing.assert_allclose(y, model(given).detach().numpy(), rtol=1e-5)

@@ -230,3 +230,15 @@ def test_what_is_next_to_one_is_multiplied_by() -> None:
     np.testing.assert_array_equal(y, x(3, 4) * 1.000005)
     program = export(Calls(lambda model, x: x * 1.0 + 0.0).eval(), (x(3, 4),), verbose=False)
     assert {node.op_type for node in program.model.graph} <= {"Identity"}
+
+
+def test_a_number_that_may_be_two_of_the_programs_stays_as_it_is() -> None:
+    near = float(np.float32(0.1))
+
+    class Both(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 0.1).sin() + near
+
+    program = export(Both().double().eval(), (torch.rand(3, dtype=torch.float64),), verbose=False)
+    constants = [numpy_helper.to_array(each) for each in program.model_proto.graph.initializer]
+    assert {float(each) for each in constants if each.size == 1} == {near}

@@ -1,0 +1,118 @@
+"""A call's arguments are what they were when it was made, whatever the model makes of them afterwards."""
+
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ort_ops.export import export, keep_functions
+
+BOTH = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+
+
+class Setting:
+    by = 1.0
+
+
+class ByObject(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, setting: Setting) -> Tensor:
+        return x * setting.by
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, setting: Setting) -> Any:
+        return g.op("tests.arguments::ByObject", x, by_f=setting.by)
+
+
+class ByArray(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, by: Any) -> Tensor:
+        return x * float(by[0])
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, by: Any) -> Any:
+        return g.op("tests.arguments::ByArray", x, by_f=float(by[0]))
+
+
+class Objects(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        setting = Setting()
+        setting.by = 2.0
+        x = ByObject.apply(x, setting)
+        setting.by = 3.0
+        x = ByObject.apply(x, setting)
+        del setting.by
+        return ByObject.apply(x, setting)
+
+
+class Arrays(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        by = np.array([2.0])
+        x = ByArray.apply(x, by)
+        by[0] = 3.0
+        x = ByArray.apply(x, by)
+        by[0] = 1.0
+        return ByArray.apply(x, by)
+
+
+@BOTH
+@pytest.mark.parametrize("model", [Objects(), Arrays()], ids=["an object", "an array"])
+def test_what_changes_between_two_calls_is_in_each_what_it_was(model: nn.Module, dynamo: bool) -> None:
+    x = torch.rand(3)
+    program = export(model.eval(), (x,), dynamo=dynamo, functions="attach", verbose=False)
+    factors = [node.attribute[0].f for node in program.model_proto.graph.node]
+    assert factors == [2.0, 3.0, 1.0]
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(y, 6 * x.numpy(), rtol=1e-6)
+
+
+class Once(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return ByArray.apply(x, np.array([2.0])) + 1
+
+
+def test_a_captured_program_as_a_module_is_exported_with_its_calls() -> None:
+    x = torch.rand(3)
+    with keep_functions():
+        captured = torch.export.export(Once().eval(), (x,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its mode, which such a module hasn't
+        program = export(captured.module(), (x,), functions="attach", verbose=False)
+    assert [(call.nodes, call.body) for call in program.calls] == [(("ByArray_0",), "function")]
+    (y,) = program.session(providers=["CPUExecutionProvider"]).run(
+        None, {program.model.graph.inputs[0].name: x.numpy()}
+    )
+    np.testing.assert_allclose(y, 2 * x.numpy() + 1, rtol=1e-6)
+
+
+def test_a_saved_programs_calls_are_not_taken_for_those_of_another_process(tmp_path: Path) -> None:
+    with keep_functions():
+        captured = torch.export.export(Once().eval(), (torch.rand(3),))
+    torch.export.save(captured, tmp_path / "program.pt2")
+    program = textwrap.dedent(
+        f"""
+        import torch
+        from ort_ops.errors import ExportError
+        from ort_ops.export import export, keep_functions
+        from tests.ort_ops.export.test_arguments import Objects
+
+        with keep_functions():
+            other = torch.export.export(Objects().eval(), (torch.rand(3),))
+        loaded = torch.export.load({str(tmp_path / "program.pt2")!r})
+        try:
+            export(loaded, (), verbose=False)
+        except ExportError as error:
+            print(error)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "captured by an export that is gone, or by another program" in done.stdout
