@@ -95,8 +95,9 @@ class Parity:
             self._record(golden, model, file, inputs, options)
         elif not golden.is_file():
             pytest.fail(f"{golden} is missing; --parity-update writes it", pytrace=False)
-        libraries = {key: options[key] for key in ("libraries", "prefer") if key in options}
-        report = comparison.replay(golden, file, [self.provider], **libraries)
+        said = ("functions", "trust", "libraries", "prefer")
+        runs = {key: options[key] for key in said if key in options}
+        report = comparison.replay(golden, file, [self.provider], **runs)
         self._judge(report, accept or {})
         return report
 

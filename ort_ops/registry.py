@@ -224,7 +224,8 @@ def onnx_op(
     def register(function: Callable[..., Any]) -> Op:
         infer = None
         if isinstance(function, Op):  # which has another name, too
-            function, infer = function.kernel.function, function._infer
+            infer = function._infer
+            function = function.kernel.function
         kernel = Kernel(function, read_schema(function, inputs, outputs), tuple(providers), array)
         op = Op(kernel, pairs, version)
         if infer is not None:

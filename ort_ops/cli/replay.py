@@ -13,9 +13,18 @@ from ort_ops.parity.runs import of_runtime
 from ort_ops.providers import parse_provider
 from ort_ops.registry import registered_ops
 
-from .arguments import import_modules, library_paths, refuse_overwriting, with_weights
+from .arguments import import_modules, library_paths, refuse_overwriting, resolve_functions, with_weights
 from .console import say
-from .options import AllowReducedPrecision, Json, Kernels, Libraries, Prefer, Providers
+from .options import (
+    AllowReducedPrecision,
+    Functions,
+    Json,
+    Kernels,
+    Libraries,
+    Prefer,
+    Providers,
+    Trust,
+)
 from .report import print_report
 
 __all__ = ["replay"]
@@ -27,6 +36,8 @@ def replay(
     provider: Providers = None,
     library: Libraries = None,
     kernels: Kernels = None,
+    function: Functions = None,
+    trust: Trust = None,
     prefer: Prefer = "kernel",
     verify_key: Annotated[
         Path | None, typer.Option(help="The public key, a PEM file, that a bundle has to be signed with.")
@@ -37,8 +48,10 @@ def replay(
     """Check a deployment against golden answers, by NumPy and onnxruntime alone; a bundle's files first."""
     if golden.is_dir() and (file is not None or library):
         raise typer.BadParameter("a bundle has its own file and libraries; give the folder alone")
-    if golden.is_dir() and prefer != "kernel":
-        raise typer.BadParameter("--prefer is for a file: a bundle is replayed as its sessions run it")
+    if golden.is_dir() and (prefer != "kernel" or function or trust):
+        raise typer.BadParameter(
+            "--prefer, --function and --trust are for a file: a bundle is replayed as its sessions run it"
+        )
     if not golden.is_dir() and file is None:
         raise typer.BadParameter("give the ONNX file, too, or the folder of a bundle alone")
     if not golden.is_dir() and verify_key is not None:
@@ -65,7 +78,15 @@ def replay(
         if bundle is not None:
             report = bundle.replay(providers)
         else:
-            report = parity.replay(golden, model, providers, libraries=libraries, prefer=prefer)
+            report = parity.replay(
+                golden,
+                model,
+                providers,
+                functions=resolve_functions(function),
+                trust=trust or (),
+                libraries=libraries,
+                prefer=prefer,
+            )
     except Exception as error:
         if any(of_runtime(each) or isinstance(each, NoKernelError) for each in (error, error.__cause__)):
             _require_kernels(model, providers, libraries)

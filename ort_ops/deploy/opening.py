@@ -60,12 +60,17 @@ class Bundle:
         self,
         providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
         options: onnxruntime.SessionOptions | Tuning | None = None,
+        *,
+        by_functions: bool = False,
     ) -> Graph:
-        """Return what ``session`` loads for these arguments: the optimised graph where it fits them here."""
+        """Return what ``session`` loads for these arguments: the optimised graph where it fits them here.
+
+        by_functions: whether the session is given ``functions`` or ``trust``.
+        """
         made = self.manifest.optimized
         if made is None:
             return Graph(self.model)
-        reason = unfit(made, providers, options)
+        reason = unfit(made, providers, options, by_functions=by_functions)
         return Graph(self.model, reason=reason) if reason else Graph(self.folder / made.model, True)
 
     def session(
@@ -80,7 +85,8 @@ class Bundle:
         that are here; ``graph`` says which it is. ``arguments`` are the other ones of
         ``ort_ops.InferenceSession``: ``prefer``, ``ops``, ``functions``, ...
         """
-        graph = self.graph(providers, options)
+        named = bool(arguments.get("functions") or arguments.get("trust"))
+        graph = self.graph(providers, options, by_functions=named)
         options = Tuning(threads=0) if options is None else options
         asked = options.graph_optimization_level
         level = _AS_IT_IS if graph.optimized else asked  # nothing is left to optimise in a graph that was

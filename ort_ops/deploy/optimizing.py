@@ -105,9 +105,14 @@ def unfit(
     optimized: Optimized,
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None,
     options: onnxruntime.SessionOptions | Tuning | None,
+    *,
+    by_functions: bool = False,
 ) -> str:
     """Say why a session here, of these arguments, can't be one of the optimised graph; "" where it can."""
-    return "; ".join(_differences(optimized, providers, options))
+    reasons = [*_differences(optimized, providers, options)]
+    if by_functions and optimized.bodies:
+        reasons.append(f"it has function bodies ({', '.join(optimized.bodies)}), and Functions are to run")
+    return "; ".join(reasons)
 
 
 def _differences(

@@ -94,9 +94,9 @@ class Call:
     """One call of a Function: its class, and its arguments with the tensors taken out.
 
     ``leaves`` are the arguments as a pytree has them, tensors replaced by Slot, symbolic integers by Size,
-    and what may be changed after the call by Held; ``forward`` is the Function's own, ``fake`` what the caller
-    gave to compute shapes with. ``results`` are the leaves and the structure of what forward returned, known
-    once it ran.
+    and what may be changed after the call by Held; ``forward`` is the Function's own, ``fake`` what the
+    caller gave to compute shapes with. ``results`` are the leaves and the structure of what forward returned,
+    known once it ran.
     """
 
     function: type[Function]

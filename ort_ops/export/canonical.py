@@ -156,7 +156,8 @@ def _has(value: ir.Value, tensor: Tensor) -> bool:
     there = value.const_value
     if there is None or there.dtype != ELEMENT_TYPES.get(tensor.dtype) or there.shape != tuple(tensor.shape):
         return False
-    return there.numpy().tobytes() == to_array(tensor).tobytes()
+    same: bool = there.numpy().tobytes() == to_array(tensor).tobytes()
+    return same
 
 
 def _equal(one: ir.Value, other: ir.Value) -> bool:

@@ -243,10 +243,10 @@ def _capture(
         raise
     finally:
         record.capturing = outer
-    seen = {call.key: call for call in record.calls[before:]}
     there = {key: find_call(key) for key in calls_in(program)}
-    refuse_lost([call for key, call in seen.items() if key not in there], "torch.export.export left it out")
-    record.calls += [call for key, call in there.items() if key not in seen]  # of a program's module
+    traced = {call.key: call for call in record.calls[before:]}
+    refuse_lost([call for key, call in traced.items() if key not in there], "torch.export.export left it out")
+    record.calls += [call for key, call in there.items() if key not in traced]  # of a program's module
     program.graph_module.meta["ort_ops.calls"] = list(there.values())  # they live as long
     return program
 

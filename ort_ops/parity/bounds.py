@@ -41,6 +41,7 @@ _ONCE = frozenset(
     "Add Cast CastLike Div HardSigmoid LeakyRelu Mod Mul PRelu Range Reciprocal Sqrt Sub".split()  # noqa: SIM905
 )
 _DOTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
+_FUSED = {"FusedMatMul": "MatMul", "FusedGemm": "Gemm", "FusedConv": "Conv"}  # by ONNX Runtime's optimiser
 _NORMS = frozenset(
     "BatchNormalization GroupNormalization InstanceNormalization LayerNormalization LpNormalization LRN "  # noqa: SIM905
     "MeanVarianceNormalization RMSNormalization".split()
@@ -51,8 +52,7 @@ _ABSOLUTE = frozenset(
     "Acos Asin Atan Celu Cos Elu Erf Gelu HardSwish Mish Selu Sigmoid Sin Softplus Swish Tanh".split()  # noqa: SIM905
 )
 _SEVERAL = frozenset(
-    "Attention DFT If Loop Mean ReduceL2 ReduceLogSum ReduceProd RotaryEmbedding Scan "  # noqa: SIM905
-    "SequenceMap STFT Sum".split()
+    "DFT If Loop ReduceL2 ReduceLogSum ReduceProd RotaryEmbedding Scan SequenceMap STFT".split()  # noqa: SIM905
 )
 # fmt: on
 _SCATTERED = frozenset({"ScatterElements", "ScatterND"})
@@ -63,8 +63,7 @@ _NUDGES = 3  # of one, a sum is left where it was by chance too often
 
 def local_errors(step: Step, arithmetic: Arithmetic) -> list[Array | None]:
     """Return for each output how far it may be off, element by element; None where it holds no fractions."""
-    name = step.node.op_type
-    kind = name if step.node.domain in ("", "ai.onnx") and defs.has(name) else ""  # a custom one may be there
+    kind = _kind(step)
     found: list[Array | None] = []
     with np.errstate(all="ignore"):
         magnitude = _magnitude(kind, step, arithmetic)
@@ -81,6 +80,15 @@ def local_errors(step: Step, arithmetic: Arithmetic) -> list[Array | None]:
             stored = error + arithmetic.storage * np.abs(output) + arithmetic.tiny
             found.append(np.where(np.isfinite(stored), stored, 0.0))
     return found
+
+
+def _kind(step: Step) -> str:
+    """Return the operator of ONNX that a node is of, or is like; nothing for others."""
+    name = step.node.op_type
+    if step.node.domain == "com.microsoft":
+        plain = step.attribute("activation", "") in ("", "Relu", "LeakyRelu")  # which keep sizes as they are
+        return _FUSED.get(name, "") if plain else ""
+    return name if step.node.domain in ("", "ai.onnx") and defs.has(name) else ""  # a custom one may be there
 
 
 def _magnitude(kind: str, step: Step, arithmetic: Arithmetic) -> Sequence[Array | None]:
@@ -101,11 +109,21 @@ def _magnitude(kind: str, step: Step, arithmetic: Arithmetic) -> Sequence[Array 
         return _norm(kind, step, u)
     if kind in ("Softmax", "LogSoftmax"):
         return [_softmax(kind, step, u)]
+    if kind in ("Sum", "Mean"):
+        return [len(step.inputs) * u * _absolute(step)[0]]
+    if kind == "ReduceLogSumExp":
+        return [_log_of_sum(outputs[0], _terms(step.inputs[0], outputs[0]), u)]
+    if kind == "SoftmaxCrossEntropyLoss":
+        return _cross_entropy(step, u)
+    if kind == "Attention":
+        return _attention(step, u)
+    if kind == "Det":
+        return [_determinant(step, u)]
     if kind in _RECURRENT:
         return [_recurrent(step, u)] * len(outputs)
     if kind in _INTERPOLATED:
         x = step.inputs[0]
-        grid = 16 + max(outputs[0].shape, default=1)
+        grid = 16 + max((*x.shape, *outputs[0].shape), default=1)  # a place is off by a share of either size
         return [np.full_like(outputs[0], u * grid * largest(x))]
     if kind == "Pow":
         base, power = step.inputs
@@ -162,14 +180,14 @@ def _absolute(step: Step, operation: Callable[[Array], Array] = np.abs) -> Seque
 
 def _sum_length(step: Step) -> float:
     """Return how many products are added up for one element."""
-    kind, first, second = step.node.op_type, step.inputs[0], step.inputs[1] if len(step.inputs) > 1 else None
+    kind, first, second = _kind(step), step.inputs[0], step.inputs[1] if len(step.inputs) > 1 else None
     if kind == "Conv":
         assert second is not None
         return float(math.prod(second.shape[1:]))
     if kind == "ConvTranspose":
         assert second is not None
         return float(second.size / max(second.shape[1], 1))
-    if kind == "Gemm":
+    if _kind(step) == "Gemm":
         return float(first.shape[0 if step.attribute("transA", 0) else 1])
     if kind == "Einsum":
         return float(max(math.prod(max((v.shape for v in step.inputs), key=math.prod)), 1))
@@ -188,11 +206,56 @@ def _dot(step: Step, arithmetic: Arithmetic) -> Array:
 
 def _softmax(kind: str, step: Step, u: float) -> Array:
     x, y = step.inputs[0], step.outputs[0]
-    axis = step.attribute("axis", -1)
-    below = np.abs(x - x.max(axis=axis, keepdims=True)) if x.size else x
-    relative = u * (_FUNCTION_ULPS + math.sqrt(x.shape[axis]) + np.minimum(below, 200.0))
+    axes: Any = step.attribute("axis", -1)
+    shares = y if kind == "Softmax" else np.exp(y)
+    if x.size and not np.allclose(
+        shares.sum(axes), 1
+    ):  # up to opset 12, over all axes from that one, or from 1
+        axes = tuple(range(step.attribute("axis", 1) % x.ndim, x.ndim))
+    terms = math.prod(x.shape[axis] for axis in np.atleast_1d(axes))
+    below = np.abs(x - x.max(axis=axes, keepdims=True)) if x.size else x
+    relative = u * (_FUNCTION_ULPS + math.sqrt(terms) + np.minimum(below, 200.0))
     error: Array = relative * (np.abs(y) if kind == "Softmax" else 1 + np.abs(y))
     return error
+
+
+def _log_of_sum(y: Array, terms: float, u: float) -> Array:
+    """Bound log(Σ exp(x)) by its largest term, which is about as large, and the sum's own error."""
+    error: Array = u * (_FUNCTION_ULPS + math.sqrt(terms)) * (1 + np.abs(y))
+    return error
+
+
+def _cross_entropy(step: Step, u: float) -> list[Array | None]:
+    """Bound the loss by the logits that are subtracted in it, and each logarithm by its own."""
+    x = step.inputs[0]
+    weights = step.inputs[2] if len(step.inputs) > 2 else None
+    size = largest(x) + 1 if weights is None else (largest(x) + 1) * max(largest(weights), 1.0)
+    each = u * (_FUNCTION_ULPS + math.sqrt(x.shape[1])) * size
+    losses = x.size / x.shape[1] if step.attribute("reduction", "mean") == "sum" else 1.0
+    return [np.full(o.shape, each * (losses if place == 0 else 1.0)) for place, o in enumerate(step.outputs)]
+
+
+def _attention(step: Step, u: float) -> list[Array | None]:
+    """Bound attention by how large scores may be, whose errors are relative ones of the weights."""
+    q, k, v = step.inputs[:3]
+    heads = step.attribute("q_num_heads", 1) if q.ndim == 3 else 1
+    scale = step.attribute("scale", 1 / math.sqrt(max(q.shape[-1] / heads, 1)))
+    sizes = (float(np.sqrt(np.square(each).sum(-1)).max(initial=0.0)) for each in (q, k))
+    scores = math.prod(sizes) * abs(scale)
+    relative = u * (4 * _FUNCTION_ULPS + math.sqrt(q.shape[-1]) + math.sqrt(k.shape[-2])) * (1 + scores)
+    rest = [
+        0.0 if place in (1, 2) else relative * max(largest(o), 1.0) for place, o in enumerate(step.outputs)
+    ]
+    rest[0] = relative * largest(v)
+    return [np.full(np.shape(o), most) for o, most in zip(step.outputs, rest, strict=True)]
+
+
+def _determinant(step: Step, u: float) -> Array:
+    """Bound a determinant by Hadamard's bound of it: the product of the lengths of the rows."""
+    x = step.inputs[0]
+    lengths = np.sqrt(np.square(x).sum(-1)).prod(-1)
+    error: Array = u * (x.shape[-1] ** 2 + _FUNCTION_ULPS) * lengths
+    return error.reshape(step.outputs[0].shape)
 
 
 def _norm(kind: str, step: Step, u: float) -> list[Array | None]:
@@ -241,6 +304,8 @@ def _recurrent(step: Step, u: float) -> Array:
 def _unknown(step: Step, arithmetic: Arithmetic) -> float:
     """Bound an operator that may give sums of what it is given, in parts of its largest element."""
     terms = max((v.shape[-1] for v in step.inputs if isinstance(v, np.ndarray) and v.ndim), default=1)
+    if step.node.op_type == "DFT":
+        terms = max(step.inputs[0].shape[1:-1], default=1)
     relative = (math.sqrt(terms) + 4 * _FUNCTION_ULPS) * arithmetic.unit
     if arithmetic.operand > arithmetic.storage:  # TF32: it may well give sums of products
         relative += arithmetic.operand

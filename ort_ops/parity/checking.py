@@ -6,21 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import onnx
-import onnxruntime
-import torch
 from torch import nn
 
 from ort_ops.errors import ParityError
-from ort_ops.runtime import release_of
 from ort_ops.selection import Prefer
 
-from .evaluated import Evaluated, evaluate
+from .evaluated import evaluate, notes_of, versions
 from .exact import ExactFile
 from .export_side import ExportSide
-from .report import Report, Row, worst_rows
+from .report import Report, Row, unless_empty, worst_rows
 from .runs import Setting, make_run, settings
-from .runtime_side import RuntimeSide, refused
+from .runtime_side import Expectations, RuntimeSide, refused
 from .sample import Sample
 from .subject import File, Subject
 
@@ -103,7 +99,9 @@ def check(
     samples = evaluated.samples
     tell("the file beside the model")
     export = ExportSide(subject, evaluated)
-    rows = worst_rows([export.judge(sample, number) for number, sample in enumerate(samples)])
+    judged = [export.judge(sample, number) for number, sample in enumerate(samples)]
+    rows = worst_rows(judged)
+    expectations = Expectations(subject.exact_file)
     for setting in asked:
         tell(f"a run on {setting}")
         try:
@@ -111,11 +109,10 @@ def check(
         except ParityError as error:
             rows += refused(subject.exact_file, setting, error)
             continue
-        runtime = RuntimeSide(subject.exact_file, run, rule)
-        rows += worst_rows(
-            [_judge(runtime, subject.exact_file, setting, *each) for each in enumerate(samples)]
-        )
-    return Report(tuple(rows), tuple(_notes(subject, evaluated)), _versions())
+        runtime = RuntimeSide(expectations, run, rule)
+        judged = [_judge(runtime, subject.exact_file, setting, *each) for each in enumerate(samples)]
+        rows += worst_rows(judged)
+    return Report(unless_empty(rows, subject.empty), tuple(notes_of(subject, evaluated)), versions())
 
 
 def _judge(runtime: RuntimeSide, file: ExactFile, setting: Setting, number: int, sample: Sample) -> list[Row]:
@@ -138,28 +135,3 @@ class _Steps:
         if self._on_step is not None:
             self._on_step(self._done, self._total, what)
         self._done += 1
-
-
-def _notes(subject: Subject, evaluated: Evaluated) -> Iterable[str]:
-    if subject.defaults:
-        left = ", ".join(f"{name}={value!r}" for name, value in subject.defaults.items())
-        yield f"inputs were made up for the file's inputs alone, and left at forward's defaults: {left}"
-    for note in subject.exact_file.notes.values():
-        yield (
-            f"node {note.node} ({note.op}) of the file was not evaluated in float64 as others: {note.reason}"
-        )
-    for node, graph in subject.exact_file.never_run():
-        yield f"node {node.name} ({node.op_type}): no sample ran its {graph}, in which nothing was compared"
-    for operation, reason in evaluated.notes.items():
-        yield f"{operation} of the model was not computed in float64: {reason}"
-    for each in evaluated.changed:
-        yield str(each)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "ort-ops": release_of("ort-ops"),
-        "torch": torch.__version__,
-    }

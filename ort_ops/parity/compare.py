@@ -14,6 +14,7 @@ __all__ = [
     "compare",
     "compare_exactly",
     "distance",
+    "integer_distance",
     "largest",
     "same_but_rounding",
     "typical_size",
@@ -97,7 +98,7 @@ def compare_exactly(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     return Difference(
         elements=a.size,
         exceeding=count,
-        max_abs=_integer_distance(a, b) if numbers else float(count > 0),
+        max_abs=float(integer_distance(a, b).max(initial=0)) if numbers else float(count > 0),
         max_ulp=0,
         index=index,
         got=a[index].item() if index is not None and numbers else None,
@@ -163,9 +164,8 @@ def _ordered(values: NDArray[Any]) -> NDArray[np.int64]:
     return np.where(bits < 0, lowest - bits, bits)
 
 
-def _integer_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Return the largest difference of two arrays of integers, exactly, as a float."""
-    if not a.size:
-        return 0.0
+def integer_distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return how far apart integers or booleans of one dtype are, exactly."""
     high, low = np.maximum(a, b), np.minimum(a, b)
-    return float(max(int(h) - int(i) for h, i in zip(high.reshape(-1), low.reshape(-1), strict=True)))
+    apart: NDArray[np.uint64] = high.astype(np.uint64) - low.astype(np.uint64)  # right modulo 2**64
+    return apart

@@ -1,7 +1,13 @@
 """What a model and its file compute in float64, and what that tells of the file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import onnx
+import onnxruntime
+import torch
+
+from ort_ops.runtime import release_of
 
 from .graphs import read_tensor
 from .original import ExactModel, as_arrays
@@ -10,7 +16,7 @@ from .storage import Stored, Watched
 from .subject import Subject
 from .weights import ChangedWeight
 
-__all__ = ["Evaluated", "evaluate"]
+__all__ = ["Evaluated", "evaluate", "notes_of", "versions"]
 
 
 @dataclass(frozen=True)
@@ -63,3 +69,30 @@ def evaluate(
         narrowed=watched.strange_outputs(subject.exact_file.precisions),
         notes=model.notes,
     )
+
+
+def notes_of(subject: Subject, evaluated: Evaluated) -> Iterator[str]:
+    """Give what could not be looked at as closely as the rest, and what that hides."""
+    if subject.defaults:
+        left = ", ".join(f"{name}={value!r}" for name, value in subject.defaults.items())
+        yield f"inputs were made up for the file's inputs alone, and left at forward's defaults: {left}"
+    for note in subject.exact_file.notes.values():
+        yield (
+            f"node {note.node} ({note.op}) of the file was not evaluated in float64 as others: {note.reason}"
+        )
+    for node, graph in subject.exact_file.never_run():
+        yield f"node {node.name} ({node.op_type}): no sample ran its {graph}, in which nothing was compared"
+    for operation, reason in evaluated.notes.items():
+        yield f"{operation} of the model was not computed in float64: {reason}"
+    for each in evaluated.changed:
+        yield str(each)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes and runs."""
+    return {
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "ort-ops": release_of("ort-ops"),
+        "torch": torch.__version__,
+    }

@@ -32,7 +32,16 @@ from .evaluator import (
     read_constant,
     widened,
 )
-from .graphs import all_values, input_names, last_uses, precisions, read_tensor, reads, without_weights
+from .graphs import (
+    all_values,
+    input_names,
+    last_uses,
+    name_nodes,
+    precisions,
+    read_tensor,
+    reads,
+    without_weights,
+)
 from .narrow import Narrow, compute_narrow, loses_digits, moved, narrowed
 from .step import Elementwise, Step
 
@@ -72,6 +81,7 @@ class ExactFile:
     ) -> None:
         self.model = ir.load(model) if isinstance(model, str | os.PathLike) else model
         put_in_order(self.model.graph)
+        name_nodes(self.model.graph)
         self.notes: dict[str, Narrow] = {}
         self.parameters = set(parameters)
         self._either = sorted(either)
@@ -170,6 +180,16 @@ class ExactFile:
         """Return what computes each of ``nodes``, in their order."""
         operators: Sequence[Any] = self._evaluator.rt_nodes_
         return operators
+
+    def notes_before(self, output: str) -> list[Narrow]:
+        """Return what is noted of the nodes that an output depends on."""
+        needed, found = {output}, []
+        for node in reversed(self.nodes):
+            if needed & set(node.output):
+                needed.update(reads(node))
+                if node.name in self.notes:
+                    found.append(self.notes[node.name])
+        return found[::-1]
 
     def never_run(self) -> list[tuple[NodeProto, str]]:
         """Return the branches and the bodies of loops that were not run so far, each with its node.
@@ -306,7 +326,10 @@ class ExactFile:
         if not all(np.asarray(value).dtype.isbuiltin == 1 for value in inputs):
             return None
         with np.errstate(all="ignore"):
-            results: Sequence[Any] = operator.run(*inputs)
+            try:
+                results: Sequence[Any] = operator.run(*inputs)
+            except TypeError:  # of what it gives
+                return None
         return [widened(np.asarray(result)) for result in results]
 
     def _note_loss(

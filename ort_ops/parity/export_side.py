@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .compare import distance, largest, typical_size
+from .compare import distance, integer_distance, largest, typical_size
 from .evaluated import Evaluated
 from .nudged import nudged_runs
 from .planting import plant_in
@@ -124,7 +124,7 @@ class ExportSide:
         if row.verdict is Verdict.EXPORT_WRONG:
             first = self._compare(name, place, sample, number)
             row = replace(first, tolerance=row.tolerance, reason=row.reason)
-            notes = [f"node {note.node}" for note in self._file.notes.values()] + list(self._notes)
+            notes = [f"node {note.node}" for note in self._file.notes_before(name)] + list(self._notes)
             if notes and row.max_abs <= _SINGLE * largest(sample.model[place]):
                 reason = f"{notes[0]} was not evaluated in float64, which explains as much"
                 return replace(row, verdict=Verdict.CANNOT_SAY, reason=reason)
@@ -186,8 +186,9 @@ class ExportSide:
     ) -> Row:
         got = sample.file.get(name)
         expected = sample.model[place] if place is not None else None
-        if apart is None and same is not None:
-            apart = (~same).astype(np.float64)
+        if same is not None and got is not None and expected is not None:
+            integers = got.dtype.kind in "iub"
+            apart = (integer_distance(got, expected) if integers else ~same).astype(np.float64)
         index = None
         if apart is not None and apart.size:
             with np.errstate(divide="ignore", invalid="ignore"):

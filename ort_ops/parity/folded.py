@@ -248,7 +248,9 @@ class Folded:
             if made.rounds:
                 # No two of one size, which would cancel now and then.
                 off = torch.randn(result.shape, generator=generator, dtype=torch.float64)
-                size = result.abs().amax() if "linspace" in str(made.func) else result  # its start may cancel
+                # What starts or ends at 0 is off by a share of the largest there.
+                ranges = any(each in str(made.func) for each in ("linspace", "_window"))
+                size = result.abs().amax() if ranges else result
                 result = result + size * torch.finfo(self._dtype).eps * off.to(result.device)
             done[id(wide)] = result
         return done[id(wide)]

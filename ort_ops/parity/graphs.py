@@ -9,7 +9,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-__all__ = ["all_values", "input_names", "last_uses", "precisions", "read_tensor", "reads", "without_weights"]
+__all__ = [
+    "all_values",
+    "input_names",
+    "last_uses",
+    "name_nodes",
+    "precisions",
+    "read_tensor",
+    "reads",
+    "without_weights",
+]
 
 _FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
@@ -53,16 +62,23 @@ def precisions(graph: ir.Graph) -> dict[str, ir.DataType]:
     return found
 
 
+def name_nodes(graph: ir.Graph) -> None:
+    """Give each node a name of its own, by which it is talked about."""
+    names = Counter(node.name for node in graph)
+    for place, node in enumerate(graph):
+        if not node.name or names[node.name] > 1:
+            node.name = f"{node.op_type}#{place}"
+
+
 def without_weights(model: ir.Model) -> ModelProto:
     """Return the model with its initializers as inputs, for the evaluator to look at the nodes only."""
     graph = model.graph
-    names = Counter(node.name for node in graph)
+    for inner in graph.subgraphs():  # whose weights stay where they are, and aren't read from other files
+        for value in inner.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = ir.tensor(read_tensor(value.const_value), name=value.name)
     bare = onnx.GraphProto(name="graph")
-    for place, node in enumerate(graph):
-        proto = ir.to_proto(node)
-        if not node.name or names[node.name] > 1:  # by its name it is talked about
-            proto.name = f"{node.op_type}#{place}"
-        bare.node.append(proto)
+    bare.node.extend(ir.to_proto(node) for node in graph)
     for name in dict.fromkeys([*(value.name for value in graph.inputs), *graph.initializers]):
         bare.input.append(onnx.ValueInfoProto(name=name))
     bare.output.extend(onnx.ValueInfoProto(name=value.name) for value in graph.outputs)

@@ -44,12 +44,24 @@ def computed_tensors(model: nn.Module) -> dict[int, Any]:
 
 
 def _holders(model: nn.Module) -> Iterator[dict[str, Any] | list[Any]]:
-    """Give the attributes of each module, and the dictionaries and lists among them."""
+    """Give the attributes of each module, and the dictionaries and lists in them, in one another, too."""
+    seen: set[int] = set()
     for module in model.modules():
         yield vars(module)
         for name, value in vars(module).items():
-            if isinstance(value, dict | list) and name not in _TORCHS_OWN:
-                yield value
+            if name not in _TORCHS_OWN:
+                yield from _within(value, seen)
+
+
+def _within(value: Any, seen: set[int]) -> Iterator[dict[str, Any] | list[Any]]:
+    """Give the dictionaries and lists that a value is or holds, each once."""
+    if not isinstance(value, dict | list | tuple) or id(value) in seen:
+        return
+    seen.add(id(value))
+    if not isinstance(value, tuple):
+        yield value
+    for each in [*value.values()] if isinstance(value, dict) else value:
+        yield from _within(each, seen)
 
 
 def _values(holder: dict[str, Any] | list[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from .given import Given
 from .original import as_arrays, run_model
 from .report import Row, finite, worst_rows
 from .runs import make_run, refusals, settings
-from .runtime_side import RuntimeSide
+from .runtime_side import Expectations, RuntimeSide
 from .sample import Sample
 from .subject import File, Subject
 from .survivors import Tapped
@@ -142,6 +142,7 @@ def locate(
         if walk.node is not None:  # the others would say nothing else
             samples = samples[place : place + 1]
     given = [sample.given for sample in samples] or subject.given
+    expectations = Expectations(subject.exact_file)
     for setting in asked:
         try:
             tapped = Tapped(subject.content, setting, libraries, subject.options)
@@ -154,7 +155,7 @@ def locate(
         if walk.node is None and all(other.node is None for _, other in walks):
             samples = samples or [_sample(subject, each) for each in given]
             run = make_run(subject.source, setting, libraries, subject.options)
-            side = RuntimeSide(subject.exact_file, run)
+            side = RuntimeSide(expectations, run)
             judged = [side.judge(sample, number) for number, sample in enumerate(samples)]
             walk = replace(walk, outputs=worst_rows(judged))
         walks.append(("runtime", walk))

@@ -23,7 +23,7 @@ from .fake_quantized import EXACT
 from .folded import Constant, Folded
 from .held import computed_tensors, put_back
 from .joined import NORMS, Joined
-from .modes import Mode, default_dtype, nothing_compiled
+from .modes import HigherOrderOperator, Mode, default_dtype, nothing_compiled
 from .tensors import NARROW, to_numpy
 
 __all__ = ["Arguments", "ExactModel", "Nudge", "as_arrays", "check_mode", "lifted", "own_dtype", "run_model"]
@@ -61,7 +61,7 @@ class ExactModel:
         except Exception as error:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
         self.notes: dict[str, str] = {}
-        self._own = dict(zip(_tensors(self._model), _tensors(model), strict=True))
+        self._own = dict(zip(_tensors(self._model, again=True), _tensors(model, again=True), strict=True))
         self.numbers: set[float] = set()
         self.unordered: list[str] = []
         self._constants = constants or {}
@@ -168,8 +168,11 @@ def _left_as_it_is(model: nn.Module) -> Iterator[Callable[[list[Any]], list[Any]
         yield apart
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
+def _tensors(model: nn.Module, *, again: bool = False) -> list[Tensor]:
+    """Return what a model holds; ``again``: under each name, since a buffer of two is two in a copy."""
+    once = not again
+    named = *model.named_parameters(remove_duplicate=once), *model.named_buffers(remove_duplicate=once)
+    return [tensor for _, tensor in named]
 
 
 def _leaves(returned: Any) -> list[Any]:
@@ -279,6 +282,9 @@ class _Wide(Mode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            given = pytree.tree_map(self._widened, (args, dict(kwargs or {})))
+            return self.inside(func, *given)
         with torch._C.DisableTorchFunction():  # which tells of dtypes what isn't so
             if self._folded is not None and func in _WRITTEN_OUT:
                 with self:

@@ -20,11 +20,11 @@ from ort_ops.selection import Prefer
 
 from .compare import distance
 from .digest import digest
-from .evaluated import evaluate
+from .evaluated import evaluate, notes_of, versions
 from .export_side import ExportSide
 from .golden import FORMAT, Manifest, tensor_entry
 from .judge import NARROWER, READINGS, Bounds, Golden
-from .report import Report
+from .report import Report, unless_empty, worst_rows
 from .runtime_side import RoundingBounds, golden_outputs, readings
 from .sample import Sample
 from .subject import Subject
@@ -70,7 +70,8 @@ def record(
     evaluated = evaluate(subject)
     samples = evaluated.samples
     export = ExportSide(subject, evaluated, plant=False)
-    report = Report(tuple(row for n, sample in enumerate(samples) for row in export.judge(sample, n)))
+    rows = worst_rows([export.judge(sample, n) for n, sample in enumerate(samples)])
+    report = Report(unless_empty(rows, subject.empty), tuple(notes_of(subject, evaluated)), versions())
     wrong = [row for row in report.rows if row.verdict is not Verdict.EQUAL]
     if wrong:
         raise ParityError(f"output {wrong[0].output!r} of the file is {wrong[0].verdict}: {wrong[0].reason}")

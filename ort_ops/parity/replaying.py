@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ def replay(
     file: str | os.PathLike[str],
     providers: Sequence[str] = ("cpu",),
     *,
+    functions: Iterable[type] | None = None,
+    trust: Iterable[str] = (),
     libraries: Sequence[str | os.PathLike[str]] = (),
     prefer: Prefer = "kernel",
     digests: Mapping[Path, str] | None = None,
@@ -36,6 +38,7 @@ def replay(
     """Run a model file on recorded inputs, and judge what it gives as ``check`` would.
 
     recorded: what ``record`` wrote.
+    functions, trust, prefer: who runs custom nodes, as for ``ort_ops.InferenceSession``.
     file, libraries: those that it was recorded for, which their SHA-256 has to show before any is loaded.
     digests: the SHA-256 of files that were read already, which are not read for it again.
     optimized: by provider, the file as ONNX Runtime optimised it beforehand, which is run and judged besides;
@@ -45,6 +48,7 @@ def replay(
     """
     asked = settings(providers)
     optimized = optimized or {}
+    options = {"functions": functions and [*functions], "trust": tuple(trust), "prefer": prefer}
     golden = read_recorded(recorded)
     _check_files(golden, Path(file), [Path(each) for each in libraries], digests or {})
     rows: list[Row] = []
@@ -54,7 +58,7 @@ def replay(
         if provider in optimized:
             runs.append((optimized[provider], Setting(provider, level="disable"), f"{provider} optimized"))
         for path, setting, named in runs:
-            run = make_run(os.fspath(path), setting, libraries, {"prefer": prefer})
+            run = make_run(os.fspath(path), setting, libraries, options)
             rows += _judge(golden, run, named)
             del run  # before another session holds the weights, too
     return Report(tuple(rows), (), {**golden.manifest.versions, "onnxruntime": onnxruntime.__version__})

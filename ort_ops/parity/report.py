@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from .verdict import BY_GRAVITY, GOOD, ExitCode, Verdict, exit_code, good_for
 if TYPE_CHECKING:
     from .locating import Located
 
-__all__ = ["Envelope", "Report", "Row", "finite", "worst_rows"]
+__all__ = ["Envelope", "Report", "Row", "finite", "unless_empty", "worst_rows"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,20 @@ class Report:
             lines.append(f"{name}: {row.verdict}, {row.reason}")
         notes = [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *notes, f"verdict: {self.verdict}"])
+
+
+_NOTHING = "it has no elements in any sample, and nothing of it was compared"
+
+
+def unless_empty(rows: Sequence[Row], empty: Container[str]) -> tuple[Row, ...]:
+    """Return rows that say nothing of an output without any elements, unless it is one that is ``empty``."""
+    compared = {row.output for row in rows if row.elements}
+    return tuple(
+        replace(row, verdict=Verdict.CANNOT_SAY, reason=_NOTHING)
+        if row.verdict in GOOD and row.output not in compared and row.output not in empty
+        else row
+        for row in rows
+    )
 
 
 def worst_rows(judged: Sequence[Sequence[Row]]) -> list[Row]:

@@ -22,9 +22,18 @@ from .step import Step
 from .tolerance import TF32, Arithmetic, arithmetic_of
 from .verdict import Verdict
 
-__all__ = ["RoundingBounds", "RuntimeSide", "elsewhere", "golden_outputs", "own_arithmetic", "readings"]
+__all__ = [
+    "Expectations",
+    "RoundingBounds",
+    "RuntimeSide",
+    "elsewhere",
+    "golden_outputs",
+    "own_arithmetic",
+    "readings",
+]
 
 Array = NDArray[Any]
+_Readings = Callable[[str], Mapping[str, Otherwise]]
 
 # Factors and results rounded, products summed in float32.
 _NARROWER = {
@@ -39,17 +48,18 @@ _NARROWER = {
 class RuntimeSide:
     """Judges the outputs of a run; ``rule`` is (atol, rtol) for those who want the plain rule."""
 
-    def __init__(self, file: ExactFile, run: Run, rule: tuple[float, float] | None = None) -> None:
-        self._file, self._run, self._rule = file, run, rule
+    def __init__(
+        self, expectations: "Expectations", run: Run, rule: tuple[float, float] | None = None
+    ) -> None:
+        self._expectations, self._run, self._rule = expectations, run, rule
         self._ran = run.ran()
 
     def judge(self, sample: Sample, number: int) -> list[Row]:
         """Run the file; returns a row for each output."""
         outputs = self._run.outputs(sample.feed)
-        bounds = RoundingBounds(self._file, sample)
-        others = functools.cache(functools.partial(readings, self._file, sample))
+        bounds, others = self._expectations.of(sample)
         rows = []
-        for golden in golden_outputs(self._file, sample):
+        for golden in golden_outputs(self._expectations.file, sample):
             row = judge_output(
                 outputs[golden.name],
                 golden,
@@ -63,6 +73,21 @@ class RuntimeSide:
                 row = replace(row, verdict=Verdict.CANNOT_SAY, reason=reason, elements=0)
             rows.append(replace(row, provider=str(self._run.setting), ran=self._ran, sample=number))
         return rows
+
+
+class Expectations:
+    """What runs of a file should give for samples: made once for each, whoever runs it."""
+
+    def __init__(self, file: ExactFile) -> None:
+        self.file = file
+        self._made: dict[int, tuple[RoundingBounds, _Readings, Sample]] = {}
+
+    def of(self, sample: Sample) -> tuple["RoundingBounds", "_Readings"]:
+        """Return the bounds of a sample's outputs, and what gives its other readings."""
+        if id(sample) not in self._made:
+            others = functools.cache(functools.partial(readings, self.file, sample))
+            self._made[id(sample)] = RoundingBounds(self.file, sample), others, sample
+        return self._made[id(sample)][:2]
 
 
 def refused(file: ExactFile, setting: Setting, error: ParityError) -> list[Row]:

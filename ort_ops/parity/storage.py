@@ -1,6 +1,7 @@
 """What a file stores in 16 bits that the model doesn't: casts are lifted on both sides, which hides it."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .modes import Mode, nothing_compiled
+from .modes import HigherOrderOperator, Mode, nothing_compiled
 from .tensors import to_numpy
 from .weights import print_of
 
@@ -40,7 +41,7 @@ class Watched:
     """
 
     def __init__(self, file: ir.Model, model: nn.Module, rounded: Mapping[str, NDArray[Any]]) -> None:
-        self._graph = file.graph
+        self._file, self._graph = file, file.graph
         self._stored = {each.dtype for each in (*model.parameters(), *model.buffers())}
         self._stored |= {_TYPES[value.dtype] for value in file.graph.inputs if value.dtype in _TYPES}
         self._sought = {print_of(array): name for name, array in rounded.items()}
@@ -58,9 +59,24 @@ class Watched:
 
     def _kinds(self) -> Iterator[torch.dtype]:
         for node in self._graph:
-            types = [ir.DataType(node.attributes["to"].as_int())] if node.op_type == "Cast" else []
-            types += [value.dtype for value in node.outputs if value.dtype is not None]
+            types = [value.dtype for value in node.outputs if value.dtype is not None]
             yield from (_TYPES[each] for each in types if each in _TYPES)
+            yield from self._casts(node)
+
+    def _casts(self, node: ir.Node) -> Iterator[torch.dtype]:
+        """Give the 16-bit types that a node casts to, by itself, in its body or in graphs inside of it."""
+        to = node.attributes.get("to") if node.op_type == "Cast" else None
+        if to is not None and to.type is ir.AttributeType.INT and to.as_int() in _TYPES:
+            yield _TYPES[ir.DataType(to.as_int())]
+        body = self._file.functions.get(node.op_identifier())
+        graphs = [] if body is None else [body.graph]
+        for attribute in node.attributes.values():
+            if attribute.type is ir.AttributeType.GRAPH:
+                graphs.append(attribute.as_graph())
+            elif attribute.type is ir.AttributeType.GRAPHS:
+                graphs += attribute.as_graphs()
+        for inner in itertools.chain.from_iterable(graphs):
+            yield from self._casts(inner)
 
     def _note(self, tensor: Tensor) -> None:
         self._stored.add(tensor.dtype)
@@ -84,7 +100,9 @@ class Watched:
                 name = value.name or ""
                 given.add(name)
                 dtype = _TYPES.get(precisions.get(name, ir.DataType.UNDEFINED))
-                if dtype is not None and dtype not in self._stored:
+                dtypes = [*([] if dtype is None else [dtype]), *self._casts(node)]
+                dtype = next((each for each in dtypes if each not in self._stored), None)
+                if dtype is not None:
                     found[name] = Stored(node.name or "", str(dtype).removeprefix("torch."))
                 elif reached:
                     found[name] = reached[0]
@@ -100,6 +118,8 @@ class _Watch(Mode):
         self._note, self._stored = note, stored
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            return self.inside(func, args, kwargs or {})
         result = func(*args, **(kwargs or {}))
         if getattr(func, "namespace", "") not in _SEEN:
             self._stored.update(_TYPES.values())

@@ -68,6 +68,7 @@ class Subject:
         prefer: Prefer = "kernel",
     ) -> None:
         check_mode(model)
+        trust = tuple(trust)
         self.model = model
         self.source, self.content = _open(file)
         put_in_order(self.content.graph)
@@ -97,6 +98,12 @@ class Subject:
             parameters=parameters,
             either=either,
         )
+
+    @property
+    def empty(self) -> frozenset[str]:
+        """Return the outputs of which the file says that they have no elements, whatever is given."""
+        sizes = ((each.name or "", each.shape or ()) for each in self.content.graph.outputs)
+        return frozenset(name for name, shape in sizes if any(size == 0 for size in shape))
 
     def run(self, given: Given) -> list[Any]:
         """Run the model as it is; raises ParityError for one that fails on inputs made up for it."""

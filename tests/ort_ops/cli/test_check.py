@@ -111,7 +111,7 @@ def test_nothing_compared_exits_with_2(cli: Cli) -> None:
     code, out, _ = cli(*arguments, "--allow-reduced-precision")
     assert code == 2
     assert out.splitlines()[-1] == "verdict: cannot say"
-    assert "no element was compared: the outputs are empty" in out
+    assert "it has no elements in any sample, and nothing of it was compared" in out
 
 
 def test_a_crash_a_missing_file_and_a_wrong_argument_are_different_things(cli: Cli) -> None:

@@ -141,3 +141,64 @@ def test_what_a_custom_operator_gives_beside_arrays_of_fractions_has_no_bound() 
     errors = local_errors(step, arithmetic_of(np.float32))
     assert errors[0] is not None
     assert errors[1:] == [None, None]
+
+
+def near_zero(*shape: int) -> Any:
+    """Logarithms of shares, whose sum is 1 and its logarithm 0."""
+    x = uniform(*shape).numpy().astype(np.float64)
+    return (x - np.log(np.exp(x).sum(1, keepdims=True))).astype(np.float32)
+
+
+def nearly_cancelling(*shape: int) -> tuple[Any, Any, Any]:
+    a, c = uniform(*shape).numpy(), uniform(*shape[::-1]).numpy().T
+    return a, (-a * np.float32(1.001)).astype(np.float32), (c * np.float32(1e-3)).astype(np.float32)
+
+
+SURE = np.where(np.arange(33) == 0, 20, 0).astype(np.float32) + uniform(8, 33).numpy() / 20
+PLACES = np.arange(12, dtype=np.float32).reshape(1, 1, 6, 2) / 6 - 0.93
+SINGULAR = np.stack([np.stack([row, row, *uniform(3, 5).numpy()]) for row in uniform(4, 5).numpy()])
+SINGULAR[:, 1, 1] += 1e-3
+
+ONES = np.ones(33, np.float32)
+# Operators, an opset, attributes and inputs: where sums cancel, or a share of another size is what is off.
+HARD: dict[str, tuple[str, int, dict[str, Any], tuple[Any, ...]]] = {
+    "the logarithm of a sum that is 1": ("ReduceLogSumExp", 13, {"axes": [1]}, (near_zero(64, 33),)),
+    "the loss of what is sure": (
+        *("SoftmaxCrossEntropyLoss", 13, {"reduction": "none"}),
+        (SURE, np.zeros(8, np.int64)),
+    ),
+    "a sum of three that cancels": ("Sum", 18, {}, nearly_cancelling(64, 33)),
+    "a mean of three that cancels": ("Mean", 18, {}, nearly_cancelling(64, 33)),
+    "places in a large image": ("GridSample", 20, {}, (uniform(1, 2, 700, 700).numpy(), PLACES)),
+    "shares over several axes": ("Softmax", 11, {"axis": 1}, (uniform(4, 7, 9).numpy() * 8,)),
+    "a matrix that is nearly singular": ("Det", 18, {}, (SINGULAR,)),
+    "attention to large scores": (
+        *("Attention", 23, {}),
+        tuple(uniform(1, 2, 50, size).numpy() * 6 for size in (16, 16, 16)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_right_node_is_within_its_bound_in_hard_regimes(name: str) -> None:
+    op, opset, attributes, inputs = HARD[name]
+    names = [f"x{place}" for place in range(len(inputs))]
+    node = helper.make_node(op, names, ["y"], "node", **attributes)
+    types = [helper.np_dtype_to_tensor_dtype(each.dtype) for each in inputs]
+    ends = [
+        helper.make_tensor_value_info(n, t, each.shape)
+        for n, t, each in zip(names, types, inputs, strict=True)
+    ]
+    graph = helper.make_graph([node], "g", ends, [helper.make_empty_tensor_value_info("y")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    feed = dict(zip(names, inputs, strict=True))
+    got = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)[0]
+    found: list[tuple[Any, Any]] = []
+
+    def after(step: Step) -> None:
+        found.append((step.outputs[0], local_errors(step, arithmetic_of(np.float32))[0]))
+
+    ExactFile(ir.from_proto(model)).run(feed, after=after)
+    ((exact, error),) = found
+    assert (np.abs(got - exact) <= 4 * error).all()
+    assert (error <= 1e-3 * max(np.abs(each).max() for each in (exact, *inputs))).all()

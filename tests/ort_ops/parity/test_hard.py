@@ -516,3 +516,42 @@ def test_what_is_multiplied_and_divided_again_excuses_no_fault(tmp_path: Path) -
     with torch.no_grad():
         layer.weight[3, 2] *= 1.00001  # type: ignore[index,operator]
     assert check(model, tmp_path / "model.onnx", uniform(4, 8)).rows[0].verdict is Verdict.EXPORT_WRONG
+
+
+def test_integers_are_as_far_apart_as_they_are() -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (int64[n] x) => (int64[n] y) <int64 one = {1}> '
+        "{ y = Add(x, one) }"
+    )
+    model = Model(lambda m, x: x + 1_000_001).eval()
+    row, *_ = check(model, file, torch.arange(3)).rows
+    assert (row.verdict, row.max_abs) == (Verdict.EXPORT_WRONG, 1e6)
+    assert (row.got, row.expected) == (1, 1_000_001)
+
+
+def test_of_an_output_that_is_always_empty_nothing_is_said() -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[6] x) => (float[n] y, float[6] z) '
+        "<float five = {5}, float three = {3}, float one = {1}> "
+        "{ k = Greater(x, five) c = Compress<axis = 0>(x, k) y = Mul(c, three) z = Add(x, one) }"
+    )
+    model = Model(lambda m, x: (x[x > 5] * 2, x + 1)).eval()
+    report = check(model, file, torch.rand(6))
+    assert {row.verdict for row in report.rows if row.output == "y"} == {Verdict.CANNOT_SAY}
+    assert {row.verdict for row in report.rows if row.output == "z"} == {Verdict.EQUAL}
+    row, *_ = check(model, file, torch.rand(6) + 4.5).rows
+    assert row.verdict is Verdict.EXPORT_WRONG
+
+
+def test_a_note_of_a_node_excuses_what_depends_on_it_alone() -> None:
+    nodes = "{{ s = SimplifiedLayerNormalization(x, w) y = Mul(s, w) z = Mul(x, {factor}) }}"
+    constants = "<float[8] w = {1, 1, 1, 1, 1, 1, 1, 1}, float right = {0.7}, float wrong = {0.700005}>"
+    model = Model(lambda m, x: (F.rms_norm(x, (8,), eps=1e-5), x * 0.7)).eval()
+    for factor, verdict in (("right", Verdict.EQUAL), ("wrong", Verdict.EXPORT_WRONG)):
+        file = onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["": 18]> g (float[n, 8] x) => (float[n, 8] y, float[n, 8] z) '
+            f"{constants} {nodes.format(factor=factor)}"
+        )
+        report = check(model, file, uniform(4, 8))
+        assert "not evaluated in float64" in " ".join(report.notes)
+        assert next(row for row in report.rows if row.output == "z").verdict is verdict
