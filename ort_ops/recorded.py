@@ -59,7 +59,8 @@ class RecordedCall:
 
     ``function`` is ``"module:qualified.name"``; ``args`` and ``kwargs`` are the arguments in JSON's terms;
     ``inputs`` and ``outputs`` are the node's ONNX element types, 0 for an input that is absent; ``autocast``
-    has the device and the dtype that were on; ``writes`` says that forward writes into its arguments.
+    has the device and the dtype that were on; ``writes`` says that forward writes into its arguments;
+    ``grads`` which inputs of the node required a gradient, as a parameter does: a forward may go by that.
     """
 
     function: str
@@ -69,18 +70,22 @@ class RecordedCall:
     outputs: Sequence[int]
     autocast: Sequence[tuple[str, str]] = ()
     writes: bool = False
+    grads: Sequence[int] = ()
 
     def metadata(self) -> dict[str, str]:
         """Return the entries for a node's metadata_props."""
         fields = {name: value for name, value in vars(self).items() if name != "function"}
+        if not self.grads:
+            del fields["grads"]
         return {FUNCTION: self.function, CALL: json.dumps(fields, separators=(",", ":"))}
 
     def check(self) -> None:
         """Raise TypeError where a field is of a type that it can't be: a file may say anything."""
-        lists = (self.args, self.inputs, self.outputs, self.autocast)
+        lists: tuple[Any, ...] = (self.args, self.inputs, self.outputs, self.autocast)
+        lists += () if self.grads == () else (self.grads,)
         if not all(isinstance(each, list) for each in lists) or not isinstance(self.kwargs, dict):
             raise TypeError("expected lists and a dictionary")
-        if not all(type(n) is int and 0 <= n < _MANY for n in (*self.inputs, *self.outputs)):
+        if not all(type(n) is int and 0 <= n < _MANY for n in (*self.inputs, *self.outputs, *self.grads)):
             raise TypeError("expected element types by ONNX's numbers")
 
     @classmethod

@@ -1,5 +1,6 @@
 """Calls of torch Functions that a file records, as they are run (see ``functions``)."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ class Call:
         self._autocast = dict(recorded.autocast)
         self._writes = recorded.writes
         self._count = len(recorded.outputs)
+        self._grads = frozenset(recorded.grads)
         self._there: dict[torch.device, tuple[list[Any], dict[str, Any]]] = {}  # the arguments, by device
 
     def __call__(self, inputs: Sequence[Tensor | None]) -> Sequence[Tensor]:
@@ -43,16 +45,25 @@ class Call:
         device = next((tensor.device for tensor in inputs if tensor is not None), torch.device("cpu"))
         if device not in self._there:
             self._there[device] = _placed(self._args, device), _placed(self._kwargs, device)
+        if self._grads:
+            inputs = [_requiring(t) if place in self._grads else t for place, t in enumerate(inputs)]
         args, kwargs = (_fill(value, inputs) for value in self._there[device])
-        if not self._autocast:
-            returned = self.function.apply(*args, **kwargs)
-        else:
-            dtype = self._autocast.get(device.type) or next(iter(self._autocast.values()))
-            with torch.autocast(device.type, getattr(torch, dtype)):
+        with torch.no_grad() if self._grads else contextlib.nullcontext():
+            if not self._autocast:
                 returned = self.function.apply(*args, **kwargs)
+            else:
+                dtype = self._autocast.get(device.type) or next(iter(self._autocast.values()))
+                with torch.autocast(device.type, getattr(torch, dtype)):
+                    returned = self.function.apply(*args, **kwargs)
         if isinstance(returned, Tensor):
             return (returned,)
         return [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)][: self._count]
+
+
+def _requiring(tensor: Tensor | None) -> Tensor | None:
+    """Return a tensor that requires a gradient, as a parameter does, where its dtype can."""
+    plain = tensor is None or not (tensor.is_floating_point() or tensor.is_complex())
+    return tensor if plain or tensor is None else tensor.detach().requires_grad_()
 
 
 def _placed(value: _T, device: torch.device) -> _T:

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,8 @@ class Call:
     fixed: dict[tuple[int, int], int] = field(default_factory=dict)
     """Sizes, by tensor and axis, that may vary in the model and that forward left one number only."""
     autocast: tuple[tuple[str, bool, torch.dtype], ...] = ()
+    differentiable: tuple[bool, ...] = ()
+    """For each tensor whether it requires a gradient, as a parameter does: a forward may go by that."""
 
     def __deepcopy__(self, memo: object) -> "Call":
         return self  # graphs that name it are copied; the call stays one
@@ -162,7 +165,7 @@ class Call:
         return self._run([tensor.clone() for tensor in tensors], sizes)
 
     def _run(self, tensors: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
-        context = Context(len(self.leaves))
+        context = Context()
         before = versions(tensors)
         with as_outside_of_operators():
             returned = self._returned(self.forward, tensors, sizes, context)
@@ -177,8 +180,17 @@ class Call:
         context: "Context | None" = None,
     ) -> Any:
         positional, keywords = self.arguments(tensors, sizes)
+        if context is not None:
+            requiring = {id(t) for t, flag in zip(tensors, self.differentiable, strict=False) if flag}
+            context.needs_input_grad = tuple(id(argument) in requiring for argument in positional)
         given = (context, *positional) if context is not None and self.takes_context else positional
-        with torch.no_grad(), under_autocast(self.autocast), running_own(), as_they_were(self.leaves):
+        with (
+            self._requiring(tensors),
+            torch.no_grad(),
+            under_autocast(self.autocast),
+            running_own(),
+            as_they_were(self.leaves),
+        ):
             returned = forward(*given, **keywords)
             same = {id(tensor) for tensor in tensors} & {id(leaf) for leaf in pytree.tree_leaves(returned)}
             if same and context is not None and not self.takes_context:  # there it may be marked dirty
@@ -187,7 +199,18 @@ class Call:
 
     def compute(self, tensors: Sequence[Tensor]) -> Any:
         """Return what forward returns for these tensors, which it may write into and return."""
-        return self._returned(self.forward, tensors, (), Context(len(self.leaves)))
+        return self._returned(self.forward, tensors, (), Context())
+
+    @contextlib.contextmanager
+    def _requiring(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Have tensors require a gradient where the call's own do, for a forward whose code asks for that."""
+        with contextlib.ExitStack() as undo:
+            if _asks(self.forward):
+                for tensor, flag in zip(tensors, self.differentiable, strict=False):
+                    if flag and not tensor.requires_grad:
+                        tensor.requires_grad_()
+                        undo.callback(tensor.requires_grad_, False)
+            yield
 
     def element_type(self, index: int | None) -> int:
         """Return ONNX's number of a tensor's element type; int64 where it is none of the call's tensors."""
@@ -229,6 +252,7 @@ class Call:
         """Compute dtypes and shapes only: by forward on fake tensors, by ``fake``, or by trying it out."""
         if not self.examples:  # Dynamo saw the call, and no tensors
             self.examples = _examples(tensors)
+            self.differentiable = _differentiable(tensors)
         if self.fake is not None:
             return apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()), tensors)
         free = free_sizes(tensors)
@@ -304,6 +328,7 @@ def make_call(
         fake,
         examples=_examples(tensors),
         autocast=autocast_state(),
+        differentiable=_differentiable(tensors),
     )
     _calls[call.key] = call
     return call, tensors, sizes
@@ -318,6 +343,23 @@ def find_call(key: str) -> Call:
             f"{key}: the call was captured by an export that is gone, or by another program; expected what "
             "torch.export.export returned here: a file of it (torch.export.save) has no Functions in it"
         ) from None
+
+
+def _asks(forward: Callable[..., Any]) -> bool:
+    """Tell whether a forward's code reads whether a tensor requires a gradient."""
+    return any("requires_grad" in code.co_names for code in _codes(getattr(forward, "__code__", None)))
+
+
+def _codes(code: Any) -> Iterator[CodeType]:
+    """Give a function's code, and that of the functions in it."""
+    if isinstance(code, CodeType):
+        yield code
+        for each in code.co_consts:
+            yield from _codes(each)
+
+
+def _differentiable(tensors: Sequence[Any]) -> tuple[bool, ...]:
+    return tuple(isinstance(each, Tensor) and each.requires_grad for each in tensors)
 
 
 def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:

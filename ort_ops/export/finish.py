@@ -241,6 +241,11 @@ def _recorded(call: Call, whole: Whole) -> RecordedCall:
         [ELEMENT_TYPES[dtype] for dtype in call.dtypes[: whole.outputs]],
         [(device, str(dtype).removeprefix("torch.")) for device, on, dtype in call.autocast if on],
         bool(call.written),
+        [
+            place
+            for place, requires in zip(whole.tensors, call.differentiable, strict=False)
+            if requires and isinstance(place, int)
+        ],
     )
 
 

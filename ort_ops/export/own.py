@@ -45,13 +45,16 @@ def is_running_own() -> bool:
 
 
 class Context:
-    """What stands for ``ctx`` where nothing is differentiated: takes whatever a forward leaves with it."""
+    """What stands for ``ctx`` where nothing is differentiated: takes whatever a forward leaves with it.
+
+    needs_input_grad: for each argument whether it requires a gradient, as a parameter does all the same.
+    """
 
     saved_tensors: tuple[Tensor, ...] = ()
     dirty: tuple[Tensor, ...] = ()
 
-    def __init__(self, count: int) -> None:
-        self.needs_input_grad = (False,) * count
+    def __init__(self, needs_input_grad: tuple[bool, ...] = ()) -> None:
+        self.needs_input_grad = needs_input_grad
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keep the tensors, for a forward that reads them back."""

@@ -78,7 +78,9 @@ def local_errors(step: Step, arithmetic: Arithmetic) -> list[Array | None]:
             if error is None or error.shape != output.shape:
                 error = np.full_like(output, 0.0 if error is None else float(np.nanmax(error, initial=0.0)))
             stored = error + arithmetic.storage * np.abs(output) + arithmetic.tiny
-            found.append(np.where(np.isfinite(stored), stored, 0.0))
+            # What is rounded once is 0 where it should be: no product with 0 is next to it.
+            exact = ~np.isfinite(stored) | ((output == 0) if kind in _ONCE else False)
+            found.append(np.where(exact, 0.0, stored))
     return found
 
 

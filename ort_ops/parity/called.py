@@ -5,6 +5,7 @@ though, and may compute the nodes that stand for its calls.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from ort_ops.recorded import CALL, FUNCTION, is_named
 
 from .modes import nothing_compiled
 
-__all__ = ["names_of_calls", "noting_calls"]
+__all__ = ["names_of_calls", "noting_calls", "noting_results"]
 
 
 def names_of_calls(model: ir.Model, *, with_body: bool = True) -> set[str]:
@@ -38,8 +39,19 @@ def noting_calls(names: set[str], called: set[type[Function]]) -> Iterator[None]
     with contextlib.ExitStack() as undo:
         for function in _all_functions(Function):
             if any(is_named(function, name) for name in names):
-                _watch(undo, function, called)
+                _replace(undo, function, functools.partial(_add, called, function))
         undo.enter_context(nothing_compiled())
+        yield
+
+
+@contextlib.contextmanager
+def noting_results(names: set[str], note: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call ``note`` with the recorded name of each Function of these that is called, and what it returns."""
+    with contextlib.ExitStack() as undo:
+        for function in _all_functions(Function):
+            for name in names:
+                if is_named(function, name):
+                    _replace(undo, function, functools.partial(note, name))
         yield
 
 
@@ -47,13 +59,19 @@ def _all_functions(base: type[Function]) -> set[type[Function]]:
     return {each for derived in base.__subclasses__() for each in (derived, *_all_functions(derived))}
 
 
-def _watch(undo: contextlib.ExitStack, function: type[Function], called: set[type[Function]]) -> None:
+def _add(called: set[type[Function]], function: type[Function], returned: Any) -> None:
+    called.add(function)
+
+
+def _replace(undo: contextlib.ExitStack, function: type[Function], note: Callable[[Any], None]) -> None:
+    """Have a Function's forward, until it is undone, be followed by ``note``, which is given its result."""
     own: Callable[..., Any] = function.forward
 
     def forward(*arguments: Any, **keywords: Any) -> Any:
-        called.add(function)
         arguments, keywords = given_arguments(own, arguments, keywords)
-        return own(*arguments, **keywords)
+        returned = own(*arguments, **keywords)
+        note(returned)
+        return returned
 
     if "forward" in vars(function):
         undo.callback(setattr, function, "forward", vars(function)["forward"])

@@ -8,6 +8,7 @@ from onnx import NodeProto
 
 from .evaluator import drawing, reseed
 from .exact import ExactFile
+from .graphs import standard
 from .step import Step
 
 __all__ = ["by_chance", "by_open_order"]
@@ -43,7 +44,7 @@ def by_open_order(file: ExactFile, feed: Values, usual: Values) -> dict[str, str
     """
     found: dict[str, str] = {}
     for node in file.nodes:
-        if node.op_type == "TopK" and any(each.name == "sorted" and not each.i for each in node.attribute):
+        if standard(node) == "TopK" and any(each.name == "sorted" and not each.i for each in node.attribute):
             other = file.run(feed, after=_reversed_at(node))
             found = {**dict.fromkeys(_differing(usual, other), node.name), **found}
     return found

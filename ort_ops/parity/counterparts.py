@@ -29,7 +29,17 @@ Array = NDArray[Any]
 _COMPOSED = frozenset(
     (
         *("gelu", "silu", "_softmax", "_log_softmax", "hardswish", "hardsigmoid", "mish", "elu", "softplus"),
-        *("logsumexp", "std", "var", "log1p", "expm1", "leaky_relu", "norm", "linalg_vector_norm", "rsub"),
+        *(
+            "logsumexp",
+            "std",
+            "var",
+            "log1p",
+            "expm1",
+            "leaky_relu",
+            "norm",
+            "linalg_vector_norm",
+            "rsub",
+        ),
     )
 )
 _BIASED = frozenset(("addmm", "addmv", "baddbmm"))
@@ -100,6 +110,8 @@ class Counterparts:
             self._add(str(operation), operation(**{**given, **arguments[1], **left_out})[0])
 
     def _see_steps(self, operation: Any, arguments: tuple[Any, ...], composed: frozenset[str]) -> None:
+        if _name(operation) == "rsqrt":
+            self._add(f"{operation}, aten.sqrt.default", arguments[0][0].sqrt(), is_step=True)
         if _name(operation) not in composed:
             return
         steps = decomposition_table.get(operation)

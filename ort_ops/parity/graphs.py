@@ -17,6 +17,7 @@ __all__ = [
     "precisions",
     "read_tensor",
     "reads",
+    "standard",
     "without_weights",
 ]
 
@@ -45,6 +46,11 @@ def input_names(graph: ir.Graph) -> list[str]:
     return [value.name or "" for value in graph.inputs if not value.is_initializer()]
 
 
+def standard(node: NodeProto | ir.Node) -> str:
+    """Return the operator of ONNX that a node is of; nothing for another domain's of the same name."""
+    return node.op_type if node.domain in ("", "ai.onnx") else ""
+
+
 def precisions(graph: ir.Graph) -> dict[str, ir.DataType]:
     """Return the precision of floating-point values: as the file says it, or as it comes of what it says."""
     found = {
@@ -53,7 +59,7 @@ def precisions(graph: ir.Graph) -> dict[str, ir.DataType]:
         if value.dtype in _FLOATING and value.dtype
     }
     for node in graph:
-        to = node.attributes.get("to") if node.op_type == "Cast" else None
+        to = node.attributes.get("to") if standard(node) == "Cast" else None
         given = (found[value.name] for value in node.inputs if value is not None and value.name in found)
         dtype = ir.DataType(to.as_int()) if to is not None else next(given, None)
         for output in node.outputs:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .compare import distance, largest
 from .exact import ExactFile
+from .graphs import standard
 from .rounding import MARGIN, Signs, constant_spread, nudged, rounded_runs, spread_of
 from .step import Step
 from .tolerance import arithmetic_of
@@ -112,11 +113,16 @@ class Readings:
                 yield np.zeros(own.shape)
                 return
         ours, theirs = np.zeros(own.shape), np.zeros(own.shape)
+        looked_at = []
         for pairs in (_PAIRS, _MORE_PAIRS):
+            looked_at.append(pairs)
             ours = np.maximum(ours, _carried(own, name, self._steps(pairs)))
             if bool((ours > smooth).any()):
                 theirs = np.maximum(theirs, _carried(self._expected[name], name, self._nudged(pairs)))
-            yield MARGIN * np.where(ours > smooth, np.minimum(ours, theirs), ours)
+            explained = np.where(ours > smooth, np.minimum(ours, theirs), ours)
+            evaluated = [outputs[name] for made in looked_at for outputs in self._steps(made)]
+            explained[_is_neither(own, evaluated, self._expected[name])] = 0.0
+            yield MARGIN * explained
 
     def resized(self, name: str) -> bool:
         """Tell whether rounding errors of float64 give an output another shape, in the file and the model."""
@@ -134,14 +140,38 @@ class Readings:
         return np.minimum(spread_of(self._outputs[name], others), reading.limit * scale)
 
 
+def _is_neither(own: Array, others: Sequence[Array], expected: Array) -> Array:
+    """Return the fractions that a step turns to one other number, where what is expected is no step away.
+
+    Of several steps, as between codes, they may turn by a whole number of such.
+    """
+    same = all(each.shape == own.shape for each in (expected, *others))
+    if own.dtype.kind != "f" or not same:
+        return np.zeros(own.shape, bool)
+    near, apart = CHAOS * largest(own), [distance(other, own) for other in others]
+    furthest = np.maximum.reduce(apart)
+    other = np.select([each == furthest for each in apart], others, own)
+    either = ((distance(each, own) <= near) | (distance(each, other) <= near) for each in others)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.nan_to_num((expected - own) / (other - own))
+        missed = np.abs(steps - np.round(steps)) * np.abs(other - own)
+    neither: Array = (furthest > near) & (missed > near)
+    for each in either:
+        neither &= each
+    return neither
+
+
+def _apart_from(one: Array, other: Array) -> Array:
+    return distance(one, other) if one.dtype.kind == "f" else (one != other).astype(np.float64)
+
+
 def _carried(usual: Array, name: str, others: Sequence[Outputs]) -> Array:
     """Return how far each element of an output is from what it usually is, in any of some evaluations."""
     carried = np.zeros(usual.shape)
     for other in (outputs[name] for outputs in others):
         if other.shape != usual.shape:
             return np.full(usual.shape, np.inf)
-        apart = distance(other, usual) if usual.dtype.kind == "f" else (other != usual).astype(np.float64)
-        carried = np.maximum(carried, apart)
+        carried = np.maximum(carried, _apart_from(other, usual))
     return carried
 
 
@@ -182,7 +212,7 @@ def _rounding(file: ExactFile, feed: Outputs, pairs: range, *, nudge: bool) -> S
     before: dict[str, Array] = {}
 
     def told_apart(step: Step) -> Sequence[Any]:
-        if step.node.op_type not in _PLACES or step.inputs[0].dtype != np.float64:
+        if standard(step.node) not in _PLACES or step.inputs[0].dtype != np.float64:
             return step.outputs
         array, name = step.inputs[0], step.node.output[0]
         noise = generator.standard_normal(array.shape)

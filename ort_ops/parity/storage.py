@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from .graphs import standard
 from .modes import HigherOrderOperator, Mode, nothing_compiled
 from .tensors import to_numpy
 from .weights import print_of
@@ -65,7 +66,7 @@ class Watched:
 
     def _casts(self, node: ir.Node) -> Iterator[torch.dtype]:
         """Give the 16-bit types that a node casts to, by itself, in its body or in graphs inside of it."""
-        to = node.attributes.get("to") if node.op_type == "Cast" else None
+        to = node.attributes.get("to") if standard(node) == "Cast" else None
         if to is not None and to.type is ir.AttributeType.INT and to.as_int() in _TYPES:
             yield _TYPES[ir.DataType(to.as_int())]
         body = self._file.functions.get(node.op_identifier())

@@ -18,10 +18,10 @@ from ort_ops.errors import ParityError
 
 from .counterparts import Counterpart, Counterparts, same
 from .exact import ExactFile
-from .graphs import reads
+from .graphs import reads, standard
 from .sample import Sample
 from .step import Step
-from .walks import results_of
+from .walks import made_of_sizes, results_of
 
 __all__ = ["Trials"]
 
@@ -74,8 +74,10 @@ class Trials:
         results = {name: number for number, place in enumerate(places) for name in self._results(place)}
         unproven = results.keys() - proven
         taken = {each.exact for each in matched.values() if each.exact is not None}
+        unsure = {name for name, each in matched.items() if not each.certain}
         trials = (
-            (self._met(trial, suspects), results[trial.name]) for trial in self._trials(unproven, taken)
+            (self._met(trial, suspects), results[trial.name])
+            for trial in self._trials(unproven, taken, unsure)
         )
         met, number = max(trials, key=lambda found: found[0], default=(0, 0))
         return self._products(places[:number], places[number], matched) + places[number:] if met else []
@@ -84,7 +86,7 @@ class Trials:
         """Return the places before a sum with a weight that have no counterpart, as a layer's product."""
         node, found = self._file.nodes[guilty], list[int]()
         read = set(reads(node))
-        if node.op_type != "Add" or not read & self._file.model.graph.initializers.keys():
+        if standard(node) != "Add" or not read & self._file.model.graph.initializers.keys():
             return []
         for place in reversed(places):
             results = set(self._results(place))
@@ -108,6 +110,8 @@ class Trials:
             if counterpart.exact is not None and counterpart.certain:
                 alike.setdefault(counterpart.exact, []).append(name)
         new = {names[0] for names in alike.values() if len(names) == 1 or self._come_of(*names)}
+        # Of what is made of sizes and constants one number everywhere is nothing odd.
+        new |= matched.keys() & made_of_sizes(self._file)
         return {
             name
             for node in self._file.nodes
@@ -134,10 +138,11 @@ class Trials:
                 needed |= set(reads(node)) - proven
         return found[::-1]
 
-    def _trials(self, names: Container[str], taken: Container[int]) -> list[_Trial]:
+    def _trials(self, names: Container[str], taken: Container[int], unsure: Container[str]) -> list[_Trial]:
         """Return what is to be tried for some results of the file: what in the model may be meant by them.
 
-        taken: the numbers of the model's results that the file has.
+        taken: the numbers of the model's results that the file has, which aren't tried but for the results
+        that are ``unsure``: they may be meant for what is one of these, too.
         """
         found: list[_Trial] = []
 
@@ -147,7 +152,7 @@ class Trials:
                     continue
                 orders = self._counterparts.reordered(value, self._tolerance)
                 found.extend(_Trial(name, other) for other in orders)
-                others = self._counterparts.others(value, taken)
+                others = self._counterparts.others(value, () if name in unsure else taken)
                 found.extend(_Trial(name, other, apart) for apart, other in others)
 
         self._file.run(self._feed, after=look)

@@ -1,25 +1,30 @@
 """A file walked in float64 beside its model."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import NodeProto
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ort_ops.recorded import CALL, FUNCTION
+
+from .called import names_of_calls, noting_results
 from .counterparts import Counterpart, Counterparts, same
 from .evaluated import Evaluated
 from .exact import ExactFile
-from .graphs import reads
+from .graphs import reads, standard
 from .original import ExactModel
 from .report import Row
 from .sample import Sample
 from .step import Step
 from .subject import Subject
+from .tensors import to_numpy
 from .trials import Trials
 from .verdict import Verdict
 from .walks import Walk, judged_share, made_of_sizes, node_row, results_of
@@ -58,9 +63,11 @@ def walk_export(
     counterparts.see("weight", (), [each for each in weights if not is_uniform(each)])
     inputs = [leaf for leaf in pytree.tree_leaves(sample.given.arguments) if isinstance(leaf, Tensor)]
     counterparts.see("input", (), inputs)
-    model.run(sample.given.arguments, seen=counterparts.see)
+    calls = _Calls(subject.content, memory)
+    with noting_results(calls.names, calls.note):
+        model.run(sample.given.arguments, seen=counterparts.see)
     tolerance = _share(outputs)
-    found, told = _matched(file, sample, counterparts, tolerance)
+    found, told = _matched(file, sample, counterparts, calls.of_nodes(file.nodes), tolerance)
     matched = {name: counterpart for name, counterpart in found.items() if name not in wrong}
     rows = []
     for node in file.nodes:
@@ -98,23 +105,65 @@ class _Told:
     tables: set[str] = field(default_factory=set)
 
 
+class _Calls:
+    """What the model's calls return of the Functions that the file names, as long as memory lasts."""
+
+    def __init__(self, content: ir.Model, memory: int) -> None:
+        self.names = names_of_calls(content)
+        self._left = memory
+        self._results: dict[str, list[list[Array]]] = {}
+
+    def note(self, name: str, returned: Any) -> None:
+        """Note what a call returns."""
+        results = [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
+        self._left -= sum(each.nbytes for each in results)
+        if self._left >= 0:
+            self._results.setdefault(name, []).append([to_numpy(each.clone()) for each in results])
+
+    def of_nodes(self, nodes: Sequence[NodeProto]) -> dict[str, Array]:
+        """Return what the calls returned for which nodes stand, by the name of each result of these.
+
+        Nothing of a Function whose calls are more, or fewer, than the nodes that stand for them.
+        """
+        standing: dict[str, list[NodeProto]] = {}
+        for node in nodes:
+            noted = {each.key: each.value for each in node.metadata_props}
+            if {FUNCTION, CALL} <= noted.keys():
+                standing.setdefault(noted[FUNCTION], []).append(node)
+        pairs = (
+            zip(each.output, results, strict=False)
+            for name, some in standing.items()
+            if len(some) == len(self._results.get(name, ())) and self._left >= 0
+            for each, results in zip(some, self._results[name], strict=True)
+        )
+        return {name: result for each in pairs for name, result in each}
+
+
 def _matched(
-    file: ExactFile, sample: Sample, counterparts: Counterparts, tolerance: float
+    file: ExactFile,
+    sample: Sample,
+    counterparts: Counterparts,
+    of_calls: Mapping[str, Array],
+    tolerance: float,
 ) -> tuple[dict[str, Counterpart], _Told]:
-    """Return the counterparts of the file's results, in its order, and what is told of the results."""
+    """Return the counterparts of the file's results, in its order, and what is told of the results.
+
+    of_calls: what calls return for which nodes stand: no other tensor is a counterpart of theirs.
+    """
     found: dict[str, Counterpart] = {}
     told = _Told()
     expected = dict(zip(file.outputs, sample.model, strict=False))
 
     def match(step: Step) -> None:
-        if step.node.op_type == "Concat" and step.node.output[0] in expected:
+        if standard(step.node) == "Concat" and step.node.output[0] in expected:
             found.update(_right_parts(step, expected[step.node.output[0]], tolerance))
         for name, value in zip(step.node.output, step.outputs, strict=False):
             if name and isinstance(value, np.ndarray):
                 counterpart = counterparts.find(value, tolerance)
-                if counterpart is not None:
+                another = name in of_calls and not same(value, of_calls[name], tolerance)
+                if counterpart is not None and not another:
                     found[name] = counterpart
-                if value.dtype.kind == "f":
+                if value.dtype.kind == "f" and not _is_whole(value):
                     told.fractions.add(name)
                 if (value.dtype.kind == "f" or value.ndim > 1) and not is_uniform(value):
                     told.tables.add(name)
@@ -123,6 +172,11 @@ def _matched(
 
     file.run(sample.feed, after=match)
     return found, told
+
+
+def _is_whole(value: Array) -> bool:
+    """Tell whether there are whole numbers alone, of which many fractions may be made to one."""
+    return bool((value == np.round(value)).all())
 
 
 def _right_parts(step: Step, expected: Array, tolerance: float) -> dict[str, Counterpart]:
@@ -227,7 +281,7 @@ def _gives_part(node: NodeProto) -> bool:
     """Tell whether a node gives a part of its first input, or what many others give, too."""
     lists = {each.name: each.ints for each in node.attribute if each.name in ("strides", "kernel_shape")}
     pairs = zip(lists.get("strides", ()), lists.get("kernel_shape", ()), strict=False)
-    return node.op_type in _IN_PART or any(stride > size for stride, size in pairs)
+    return standard(node) in _IN_PART or any(stride > size for stride, size in pairs)
 
 
 def _past_steps(
@@ -258,7 +312,7 @@ def _past_steps(
         if are_steps.issuperset(results):
             right.update(results)
         elif right & read:
-            biased = node.op_type in _BIASED and read & weights and not names & read - right
+            biased = standard(node) in _BIASED and read & weights and not names & read - right
             return suspects[number:] if biased else suspects
         elif not right:
             break

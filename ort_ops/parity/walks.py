@@ -7,7 +7,7 @@ from typing import Literal
 from onnx import NodeProto
 
 from .exact import ExactFile
-from .graphs import reads
+from .graphs import reads, standard
 from .report import Row
 from .verdict import Verdict
 
@@ -74,6 +74,6 @@ def made_of_sizes(file: ExactFile) -> set[str]:
     """Return the results that are made of sizes and constants alone."""
     found = {"", *file.model.graph.initializers}
     for node in file.nodes:
-        if node.op_type in ("Shape", "Size") or found.issuperset(reads(node)):
+        if standard(node) in ("Shape", "Size") or found.issuperset(reads(node)):
             found.update(node.output)
     return found

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ort_ops.export import export, keep_functions
+from ort_ops.parity import Verdict, check
 
 BOTH = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
 
@@ -116,3 +117,53 @@ def test_a_saved_programs_calls_are_not_taken_for_those_of_another_process(tmp_p
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "captured by an export that is gone, or by another program" in done.stdout
+
+
+class ByTensor(torch.autograd.Function):
+    """Adds its bias where that requires a gradient, as a parameter does inside of forward, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.addmm(bias, x, weight) if bias.requires_grad else x @ weight
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, weight: Any, bias: Any) -> Any:
+        return g.op("tests.arguments::ByTensor", x, weight, bias)
+
+
+class ByContext(ByTensor):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.addmm(bias, x, weight) if ctx.needs_input_grad[2] else x @ weight
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, weight: Any, bias: Any) -> Any:
+        return g.op("tests.arguments::ByContext", x, weight, bias)
+
+
+class Layer(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.weight, self.bias = nn.Parameter(torch.rand(4, 3)), nn.Parameter(torch.rand(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.function.apply(x, self.weight, self.bias)
+        return y
+
+
+@BOTH
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("function", [ByTensor, ByContext])
+def test_what_requires_a_gradient_does_so_wherever_forward_runs(
+    function: Any, frozen: bool, dynamo: bool
+) -> None:
+    model, x = Layer(function).eval().requires_grad_(not frozen), torch.rand(2, 4)
+    expected = model(x).detach().numpy()
+    assert np.array_equal(expected, (x @ model.weight).detach().numpy()) is frozen
+    program = export(model, (x,), dynamo=dynamo, functions="attach", verbose=False)
+    by_body = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    for session in (by_body, program.session(providers=["CPUExecutionProvider"])):
+        (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+    assert check(model, program, (x,)).verdict is Verdict.EQUAL

@@ -94,3 +94,120 @@ def test_of_a_layer_before_a_straight_through_estimator_it_is_the_right_node(
     weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
     (reader,) = (node.name for node in file.graph.node if weight.name in node.input)
     assert locate(model, file, (x,), questions=["export"]).node == reader
+
+
+class Codes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.round(x / 0.1) * 0.1
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.located::Codes", x)
+
+
+class Above(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, least: float) -> Tensor:
+        return (x > least).to(x.dtype)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, least: float) -> Any:
+        return g.op("tests.located::Above", x, least_f=least)
+
+
+class Largest(torch.autograd.Function):
+    """An operator of the name of one of ONNX's, which locate knows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        mask = torch.zeros_like(x).scatter_(-1, torch.topk(x, 3, -1).indices, 1.0)
+        return x * mask, mask
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.located::TopK", x, outputs=2)
+
+
+def spiking(model: Any, x: Tensor) -> Tensor:
+    """Return what two steps of a net give whose neurons fire above a threshold."""
+    a, b = torch.zeros(4, 6), torch.zeros(4, 3)
+    for _ in range(2):
+        a = 0.9 * a + model.a(x)
+        fired = Above.apply(a, 0.2)
+        a = a - fired
+        b = 0.9 * b + model.b(fired)
+    return b
+
+
+# A function, and the operator in a body, or in the file, that is exchanged, and by which other.
+IN_FUNCTIONS: dict[str, tuple[Callable[..., Any], str, str]] = {
+    "a body that forgets its last step": (lambda m, x: m.b(Codes.apply(m.a(x))), "Mul", "Identity"),
+    "a body that gives ones, as another call does": (
+        lambda m, x: m.b(Above.apply(m.a(x) + 1e3, 0.0)) - m.b(Above.apply(m.a(x) - 1e3, 0.0)),
+        *("Greater", "Less"),
+    ),
+    "one of two results of an operator called TopK": (lambda m, x: Largest.apply(m.a(x)), "Mul", "Add"),
+    "a difference before what gives zeros and ones": (spiking, "Sub", "Add"),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("name", IN_FUNCTIONS)
+def test_a_fault_in_or_before_a_function_is_named(name: str, dynamo: bool, tmp_path: Path) -> None:
+    function, kind, other = IN_FUNCTIONS[name]
+    model, x = Model(function, **layers()).eval(), uniform(4, 6)
+    options: Any = {"external_data": False} if dynamo else {}
+    path = tmp_path / "model.onnx"
+    export(model, (x,), path, dynamo=dynamo, functions="attach", verbose=False, **options)
+    file = onnx.load(path)
+    assert locate(model, file, (x,), questions=["export"]).node is None
+    bodies = [(node, body.name) for body in file.functions for node in body.node if node.op_type == kind]
+    if bodies:
+        ((node, body),) = bodies
+        guilty = next(each.name for each in file.graph.node if each.op_type == body)
+    else:
+        node = next(each for each in file.graph.node if each.op_type == kind)
+        guilty = node.name
+    node.op_type = other
+    if other == "Identity":
+        del node.input[1:]
+    assert locate(model, file, (x,), questions=["export"]).node == guilty
+
+
+ROOT: dict[str, tuple[str, str]] = {"the root": ("Sqrt", "Abs"), "one over it": ("Reciprocal", "Sqrt")}
+
+
+@pytest.mark.parametrize("name", ROOT)
+def test_of_one_over_a_root_it_is_the_wrong_node(name: str, tmp_path: Path) -> None:
+    kind, other = ROOT[name]
+    model, x = Model(lambda m, x: m.a(x) * (m.a(x) ** 2 + 1).rsqrt(), **layers()).eval(), uniform(4, 6)
+    file = read(model, (x,), tmp_path / "model.onnx", dynamo=True)
+    (node,) = (each for each in file.graph.node if each.op_type == kind)
+    node.op_type = other
+    assert locate(model, file, (x,), questions=["export"]).node == node.name
+
+
+@BOTH
+@pytest.mark.parametrize(("kind", "other"), [("Max", "Min"), ("Min", "Max")])
+def test_who_reads_zeros_is_named_and_not_who_makes_them(
+    kind: str, other: str, dynamo: bool, tmp_path: Path
+) -> None:
+    def limited(model: Any, x: Tensor) -> Tensor:
+        y = model.a(x)
+        high, low = y.amax(-1), y.amin(-1)
+        zeros = torch.zeros_like(high)
+        return torch.maximum(high, zeros) - torch.minimum(low, zeros)
+
+    model, x = Model(limited, **layers()).eval(), uniform(4, 6)
+    free: Any = (
+        {"dynamic_shapes": (({0: "n"},),), "external_data": False}
+        if dynamo
+        else {"input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}}
+    )
+    path = tmp_path / "model.onnx"
+    export(model, (x,), path, dynamo=dynamo, verbose=False, **free)
+    file = onnx.load(path)
+    (node,) = (each for each in file.graph.node if each.op_type == kind)
+    node.op_type = other
+    assert locate(model, file, (x,), questions=["export"]).node == node.name

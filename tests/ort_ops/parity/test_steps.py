@@ -1,14 +1,17 @@
 """What a rounding error decides: in the model, too, or only in a file that isn't the model's."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812, the name that PyTorch's own documentation uses
-from torch import Tensor
+from onnx import numpy_helper
+from torch import Tensor, nn
 
+from ort_ops.export import export
 from ort_ops.parity import Verdict, check, locate
 
 from .models import Model, uniform
@@ -93,3 +96,60 @@ def test_a_file_that_turns_where_the_model_does_is_not(name: str) -> None:
     assert "turn on a rounding error of float64" in row.reason
     assert locate(model, file, TENTHS, questions=["export"]).node is None
     assert torch.equal(TENTHS, (torch.arange(12.0).reshape(2, 6) * 0.1).double().round(decimals=1))
+
+
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.steps::Rounded", x)
+
+
+def after_relu(model: Any, x: Tensor) -> Tensor:
+    return model.b(torch.floor(torch.relu(model.a(x)) * 3 / 0.7))  # type: ignore[no-any-return]
+
+
+def by_ties(model: Any, x: Tensor) -> Tensor:
+    """Quantise the weight by its largest element, which lies between two codes."""
+    scale = model.b.weight.abs().amax(1, keepdim=True) / 7.5
+    weight = torch.clamp(Rounded.apply(model.b.weight * (1 / scale)), -8, 7) * scale
+    return F.linear(model.a(x), weight, model.b.bias)
+
+
+def masked(model: Any, x: Tensor) -> Tensor:
+    mask = (x > 0).float()
+    return (x * mask) * mask
+
+
+BEHIND: dict[str, tuple[Callable[..., Any], str]] = {
+    "a step after a relu, whose zeros are zeros": (after_relu, "b.weight"),
+    "a step that rounding errors decide": (by_ties, "b.bias"),
+    "a mask": (masked, ""),
+}
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+@pytest.mark.parametrize("name", BEHIND)
+def test_a_fault_does_not_hide_behind(name: str, dynamo: bool, tmp_path: Path) -> None:
+    function, weight = BEHIND[name]
+    torch.manual_seed(0)
+    model, x = Model(function, a=nn.Linear(8, 8), b=nn.Linear(8, 5)).eval(), uniform(3, 8)
+    options: Any = {"external_data": False} if dynamo else {}
+    path = tmp_path / "model.onnx"
+    export(model, (x,), path, dynamo=dynamo, functions="attach", verbose=False, **options)
+    file = onnx.load(path)
+    assert check(model, file, x).verdict is Verdict.EQUAL
+    if weight:
+        (tensor,) = (each for each in file.graph.initializer if each.name == weight)
+        changed = numpy_helper.to_array(tensor).copy()
+        changed[2] *= 1.002
+        tensor.CopyFrom(numpy_helper.from_array(changed, weight))
+        (guilty,) = (node for node in file.graph.node if weight in node.input)
+    else:
+        guilty = [node for node in file.graph.node if node.op_type == "Mul"][-1]
+        guilty.op_type = "Div"  # 0 / 0
+    assert check(model, file, x).rows[0].verdict is Verdict.EXPORT_WRONG
+    assert locate(model, file, x, questions=["export"]).node == guilty.name
