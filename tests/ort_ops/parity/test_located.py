@@ -144,7 +144,7 @@ def spiking(model: Any, x: Tensor) -> Tensor:
 IN_FUNCTIONS: dict[str, tuple[Callable[..., Any], str, str]] = {
     "a body that forgets its last step": (lambda m, x: m.b(Codes.apply(m.a(x))), "Mul", "Identity"),
     "a body that gives ones, as another call does": (
-        lambda m, x: m.b(Above.apply(m.a(x) + 1e3, 0.0)) - m.b(Above.apply(m.a(x) - 1e3, 0.0)),
+        lambda m, x: m.b(Above.apply(m.a(x) + 1e3, 0.0)) - m.b(m.a(Above.apply(m.a(x) - 1e3, 0.0))),
         *("Greater", "Less"),
     ),
     "one of two results of an operator called TopK": (lambda m, x: Largest.apply(m.a(x)), "Mul", "Add"),
