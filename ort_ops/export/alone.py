@@ -20,6 +20,7 @@ Dims = frozenset[tuple[int, int]]
 Pair = tuple[ModelProto, ModelProto]
 """A model without what is superfluous, and with it."""
 _LOWEST_DYNAMO = 18  # the opset from which the newer exporter writes
+_HIGHEST_TORCHSCRIPT = 20  # that up to which the older one does
 # What the older exporter says where Python code looks at a traced size or value.
 _LOOKS = ("Converting a tensor to a Python", "Using len to get tensor shape", "Iterating over a tensor")
 
@@ -31,8 +32,26 @@ def write_alone(
 
     Also returns those of the free ones for whose size alone it holds.
     """
-    write = _by_dynamo if opset >= _LOWEST_DYNAMO else _by_torchscript
-    return write(model, examples, names, opset, static)
+    if opset < _LOWEST_DYNAMO:
+        return _by_torchscript(model, examples, names, opset, static)
+    try:
+        return _by_dynamo(model, examples, names, opset, static)
+    except Exception as error:
+        if opset > _HIGHEST_TORCHSCRIPT or not _lacks_operator(error):
+            raise
+        try:  # which may have what the newer one has no operator for
+            return _by_torchscript(model, examples, names, opset, static, may_look=False)
+        except Exception:
+            raise error from error.__cause__
+
+
+def _lacks_operator(error: BaseException | None) -> bool:
+    """Tell whether the newer exporter failed over an operation that it has no translation of."""
+    while error is not None:
+        if type(error).__name__ in ("DispatchError", "UnsupportedOperatorException"):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _by_dynamo(
@@ -90,18 +109,28 @@ def _is_free(size: Any, ranges: Mapping[Any, Any]) -> bool:
 
 
 def _by_torchscript(
-    model: torch.nn.Module, examples: tuple[Tensor, ...], names: list[str], opset: int, static: Dims
+    model: torch.nn.Module,
+    examples: tuple[Tensor, ...],
+    names: list[str],
+    opset: int,
+    static: Dims,
+    *,
+    may_look: bool = True,
 ) -> tuple[Pair, Dims]:
     """Export with all other dimensions free; also returns those whose size is in what was written.
 
     The exporter doesn't say which sizes it took for constants. Its warnings tell where Python code looked at
     a traced size or value, and what it writes for other sizes tells the rest.
+
+    Raises ValueError where code looks at one though it may not.
     """
     free = {(i, axis) for i, t in enumerate(examples) for axis in range(t.dim())} - static
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         written = _trace(model, examples, names, opset, free)
     looked = any(text in str(warning.message) for warning in caught for text in _LOOKS)
+    if looked and not may_look:
+        raise ValueError("forward looks at a traced size or value")
     doubled = [
         tuple(2 * s if s > 1 and (i, axis) in free else s for axis, s in enumerate(t.shape))
         for i, t in enumerate(examples)

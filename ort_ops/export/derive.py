@@ -1,5 +1,7 @@
 """A function body derived from a Function's forward, which is exported alone, through ordinary operators."""
 
+import contextlib
+import io
 import itertools
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -120,7 +122,9 @@ def _derive_one(stand_in: StandIn, inputs: int, opset: int) -> _Derived:
 
     def attempt(static: Dims) -> tuple[Pair, Dims]:
         try:
-            with quiet(), warnings.catch_warnings(), running_own():
+            # torch.export prints the graph of what it can't capture.
+            unsaid = contextlib.redirect_stderr(io.StringIO())
+            with quiet(), unsaid, warnings.catch_warnings(), running_own():
                 warnings.simplefilter("ignore")
                 written, fixed = write_alone(_Body(stand_in).eval(), examples, names, opset, static)
         except Exception as error:

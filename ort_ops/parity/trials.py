@@ -6,6 +6,7 @@ it gives, the node that looks guilty, or one after it, computes what the model d
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,43 @@ class Trials:
         )
         met, number = max(trials, key=lambda found: found[0], default=(0, 0))
         return self._products(places[:number], places[number], matched) + places[number:] if met else []
+
+    def exchanged(self, suspects: Sequence[int]) -> list[int]:
+        """Return the place of a node before the first suspect that gives two results in each other's place.
+
+        Where both are read by nobody else it may be that one that takes them so.
+        """
+        nodes, needed = self._file.nodes, set(reads(self._file.nodes[suspects[0]]))
+        tried = 0
+        for place in reversed(range(suspects[0])):
+            results = self._results(place)
+            if not needed & set(results):
+                continue
+            needed |= set(reads(nodes[place]))
+            for pair in itertools.combinations(results, 2) if standard(nodes[place]) == "Split" else ():
+                readers = {i for i, node in enumerate(nodes) if set(pair) & set(reads(node))}
+                tried += 1
+                if readers - {suspects[0]} and tried <= _TRIALS and self._is_right_with(*pair):
+                    return [place]
+        return []
+
+    def _is_right_with(self, one: str, other: str) -> bool:
+        """Tell whether the wrong outputs are right once a node gives two of its results exchanged."""
+        right: set[str] = set()
+
+        def exchange(step: Step) -> Sequence[Any]:
+            names, outputs = list(step.node.output), list(step.outputs)
+            if one in names and other in names:
+                first, second = names.index(one), names.index(other)
+                outputs[first], outputs[second] = outputs[second], outputs[first]
+            for name, value in _arrays(step.node, outputs):
+                if name in self._wrong and same(value, self._expected[name], self._tolerance):
+                    right.add(name)
+            return outputs
+
+        with contextlib.suppress(ParityError):
+            self._file.run(self._feed, after=exchange)
+        return self._wrong <= right
 
     def _products(self, places: Sequence[int], guilty: int, matched: Mapping[str, Counterpart]) -> list[int]:
         """Return the places before a sum with a weight that have no counterpart, as a layer's product."""

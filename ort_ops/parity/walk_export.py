@@ -89,7 +89,7 @@ def walk_export(
         return Walk(None, rows, share, outputs=outputs)
     if not narrow:
         trials = Trials(file, sample, counterparts, wrong, tolerance)
-        suspects = trials.earlier(suspects, matched) + suspects
+        suspects = (trials.earlier(suspects, matched) or trials.exchanged(suspects)) + suspects
         del trials, counterparts  # which hold as much memory as there may be
         suspects = _past_steps(file, model, sample, suspects, memory, tolerance)
     first = suspects[0]

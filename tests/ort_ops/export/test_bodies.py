@@ -449,3 +449,50 @@ def test_a_body_by_hand_is_looked_at(name: str, functions: Any) -> None:
     if functions == "inline":
         with pytest.raises(ExportError, match="its body is of opset 17, and its nodes go into a model"):
             make(functools.partial(maker, version=17))
+
+
+class FakeQuantised(Function):
+    """Of an operation for which the newer exporter has no translation where sizes are free."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, 2 / 255, 0, -128, 127)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.bodies::FakeQuantised", x)
+
+
+def test_what_the_newer_exporter_has_no_operator_for_the_older_one_writes() -> None:
+    model = Calls(lambda m, x: FakeQuantised.apply(x * 2)).eval()
+    free: Any = {"input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}}
+    program = export(model, (torch.rand(3, 6),), dynamo=False, functions="attach", verbose=False, **free)
+    assert [call.body for call in program.calls] == ["function"]
+    given = torch.rand(5, 6)
+    (y,) = run_stock(program, (given,))
+    np.testing.assert_allclose(y, model(given).detach().numpy(), atol=1e-6)
+
+
+class ByValues(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        repeats = [int(n) for n in torch.ones(x.dim()).tolist()] + [4]
+        return (x.unsqueeze(-1).repeat(repeats) - torch.linspace(0, 1, 4)).abs().amin(-1)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("tests.bodies::ByValues", x)
+
+
+def test_what_can_not_be_derived_prints_no_graph(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = export(
+            Calls(lambda m, x: ByValues.apply(x * 2)).eval(),
+            (torch.rand(3, 4),),
+            dynamic_shapes={"x": {0: "n"}},
+            functions="attach",
+            verbose=False,
+        )
+    assert program.calls[0].no_body
+    assert "def forward" not in "".join(capfd.readouterr())

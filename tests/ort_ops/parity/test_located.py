@@ -211,3 +211,19 @@ def test_who_reads_zeros_is_named_and_not_who_makes_them(
     (node,) = (each for each in file.graph.node if each.op_type == kind)
     node.op_type = other
     assert locate(model, file, (x,), questions=["export"]).node == node.name
+
+
+def gated(model: Any, x: Tensor) -> Tensor:
+    """Return one half of a layer's result, gated by the other, as a linear unit is."""
+    value, gate = model.a(x).chunk(2, -1)
+    y: Tensor = value.sin() * gate.sigmoid()
+    return y
+
+
+@BOTH
+def test_who_gives_two_results_in_each_others_place_is_named(dynamo: bool, tmp_path: Path) -> None:
+    model, x = Model(gated, **layers()).eval(), uniform(4, 6)
+    file = read(model, (x,), tmp_path / "model.onnx", dynamo=dynamo)
+    (node,) = (each for each in file.graph.node if each.op_type == "Split")
+    node.output[:] = reversed(node.output)
+    assert locate(model, file, (x,), questions=["export"]).node == node.name
