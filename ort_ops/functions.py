@@ -18,8 +18,9 @@ import ort_ops
 from .callables import name_of
 from .kernel import Kernel
 from .model import Model, Node
+from .providers import CPU, CUDA
 from .recorded import CALL, FUNCTION, MAIN, REASON, RecordedCall, function_name, is_named
-from .registry import CPU, CUDA, Op
+from .registry import Op
 from .schema import Formal, OpSchema
 
 if TYPE_CHECKING:  # the package loads it when it is first asked for, and torch with it

@@ -15,6 +15,7 @@ from .errors import ResultError
 from .failures import DEBUG, collect, discard, fail
 from .inference import Infer
 from .packing import pack, unpack
+from .providers import CUDA
 from .results import hides, reject
 from .schema import OpSchema, Signature
 
@@ -25,7 +26,6 @@ __all__ = ["ArrayKind", "Kernel", "set_select_hook"]
 
 ArrayKind = Literal["numpy", "torch", "dlpack"]
 
-_CUDA = "CUDAExecutionProvider"
 _CHARACTERISTIC = {"required": 0, "optional": 1, "variadic": 2}
 _ATTRIBUTE_TYPE = {
     "int": 1,
@@ -107,7 +107,7 @@ class Kernel:
         return Infer(function, self.schema, signature, defaults, where)
 
     def _run_call(self, provider: str, call: _bridge.Call) -> None:
-        on_cuda = provider == _CUDA
+        on_cuda = provider == CUDA
         function = functools.partial(self.function, call.node()) if self.by_node else self.function
         outputs, takes_out = len(self.schema.outputs), self.schema.takes_out
         if self.array == "torch":

@@ -8,11 +8,14 @@ import onnxruntime
 
 from .errors import ProviderError
 
-__all__ = ["asked_providers", "parse_provider", "session_providers"]
+__all__ = ["CPU", "CUDA", "asked_providers", "parse_provider", "session_providers"]
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 _SHORT = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
+    "cpu": CPU,
+    "cuda": CUDA,
     "tensorrt": "TensorrtExecutionProvider",
 }
 

@@ -32,11 +32,15 @@ __all__ = ["Accepted", "Parity"]
 
 @dataclass(frozen=True)
 class Accepted:
-    """A deviation that is known: which verdict of an output, why it is accepted, and until when."""
+    """A deviation that is known: which verdict of an output, why it is accepted, and until when.
+
+    provider: that on which it is to be found (``"cuda"``, with whatever options); None for each.
+    """
 
     verdict: str
     reason: str
     until: datetime.date
+    provider: str | None = None
 
     def __post_init__(self) -> None:
         if not self.reason.strip():
@@ -115,6 +119,7 @@ class Parity:
             (name, each.verdict): each
             for name, given in accept.items()
             for each in ([given] if isinstance(given, Accepted) else given)
+            if each.provider in (None, self.provider, self.provider.partition(":")[0])
         }
         failed = []
         used = set()

@@ -14,12 +14,10 @@ from .dtypes import COMMON_TYPES
 from .errors import RegistrationError, SchemaError
 from .inference import asked_attributes
 from .kernel import ArrayKind, Kernel
+from .providers import CPU
 from .schema import Signature, read_schema
 
 __all__ = ["Op", "Overload", "add_op", "find_ops", "onnx_op", "registered_ops", "split_name"]
-
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 
 
 class Op:

@@ -18,8 +18,8 @@ from .functions import function_ops
 from .libraries import Library, config_entry, libraries_in
 from .model import Model, read_model
 from .namesakes import optimizers_to_leave_out, refuse_namesakes, refuse_vanished
-from .providers import asked_providers, session_providers
-from .registry import CPU, Op
+from .providers import CPU, asked_providers, session_providers
+from .registry import Op
 from .results import hides
 from .selection import WANTED, Plan, Prefer, giving, plan_for, refuse_leftovers, wanted_entry
 from .tuning import Arena, Tuning, graph_options, with_entries

@@ -13,7 +13,7 @@ import onnxruntime
 
 from .errors import ProviderError
 from .libraries import refuse_one_path, register_library
-from .providers import asked_providers
+from .providers import CUDA, asked_providers
 
 __all__ = ["Arena", "Tuning", "available_cores", "graph_options", "with_entries"]
 
@@ -21,7 +21,6 @@ Arena = Literal["keep", "shrink", "none"]
 Provider = str | tuple[str, dict[str, Any]]
 
 _TENSORRT = ("TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
-_CUDA = "CUDAExecutionProvider"
 _SHRINK, _GRAPH = "memory.enable_memory_arena_shrinkage", "gpu_graph_id"
 _AS_NONE = {_SHRINK: "", _GRAPH: "0"}
 _NO_CAPTURE = "-1"
@@ -72,11 +71,11 @@ class Tuning:
         there = onnxruntime.get_available_providers()
         # onnxruntime-gpu has TensorRT's, too, which can't be named where its libraries aren't installed.
         asked = [name for name in there if name not in _TENSORRT] if providers is None else providers
-        if self.cuda_graph and not any(_name(provider) == _CUDA for provider in asked):
+        if self.cuda_graph and not any(_name(provider) == CUDA for provider in asked):
             raise ProviderError(
-                f"CUDA graphs need the {_CUDA}; the providers are {', '.join(map(_name, asked))}"
+                f"CUDA graphs need the {CUDA}; the providers are {', '.join(map(_name, asked))}"
             )
-        return [self._with_options(provider) if _name(provider) == _CUDA else provider for provider in asked]
+        return [self._with_options(provider) if _name(provider) == CUDA else provider for provider in asked]
 
     def _with_options(self, provider: Provider) -> Provider:
         options: dict[str, Any] = {}
@@ -90,7 +89,7 @@ class Tuning:
         """Return the entries that the options of each run have on a session's providers, by their options."""
         entries: dict[str, str] = {}
         if self.arena == "shrink":
-            gpu = [f"gpu:{providers[_CUDA].get('device_id', '0')}"] if _CUDA in providers else []
+            gpu = [f"gpu:{providers[CUDA].get('device_id', '0')}"] if CUDA in providers else []
             entries[_SHRINK] = ";".join(["cpu:0", *gpu])
         if self.cuda_graph:  # buffers that are given once would be captured with it
             entries[_GRAPH] = _NO_CAPTURE

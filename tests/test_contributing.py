@@ -29,3 +29,17 @@ def test_a_target_is_found() -> None:
 @pytest.mark.parametrize("path", sorted(set(PATHS)))
 def test_a_file_that_is_named_is_there(path: str) -> None:
     assert (ROOT / path.rstrip(".")).exists()
+
+
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for package in ("ort_ops", "mylinear")
+    for path in (ROOT / package).rglob("*.py")
+    if path.name != "__init__.py"
+)
+
+
+def test_the_map_has_every_module() -> None:
+    assert len(MODULES) > 100
+    named = set(re.findall(r"\w+\.py", CONTRIBUTING))
+    assert [path for path in MODULES if path.rpartition("/")[2] not in named] == []

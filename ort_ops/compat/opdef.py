@@ -6,7 +6,8 @@ from typing import Any
 from ort_ops.dtypes import ANY, from_onnx
 from ort_ops.errors import ResultError, SchemaError
 from ort_ops.kernel import Kernel
-from ort_ops.registry import CPU, Op, add_op, split_name
+from ort_ops.providers import CPU
+from ort_ops.registry import Op, add_op, split_name
 from ort_ops.schema import Attribute, Formal, OpSchema
 from ort_ops.selection import offer
 

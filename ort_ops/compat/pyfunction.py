@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from ort_ops.registry import CPU, CUDA
+from ort_ops.providers import CPU, CUDA
 from ort_ops.session import InferenceSession, register
 
 from .casting import cast_exactly

@@ -16,8 +16,8 @@ import onnxruntime
 from ort_ops.errors import BundleError, OrtOpsError
 from ort_ops.libraries import register_library
 from ort_ops.model import read_model, weight_files
-from ort_ops.providers import parse_provider, session_providers
-from ort_ops.registry import CPU, find_ops, split_name
+from ort_ops.providers import CPU, parse_provider, session_providers
+from ort_ops.registry import find_ops, split_name
 from ort_ops.session import InferenceSession
 from ort_ops.tuning import Tuning
 

@@ -20,6 +20,8 @@ from onnx import ModelProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
+from ort_ops.providers import CPU
+
 from .agreeing import agree, unit_of
 from .calls import to_array
 from .running import run_on_samples, sample, widened
@@ -219,9 +221,7 @@ def _session(written: ModelProto) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # sizes that are none of forward's may fail
     try:
-        return onnxruntime.InferenceSession(
-            written.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(written.SerializeToString(), options, providers=[CPU])
     except Exception as error:
         if any(each in str(error) for each in _INVALID):
             raise InvalidFileError(str(error).strip().partition("\n")[0][-200:]) from error

@@ -61,7 +61,7 @@ def write(program: Program, f: str | os.PathLike[str] | Any) -> None:
 
 def save(program: Program, f: Any, options: Mapping[str, Any]) -> None:
     """Write the newer exporter's file, as the options of torch.onnx.export say."""
-    if isinstance(f, io.BytesIO):
+    if hasattr(f, "write"):
         f.write(program.model_proto.SerializeToString())
     elif f is not None:
         program.save(

@@ -10,6 +10,8 @@ import onnx
 import onnxruntime
 from onnx import AttributeProto, FunctionProto, NodeProto
 
+from ort_ops.providers import CPU
+
 from .agreeing import agree, unit_of
 from .derive import Group
 from .stand_in import StandIn
@@ -226,9 +228,7 @@ def _run(function: FunctionProto, feed: dict[str, Any]) -> list[Any]:
     model = onnx.helper.make_model(graph, opset_imports=list(function.opset_import), ir_version=8)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
     read = {i.name for i in session.get_inputs()}
     results: list[Any] = session.run(None, {name: value for name, value in feed.items() if name in read})
     return results

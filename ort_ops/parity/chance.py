@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
+from .compare import identical
 from .evaluator import drawing, reseed
 from .exact import ExactFile
 from .graphs import standard
@@ -66,6 +67,5 @@ def _differing(usual: Values, other: Values) -> list[str]:
     return [
         name
         for name, value in usual.items()
-        if isinstance(value, np.ndarray)
-        and not np.array_equal(value, other[name], equal_nan=value.dtype.kind == "f")
+        if isinstance(value, np.ndarray) and not identical(value, other[name])
     ]

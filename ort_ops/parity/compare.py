@@ -14,6 +14,7 @@ __all__ = [
     "compare",
     "compare_exactly",
     "distance",
+    "identical",
     "integer_distance",
     "largest",
     "same_but_rounding",
@@ -113,6 +114,11 @@ def distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     # inf - inf is what ``same`` has settled; two finite numbers may be further apart than the largest.
     with np.errstate(invalid="ignore", over="ignore"):
         return np.where(same, 0.0, np.where(finite, np.abs(a - b), np.inf))
+
+
+def identical(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Tell whether two arrays are the same, NaN in the same places."""
+    return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind in "fcV")
 
 
 def largest(array: NDArray[Any]) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .compare import Difference, compare, compare_exactly, distance
+from .compare import Difference, compare, compare_exactly, distance, identical
 from .own_error import largest_error, own_error, rounding_of
 from .profile import Profile, profile
 from .report import Row
@@ -173,11 +173,7 @@ class _Judge:
         """Judge an output of another kind than the file's: a size may depend on values, and on rounding."""
         got, exact, own = self.got, self._exact, self._own
         if isinstance(got, np.ndarray) and isinstance(exact, np.ndarray) and got.shape != exact.shape:
-            if (
-                own is not None
-                and own.dtype == got.dtype
-                and np.array_equal(own, got, equal_nan=got.dtype.kind == "f")
-            ):
+            if own is not None and own.dtype == got.dtype and identical(own, got):
                 difference = Difference(elements=got.size, exceeding=0, max_abs=0.0, max_ulp=0)
                 return Verdict.EQUAL, "every element is PyTorch's own", difference
             undecided = self._bounds.undecided(self.name)
@@ -252,7 +248,7 @@ class _Judge:
     def _excused(self, expected: Array, found: Found) -> Found:
         """Return another verdict for what is PyTorch's own, or where there is nothing to be said."""
         got, own = self.got, self._own
-        if own is not None and own.dtype == got.dtype and np.array_equal(own, got, equal_nan=True):
+        if own is not None and own.dtype == got.dtype and identical(own, got):
             return Verdict.EQUAL, "every element is PyTorch's own", compare(got, own, np.zeros(got.shape))
         wrong = distance(got.astype(np.float64), expected.astype(np.float64)) > self._bounds.bound(self.name)
         if bool(self._bounds.undecided(self.name)[wrong].all()):

@@ -12,7 +12,7 @@ from torch import nn
 from ort_ops.errors import ParityError
 from ort_ops.selection import Prefer
 
-from .chance import by_chance
+from .chance import by_chance, by_open_order
 from .evaluated import evaluate
 from .exact import ExactFile
 from .export_side import ExportSide
@@ -43,7 +43,8 @@ class Located:
     the model, or whose results the runtime hands out; nodes of constants and sizes alone don't count.
     region: the guilty node and those that come of it, none of which has a counterpart: where the model takes
     one step for several of the file it may be one of these. outputs: the file's outputs beside the model's,
-    and where no node of a run is guilty, the run's beside the file's.
+    and where no node of a run is guilty, the run's beside the file's. provider: of the run in which the node
+    is guilty, empty under ``"export"``.
     """
 
     node: str | None
@@ -52,6 +53,7 @@ class Located:
     matched: Mapping[str, float]
     region: tuple[str, ...]
     outputs: tuple[Row, ...]
+    provider: str = ""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -75,7 +77,8 @@ class Located:
         if self.node is not None:
             op = next(row.op for row in self.rows if (row.node, row.question) == (self.node, self.question))
             after = f", with what comes of it: {', '.join(self.region[1:])}" if self.region[1:] else ""
-            return f"guilty: {self.node} ({op}), {self.question}{after}"
+            where = f" on {self.provider}" if self.provider else ""
+            return f"guilty: {self.node} ({op}), {self.question}{where}{after}"
         if self.exit_code is ExitCode.EQUAL:
             return "no node is guilty"
         lines = [f"{row.question} {row.output}: {row.verdict}, {row.reason}" for row in self.unsettled]
@@ -134,11 +137,11 @@ def locate(
         trust=trust,
         prefer=prefer,
     )
-    walks: list[tuple[Question, Walk]] = []
+    walks: list[tuple[Question, str, Walk]] = []
     samples: Sequence[Sample] = ()
     if "export" in questions:
         walk, samples, place = _walk_export(subject, memory)
-        walks.append(("export", walk))
+        walks.append(("export", "", walk))
         if walk.node is not None:  # the others would say nothing else
             samples = samples[place : place + 1]
     given = [sample.given for sample in samples] or subject.given
@@ -149,24 +152,28 @@ def locate(
             with contextlib.closing(tapped), refusals("the run fails"):
                 walk = _walk_runtime(subject.exact_file, tapped, given, memory)
         except ParityError:
-            if any(walk.node is not None for _, walk in walks):
+            if any(walk.node is not None for *_, walk in walks):
                 break  # the file is wrong, whether it can be run or not
             raise
-        if walk.node is None and all(other.node is None for _, other in walks):
+        if walk.node is None and all(other.node is None for *_, other in walks):
             samples = samples or [_sample(subject, each) for each in given]
             run = make_run(subject.source, setting, libraries, subject.options)
             side = RuntimeSide(expectations, run)
             judged = [side.judge(sample, number) for number, sample in enumerate(samples)]
             walk = replace(walk, outputs=worst_rows(judged))
-        walks.append(("runtime", walk))
-    guilty = next(((question, walk) for question, walk in walks if walk.node is not None), None)
+        walks.append(("runtime", str(setting), walk))
+    guilty = next((each for each in walks if each[-1].node is not None), None)
+    matched: dict[str, float] = {}
+    for question, _, walk in walks:
+        matched[question] = min(matched.get(question, 1.0), walk.matched)
     return Located(
-        node=guilty[1].node if guilty else None,
+        node=guilty[-1].node if guilty else None,
         question=guilty[0] if guilty else None,
-        rows=tuple(row for _, walk in walks for row in walk.rows),
-        matched={question: walk.matched for question, walk in walks},
-        region=guilty[1].region if guilty else (),
-        outputs=tuple(row for _, walk in walks for row in walk.outputs),
+        rows=tuple(row for *_, walk in walks for row in walk.rows),
+        matched=matched,
+        region=guilty[-1].region if guilty else (),
+        outputs=tuple(row for *_, walk in walks for row in walk.outputs),
+        provider=guilty[1] if guilty else "",
     )
 
 
@@ -203,4 +210,5 @@ def _sample(subject: Subject, given: Given) -> Sample:
     """Return a sample without the model in float64."""
     file, own = subject.exact_file, as_arrays(run_model(subject.model, given.arguments))
     outputs = file.run(given.feed)
-    return Sample(given, own, (), outputs, by_chance(file, given.feed, outputs))
+    chance = {**by_open_order(file, given.feed, outputs), **by_chance(file, given.feed, outputs)}
+    return Sample(given, own, (), outputs, chance)

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._decomp import decomposition_table
 from torch.autograd import Function
+from torch.export import ExportedProgram
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -57,7 +59,11 @@ class ExactModel:
     ) -> None:
         check_mode(model)
         try:  # a module that copies itself may give a new one, which is in training mode
-            self._model = copy.deepcopy(model, computed_tensors(model)).double().eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's own, of what captured programs are made of
+                self._model = copy.deepcopy(model, computed_tensors(model)).double()
+            if _has_modes(model):
+                self._model.eval()
         except Exception as error:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
         self.notes: dict[str, str] = {}
@@ -152,10 +158,23 @@ def own_dtype(*trees: Any) -> torch.dtype:
 
 
 def check_mode(model: nn.Module) -> None:
-    """Raise ParityError for a model in training mode, whose results are not those that are to be compared."""
+    """Raise ParityError for a model in training mode, whose results are not those that are to be compared.
+
+    Or for what is no model. The module of a captured program has no modes: it is what was captured.
+    """
+    if not isinstance(model, nn.Module):
+        remedy = " (program.module())" if isinstance(model, ExportedProgram) else ""
+        raise ParityError(f"model: got {type(model).__name__}; expected a torch.nn.Module{remedy}")
+    if not _has_modes(model):
+        return
     training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
     if training:
         raise ParityError(f"{training[0]} is in training mode; expected evaluation mode: call model.eval()")
+
+
+def _has_modes(model: nn.Module) -> bool:
+    """Tell whether a model can be put in evaluation mode: the module of a captured program can't."""
+    return "eval" not in vars(model)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ort_ops.errors import NoKernelError, ParityError
-from ort_ops.providers import parse_provider, session_providers
+from ort_ops.providers import CPU, parse_provider, session_providers
 from ort_ops.session import InferenceSession
 from ort_ops.tuning import Tuning
 
@@ -98,7 +98,7 @@ class Run:
     @property
     def on_cpu(self) -> bool:
         """Tell whether it is the CPU provider."""
-        return parse_provider(self.setting.provider)[0] == "CPUExecutionProvider"
+        return parse_provider(self.setting.provider)[0] == CPU
 
     def ran(self) -> str:
         """Return how many nodes are on which provider, and who runs the custom ones."""

@@ -9,6 +9,7 @@ import onnxruntime
 from onnx import NodeProto, helper
 
 from ort_ops.dtypes import from_numpy
+from ort_ops.providers import CPU
 from ort_ops.session import InferenceSession
 
 __all__ = ["run_single"]
@@ -41,6 +42,6 @@ def run_single(model: ir.Model, node: NodeProto, inputs: Sequence[Any]) -> list[
     )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    session = InferenceSession(proto.SerializeToString(), options, [CPU])
     results = dict(zip(outputs, session.run(outputs, feed), strict=True))
     return [results.get(name) for name in node.output]

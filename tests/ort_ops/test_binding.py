@@ -13,7 +13,7 @@ from ort_ops import binding as module
 from ort_ops.binding import Binding
 from ort_ops.dtypes import DTYPES, from_numpy
 from ort_ops.errors import KernelError
-from ort_ops.registry import CPU
+from ort_ops.providers import CPU
 from ort_ops.tuning import graph_options
 
 DENSE = [dtype.numpy for dtype in DTYPES if dtype.onnx < 17 and dtype.name != "string"]

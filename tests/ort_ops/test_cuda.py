@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import ort_ops
 from ort_ops.dtypes import DTYPES, DType
 from ort_ops.errors import KernelError, ProviderError, ResultError
-from ort_ops.registry import CPU, CUDA
+from ort_ops.providers import CPU, CUDA
 
 from .models import DOMAIN, builtin, function, model, node, one_node, tensor
 

@@ -14,7 +14,7 @@ import pytest
 import ort_ops
 from ort_ops import failures
 from ort_ops.errors import KernelError, ProviderError, RegistrationError, SchemaError
-from ort_ops.registry import CPU
+from ort_ops.providers import CPU
 
 from .models import DOMAIN, builtin, model, node, one_node
 

@@ -14,7 +14,7 @@ from ort_ops.builtin import TELLS_OVERLOADS_APART
 from ort_ops.dtypes import type_name
 from ort_ops.errors import ModelError, ProviderError
 from ort_ops.inspection import CustomNodes, Inspection, inspect_model
-from ort_ops.registry import CPU, CUDA
+from ort_ops.providers import CPU, CUDA
 
 from .models import DOMAIN, builtin, function, model, node, one_node, tensor
 

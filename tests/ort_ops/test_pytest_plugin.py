@@ -92,6 +92,11 @@ def test_no_reason(parity):
 
 def test_for_nothing(parity):
     parity.check(build(), FILE, accept=known("runtime_wrong"))
+
+
+def test_on_another(parity):
+    tf32 = Accepted("reduced_precision", "TF32", datetime.date(9999, 1, 1), provider="cuda")
+    parity.check(build(), FILE, accept={{"y": tf32}})
 """
 
 
@@ -170,6 +175,10 @@ def test_a_known_deviation_is_accepted_with_a_reason_until_a_date(ran, name, exp
     assert expected in reason
     if "until" in expected:
         assert "is accepted, and not found" not in reason
+
+
+def test_what_is_accepted_on_another_provider_is_none_of_this_ones(ran):
+    assert failure(ran[1]["test_on_another[cpu]"]) == ""
 
 
 def test_what_is_accepted_for_nothing_fails(ran):

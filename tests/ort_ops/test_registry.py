@@ -11,7 +11,8 @@ import pytest
 
 import ort_ops
 from ort_ops.errors import RegistrationError, SchemaError
-from ort_ops.registry import CUDA, Op, find_ops, registered_ops, split_name
+from ort_ops.providers import CUDA
+from ort_ops.registry import Op, find_ops, registered_ops, split_name
 
 NAME = ("test.domain", "Op")
 

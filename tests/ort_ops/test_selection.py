@@ -10,7 +10,7 @@ import ort_ops
 from ort_ops.errors import NoKernelError, RegistrationError
 from ort_ops.inspection import inspect_model
 from ort_ops.model import read_model
-from ort_ops.registry import CPU, CUDA
+from ort_ops.providers import CPU, CUDA
 from ort_ops.selection import Plan, _everything, plan_for
 
 from .models import DOMAIN, builtin, function, model, node, one_node, tensor

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import ort_ops
 from ort_ops.dtypes import DTYPES, DType
 from ort_ops.errors import KernelError, ModelError, ProviderError, RegistrationError, ResultError, SchemaError
-from ort_ops.registry import CPU, CUDA
+from ort_ops.providers import CPU, CUDA
 
 from .models import DOMAIN, builtin, function, model, node, one_node, tensor
 from .releases import ORT, from_ort

@@ -18,7 +18,7 @@ import ort_ops
 from ort_ops.dtypes import DTYPES, DType
 from ort_ops.errors import KernelError, ResultError, SchemaError
 from ort_ops.packing import pack, unpack
-from ort_ops.registry import CPU, CUDA
+from ort_ops.providers import CPU, CUDA
 
 from .models import DOMAIN, builtin, model, node, one_node, tensor
 from .releases import from_ort, needs_onnx

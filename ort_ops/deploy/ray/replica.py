@@ -12,7 +12,7 @@ from ort_ops import parity
 from ort_ops.deploy.opening import Bundle, open_bundle
 from ort_ops.errors import KernelError, ParityError
 from ort_ops.parity import Report
-from ort_ops.providers import parse_provider
+from ort_ops.providers import CPU, parse_provider
 from ort_ops.tuning import Tuning
 
 __all__ = ["Feed", "Outputs", "Replica", "ReplicaSetting", "prepare"]
@@ -41,7 +41,7 @@ class ReplicaSetting:
     @property
     def resources(self) -> dict[str, float]:
         """Return what Ray sets aside for one replica: a core a thread, and a GPU off the CPU provider."""
-        on_cpu = parse_provider(self.provider)[0] == "CPUExecutionProvider"
+        on_cpu = parse_provider(self.provider)[0] == CPU
         return {"num_cpus": self.threads, "num_gpus": 0 if on_cpu else 1}
 
 
@@ -76,7 +76,7 @@ class Replica:
         bundle = open_bundle(setting.folder, verify_key=setting.verify_key)
         self._golden = bundle.golden_answers()
         provider = parse_provider(setting.provider)
-        self._on_cpu = provider[0] == "CPUExecutionProvider"
+        self._on_cpu = provider[0] == CPU
         self._allow_reduced_precision = setting.allow_reduced_precision
         tuning = Tuning(setting.threads, spinning=False)  # other replicas want the cores
         self.session = bundle.session([provider], tuning)

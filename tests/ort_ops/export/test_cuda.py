@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ort_ops.export import export, keep_functions
-from ort_ops.registry import CPU, CUDA
+from ort_ops.providers import CPU, CUDA
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 PROVIDERS = {"cpu": CPU, "cuda": CUDA}

@@ -131,14 +131,22 @@ def test_a_batch_of_one_is_not_taken_for_a_constant(dynamo: bool) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("kind", ["path", "text", "buffer"])
+@pytest.mark.parametrize("kind", ["path", "text", "buffer", "open"])
 def test_the_file_is_the_program(dynamo: bool, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    f: Any = {"path": path, "text": str(path), "buffer": io.BytesIO()}[kind]
+    given: dict[str, Any] = {"path": path, "text": str(path), "buffer": io.BytesIO()}
     case = BY_NAME["None for a tensor"]
-    program = export(
-        case.model(), case.inputs, f, dynamo=dynamo, functions="attach", external_data=False, verbose=False
-    )
+    with contextlib.ExitStack() as stack:
+        f = given[kind] if kind in given else stack.enter_context(path.open("wb"))
+        program = export(
+            case.model(),
+            case.inputs,
+            f,
+            dynamo=dynamo,
+            functions="attach",
+            external_data=False,
+            verbose=False,
+        )
     data = f.getvalue() if kind == "buffer" else path.read_bytes()
     assert [node.name for node in onnx.load_from_string(data).graph.node] == [
         node.name for node in program.model_proto.graph.node

@@ -12,7 +12,7 @@ import pytest
 from onnx.parser import parse_model
 
 import ort_ops
-from ort_ops.registry import CUDA
+from ort_ops.providers import CUDA
 
 from .build import build, shared_folder
 

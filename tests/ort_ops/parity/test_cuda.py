@@ -19,7 +19,7 @@ from ort_ops import parity
 from ort_ops.export import export
 from ort_ops.parity import Report, Row, Verdict
 from ort_ops.parity.runs import Run
-from ort_ops.registry import CPU, CUDA
+from ort_ops.providers import CPU, CUDA
 
 from .models import uniform
 

@@ -555,3 +555,14 @@ def test_a_note_of_a_node_excuses_what_depends_on_it_alone() -> None:
         report = check(model, file, uniform(4, 8))
         assert "not evaluated in float64" in " ".join(report.notes)
         assert next(row for row in report.rows if row.output == "z").verdict is verdict
+
+
+def test_the_module_of_a_captured_program_is_a_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)).eval()
+    captured = torch.export.export(model, (uniform(4, 8),))
+    path = exported(model, (uniform(4, 8),), tmp_path / "model.onnx")
+    assert check(captured.module(), path, uniform(4, 8)).verdict is Verdict.EQUAL
+    assert locate(captured.module(), path, uniform(4, 8)).node is None
+    with pytest.raises(ParityError, match=r"got ExportedProgram; .* \(program.module\(\)\)"):
+        check(captured, path, uniform(4, 8))  # type: ignore[arg-type]

@@ -74,7 +74,8 @@ def test_a_kernel_that_is_wrong_is_found_in_the_run(tmp_path: Path, memory: int)
         found = locate(stack(), path, uniform(3, 16), functions=[LinearF], memory=memory)
     finally:
         ort_ops.registry._ops.remove(op)
-    assert (found.node, found.question) == ("MYLINEAR_2", "runtime")
+    assert (found.node, found.question, found.provider) == ("MYLINEAR_2", "runtime", "cpu")
+    assert str(found) == "guilty: MYLINEAR_2 (test.locate::MYLINEAR), runtime on cpu"
     assert found.matched["runtime"] == 1.0
     wrong = [row.node for row in found.rows if row.verdict is Verdict.RUNTIME_WRONG]
     assert wrong == ["MYLINEAR_2"]  # what comes after it computes rightly on what it is given
