@@ -56,4 +56,5 @@ def record(
     )
     report = parity.record(load_model(module), file, out, load_inputs(inputs), seeds=seeds, **arguments)
     elements = sum(row.elements for row in report.rows)
-    say(f"wrote {out}: {len(report.rows)} outputs, {elements} elements, {out.stat().st_size} bytes")
+    outputs = f"{len(report.rows)} output{'s' if len(report.rows) != 1 else ''}"
+    say(f"wrote {out}: {outputs}, {elements} elements, {out.stat().st_size} bytes")

@@ -359,7 +359,8 @@ def _codes(code: Any) -> Iterator[CodeType]:
 
 
 def _differentiable(tensors: Sequence[Any]) -> tuple[bool, ...]:
-    return tuple(isinstance(each, Tensor) and each.requires_grad for each in tensors)
+    # Of what is computed that depends on whether gradients are on; of a parameter it does not.
+    return tuple(isinstance(each, Tensor) and each.requires_grad and each.is_leaf for each in tensors)
 
 
 def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:
