@@ -55,13 +55,19 @@ class Counterpart:
     """What in the model has the numbers of a tensor.
 
     operation: of the model. exact: the number of its result, where that has shape and order of the tensor.
-    certain: whether nothing else is meant: it isn't one number everywhere, as many others are, nor a step
-        that an exporter may have written.
+    uniform: whether it is one number everywhere, as many others are. step: whether it is one of an operation,
+    which an exporter may have written.
     """
 
     operation: str
     exact: int | None
-    certain: bool = False
+    uniform: bool = False
+    step: bool = False
+
+    @property
+    def certain(self) -> bool:
+        """Tell whether it is one result of the model's, and no other is meant."""
+        return self.exact is not None and not self.uniform and not self.step
 
 
 class _Seen:
@@ -140,8 +146,7 @@ class Counterparts:
         alike = self._alike(values, tolerance)
         for seen in alike:
             if seen.values is not None and same(values, seen.values, tolerance):
-                certain = not seen.is_step and not is_uniform(values)
-                return Counterpart(seen.operation, seen.number, certain)
+                return Counterpart(seen.operation, seen.number, is_uniform(values), seen.is_step)
         for seen in alike:
             if seen.values is None or _transposed(values, seen.values, tolerance):
                 return Counterpart(seen.operation, None)

@@ -65,8 +65,8 @@ class Trials:
     def earlier(self, suspects: Sequence[int], matched: Mapping[str, Counterpart]) -> list[int]:
         """Return the place of the node that gives the first suspect what is wrong, and those between.
 
-        Of several that would put it right it is that after which most is as in the model. Other numbers have
-        to put the whole file right: among many tensors one may well do for a node.
+        Of several that would put it right it is that after which most is as in the model, and then the first.
+        Other numbers have to put the whole file right: among many tensors one may well do for a node.
         """
         proven = self._proven(matched)
         places = self._unproven(suspects[0], proven)
@@ -80,7 +80,7 @@ class Trials:
             (self._met(trial, suspects), results[trial.name])
             for trial in self._trials(unproven, taken, unsure)
         )
-        met, number = max(trials, key=lambda found: found[0], default=(0, 0))
+        met, number = max(trials, key=lambda found: (found[0], -found[1]), default=(0, 0))
         return self._products(places[:number], places[number], matched) + places[number:] if met else []
 
     def exchanged(self, suspects: Sequence[int]) -> list[int]:
@@ -148,8 +148,13 @@ class Trials:
             if counterpart.exact is not None and counterpart.certain:
                 alike.setdefault(counterpart.exact, []).append(name)
         new = {names[0] for names in alike.values() if len(names) == 1 or self._come_of(*names)}
-        # Of what is made of sizes and constants one number everywhere is nothing odd.
+        # Of what is made of sizes and constants one number everywhere is nothing odd, nor is a step of which
+        # something comes that is certain.
         new |= matched.keys() & made_of_sizes(self._file)
+        steps = {name for name, each in matched.items() if each.step}
+        for node in self._file.nodes:
+            if any(name in matched and matched[name].certain for name in node.output):
+                new |= steps & set(node.input)
         return {
             name
             for node in self._file.nodes
