@@ -262,7 +262,14 @@ def _types(hint: Any, where: str, name: str) -> tuple[tuple[int, ...], TypeVar |
             return _types(parts[0], where, name)
         for part in parts:
             _refuse_python_type(part, where, name)
-        return tuple(t for part in parts for t in _types(part, where, name)[0]), None
+        found = [_types(part, where, name) for part in parts]
+        if any(variable is not None for _, variable in found):
+            raise SchemaError(
+                f"{where}: {name!r} is of a type variable or another type; expected one of both"
+            )
+        if not all(types for types, _ in found):  # one of them is any
+            return (), None
+        return tuple(dict.fromkeys(t for types, _ in found for t in types)), None
     hint = _element(hint)
     if isinstance(hint, TypeVar):
         if hint.__bound__ is None:

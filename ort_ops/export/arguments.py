@@ -26,6 +26,15 @@ class Held:
         """Return what the call is given again."""
         return self.then if isinstance(self.value, np.ndarray) else self.value
 
+    def same(self, other: "Held") -> bool:
+        """Tell whether it is the same, and was the same."""
+        if self.value is not other.value:
+            return False
+        if isinstance(self.value, np.ndarray):
+            return bool(self.then.tobytes() == other.then.tobytes())
+        mine, theirs = self.attributes(), other.attributes()
+        return mine.keys() == theirs.keys() and all(mine[name] is theirs[name] for name in mine)
+
     def attributes(self) -> Mapping[str, Any]:
         """Return what an object's attributes were; none for an array."""
         return {} if isinstance(self.value, np.ndarray) else self.then

@@ -2,12 +2,13 @@
 
 import contextlib
 import contextvars
+import functools
 import itertools
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import CodeType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,12 @@ class Call:
         """Return the key as a number."""
         return int(self.key.rpartition("_")[2])
 
+    @functools.cached_property
+    def goes_by_gradients(self) -> bool:
+        """Tell whether forward's code reads what requires a gradient."""
+        asked = {"requires_grad", "needs_input_grad"}
+        return any(asked.intersection(code.co_names) for code in _codes(self.forward, set()))
+
     @property
     def takes_context(self) -> bool:
         """Tell whether forward is of the form ``forward(ctx, ...)``."""
@@ -205,7 +212,7 @@ class Call:
     def _requiring(self, tensors: Sequence[Tensor]) -> Iterator[None]:
         """Have tensors require a gradient where the call's own do, for a forward whose code asks for that."""
         with contextlib.ExitStack() as undo:
-            if _asks(self.forward):
+            if self.goes_by_gradients:
                 for tensor, flag in zip(tensors, self.differentiable, strict=False):
                     if flag and not tensor.requires_grad:
                         tensor.requires_grad_()
@@ -345,17 +352,30 @@ def find_call(key: str) -> Call:
         ) from None
 
 
-def _asks(forward: Callable[..., Any]) -> bool:
-    """Tell whether a forward's code reads whether a tensor requires a gradient."""
-    return any("requires_grad" in code.co_names for code in _codes(getattr(forward, "__code__", None)))
+def _codes(function: Any, seen: set[int]) -> Iterator[CodeType]:
+    """Give the code of a function, and of those that are in it, around it, or that it names."""
+    function = getattr(function, "__func__", function)
+    if id(function) in seen:
+        return
+    seen.add(id(function))
+    code = function if isinstance(function, CodeType) else getattr(function, "__code__", None)
+    if code is None:
+        return
+    yield code
+    around = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_full(cell)]
+    named = getattr(function, "__globals__", {})
+    others = [each for each in map(named.get, code.co_names) if isinstance(each, FunctionType)]
+    for each in (*code.co_consts, *around, *others, getattr(function, "__wrapped__", None)):
+        if isinstance(each, CodeType | FunctionType | MethodType):
+            yield from _codes(each, seen)
 
 
-def _codes(code: Any) -> Iterator[CodeType]:
-    """Give a function's code, and that of the functions in it."""
-    if isinstance(code, CodeType):
-        yield code
-        for each in code.co_consts:
-            yield from _codes(each)
+def _is_full(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018, which raises
+    except ValueError:
+        return False
+    return True
 
 
 def _differentiable(tensors: Sequence[Any]) -> tuple[bool, ...]:

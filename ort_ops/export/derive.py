@@ -1,7 +1,5 @@
 """A function body derived from a Function's forward, which is exported alone, through ordinary operators."""
 
-import contextlib
-import io
 import itertools
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -20,7 +18,7 @@ from .calls import Call
 from .deciding import gives_another
 from .function_proto import NoBodyError, to_function
 from .own import running_own
-from .quiet import quiet
+from .quiet import programs_unsaid, quiet
 from .running import sample
 from .stand_in import StandIn
 
@@ -122,9 +120,7 @@ def _derive_one(stand_in: StandIn, inputs: int, opset: int) -> _Derived:
 
     def attempt(static: Dims) -> tuple[Pair, Dims]:
         try:
-            # torch.export prints the graph of what it can't capture.
-            unsaid = contextlib.redirect_stderr(io.StringIO())
-            with quiet(), unsaid, warnings.catch_warnings(), running_own():
+            with quiet(), programs_unsaid(), warnings.catch_warnings(), running_own():
                 warnings.simplefilter("ignore")
                 written, fixed = write_alone(_Body(stand_in).eval(), examples, names, opset, static)
         except Exception as error:

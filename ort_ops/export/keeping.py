@@ -360,6 +360,7 @@ def _export_traced_once(original: Callable[..., Any], model: Any, args: Any, f: 
             raise
         if record.writing.failed is not None:
             raise record.writing.failed
+        record.writing.refuse_mixed()
         record.writing = None
         lost = [call for call in record.calls if call.number not in record.written]
         if lost and not is_unused(lost, record, model, args, options.get("kwargs") or {}):

@@ -1,6 +1,7 @@
 """What PyTorch's exporters say about themselves, silenced; what they say about the model still comes out."""
 
 import contextlib
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["graphs_unsaid", "quiet", "registration_quiet"]
+__all__ = ["graphs_unsaid", "programs_unsaid", "quiet", "registration_quiet"]
 
 
 @contextlib.contextmanager
@@ -38,6 +39,17 @@ def quiet() -> Iterator[None]:
         # Its second way of tracing makes an instance of autograd.Function.
         ignore("ignore", r"<class 'torch\.autograd\.function\.Function'> should not be", DeprecationWarning)
         yield
+
+
+@contextlib.contextmanager
+def programs_unsaid() -> Iterator[None]:
+    """Have torch.export not print the part of a program that it captured before it failed."""
+    tracing: Any = importlib.import_module("torch.export._trace")
+    tracing.print = lambda *said, **how: None
+    try:
+        yield
+    finally:
+        del tracing.print
 
 
 @contextlib.contextmanager

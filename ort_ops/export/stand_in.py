@@ -41,7 +41,8 @@ class StandIn:
     def constants(self) -> tuple[Any, ...]:
         """Return what decides, besides the inputs, what the call computes: equal means the same."""
         leaves = tuple(_describe(leaf) for leaf in (*self.call.leaves, *self.whole.tensors))
-        return self.call.function, leaves, repr(self.call.structure), self.call.autocast
+        grads = self.call.differentiable if self.call.goes_by_gradients else ()
+        return self.call.function, leaves, repr(self.call.structure), self.call.autocast, grads
 
 
 def _describe(value: Any) -> Any:

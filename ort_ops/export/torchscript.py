@@ -45,6 +45,7 @@ class Writing:
         self._all_types = all_types
         self._seen = seen
         self._waiting: list[Call] | None = None
+        self._taken: list[tuple[Call, Call, Sequence[Any]]] = []
         self._note = note
         self._typed: dict[Any, list[Call]] = {}  # those whose types are known, by what they are given
 
@@ -68,12 +69,27 @@ class Writing:
             _set_types(call, outputs)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
+    def refuse_mixed(self) -> None:
+        """Raise ExportError where a call that the exporter dropped may have been taken for another.
+
+        They are told by their order alone where an argument of both was changed between them.
+        """
+        for left in self._waiting or ():
+            for call, asked, values in self._taken:
+                same = left.function is call.function and left.structure == call.structure
+                if same and _fits(left, asked, values) and _changed(left, call):
+                    raise ExportError(
+                        f"{call.name}: an argument was changed between a call whose results nothing reads "
+                        "and another, which the TorchScript exporter (dynamo=False) doesn't tell apart; "
+                        "expected an argument of its own for each, or dynamo=True"
+                    )
+
     def _find_types(self, call: Call, values: Sequence[Any]) -> None:
         """Find out dtypes and sizes of a call's results, once for all calls of the same arguments."""
         given = (call.function, call.examples, call.autocast, *(_known_sizes(value) for value in values))
         alike = self._typed.setdefault(given, [])
         for other in alike:
-            if other.structure == call.structure and _same_leaves(other, call):
+            if other.structure == call.structure and _same_leaves(other, call) and not _changed(other, call):
                 call.types = other.types
                 return
         call.types = _types_by_forward(call, values)
@@ -87,8 +103,15 @@ class Writing:
             same = call.function is asked.function and call.structure == asked.structure
             if same and _fits(call, asked, values):
                 del self._waiting[index]
+                self._taken.append((call, asked, values))
                 return call
         raise ExportError(f"{asked.name}: the exporter writes a call that was not traced")
+
+
+def _changed(one: Call, other: Call) -> bool:
+    """Tell whether an argument of both was changed between two calls."""
+    pairs = zip(one.leaves, other.leaves, strict=True)
+    return any(isinstance(a, Held) and isinstance(b, Held) and not a.same(b) for a, b in pairs)
 
 
 def _fits(call: Call, asked: Call, values: Sequence[Any]) -> bool:

@@ -87,9 +87,17 @@ class ExportSide:
             rows.append(row)
         return rows
 
-    def _nudged(self, sample: Sample, pairs: range) -> list[dict[str, Array]]:
-        """Return the model's outputs with rounding errors, of a copy that is held no longer."""
-        runs = nudged_runs(self._exact_model(), sample.given.arguments, pairs)
+    def _nudged(self, sample: Sample, pairs: range) -> list[dict[str, Array]] | None:
+        """Return the model's outputs with rounding errors, of a copy that is held no longer.
+
+        None where it fails then, as one that looks at its numbers may.
+        """
+        try:
+            runs = nudged_runs(self._exact_model(), sample.given.arguments, pairs)
+        except Exception:
+            return None
+        if any(len(outputs) != len(self._file.outputs) for outputs in runs):
+            return None
         return [dict(zip(self._file.outputs, outputs, strict=True)) for outputs in runs]
 
     def _mismatch(self, name: str, place: int, sample: Sample) -> str:

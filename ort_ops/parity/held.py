@@ -10,6 +10,7 @@ from torch import Tensor, nn
 __all__ = ["computed_tensors", "put_back"]
 
 # What torch itself keeps in every module: of that a forward changes buffers alone.
+_MANY = 1000  # elements of a list or dictionary of data, as of a vocabulary, in which no state is looked for
 _TORCHS_OWN = vars(nn.Module()).keys() - {"_buffers"}
 
 
@@ -60,6 +61,8 @@ def _within(value: Any, seen: set[int]) -> Iterator[dict[str, Any] | list[Any]]:
     seen.add(id(value))
     if not isinstance(value, tuple):
         yield value
+    if len(value) > _MANY:
+        return
     for each in [*value.values()] if isinstance(value, dict) else value:
         yield from _within(each, seen)
 

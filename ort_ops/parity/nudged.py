@@ -1,8 +1,7 @@
 """A model in float64 with rounding errors: each operation is given numbers that are some last places off."""
 
 import functools
-import itertools
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -14,20 +13,32 @@ from .original import Arguments, ExactModel, as_arrays
 
 __all__ = ["nudged_runs"]
 
-_LAST_PLACES = 16.0
+_LAST_PLACES = (16.0, 1.0)  # what is moved by many meets no number exactly, as a sum of shares does 1
+_OPPOSITES = 2  # pairs that are each other's opposite
+_OTHERS = 1000  # what the seed of no pair reaches
 _TINY = 1e-300  # where a number is 0: which of several is the largest is then open
 _PLACES = ("topk", "argmax", "argmin", "sort", "max", "min", "kthvalue", "median", "mode")
 
 
 def nudged_runs(model: ExactModel, arguments: Arguments, pairs: range) -> list[Sequence[NDArray[Any]]]:
-    """Return what a model returns with rounding errors, and with their opposites, for each of the pairs."""
-    nudges = [_Nudge(pair, direction) for pair, direction in itertools.product(pairs, (1.0, -1.0))]
+    """Return what a model returns with rounding errors, and with others, for each of the pairs.
+
+    The opposites for the first: what doesn't turn at a step one way turns the other. Two steps that turn
+    opposite ways may leave a sum as it was, though, and so would all opposites.
+    """
+    weights = {each.untyped_storage()._cdata for each in model.parameters()}
+    seeds = [(pair, pair if pair < _OPPOSITES else pair + _OTHERS) for pair in pairs]
+    nudges = [_Nudge(weights, *each) for one, other in seeds for each in ((one, 1.0), (other, -1.0))]
     return [as_arrays(model.run(arguments, nudge=each.operation)) for each in nudges]
 
 
 class _Nudge:
-    def __init__(self, seed: int, direction: float) -> None:
+    """weights: the storages of those, which stay as they are where an operation is given something else."""
+
+    def __init__(self, weights: Set[int], seed: int, direction: float) -> None:
         self._generator, self._direction = torch.Generator().manual_seed(seed), direction
+        self._weights = weights
+        self._few = _LAST_PLACES[seed % len(_LAST_PLACES)] * torch.finfo(torch.float64).eps
 
     def operation(self, func: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[Any, Any]:
         """Return what an operation is to be given instead; what it writes into is moved where it lies."""
@@ -36,7 +47,10 @@ class _Nudge:
             return given
         args, kwargs = list(given[0]), dict(given[1])
         apart = _TINY if schema.name.removeprefix("aten::") in _PLACES else 0.0
-        move = functools.partial(self._moved, apart=apart)
+        moved = [
+            leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor) and self._is_moved(leaf)
+        ]
+        move = functools.partial(self._moved, apart=apart, all_of_them=not moved)
         for place, argument in enumerate(schema.arguments):
             where: Any = args if place < len(args) else kwargs
             key = place if place < len(args) else argument.name
@@ -51,10 +65,13 @@ class _Nudge:
                         tensor.copy_(move(tensor))
         return tuple(args), kwargs
 
-    def _moved(self, tensor: Tensor, apart: float) -> Tensor:
-        if tensor.dtype != torch.float64:
+    def _is_moved(self, tensor: Tensor) -> bool:
+        plain = tensor.dtype == torch.float64 and tensor.layout is torch.strided
+        return plain and tensor.untyped_storage()._cdata not in self._weights
+
+    def _moved(self, tensor: Tensor, apart: float, all_of_them: bool) -> Tensor:
+        if not self._is_moved(tensor) and not (all_of_them and tensor.dtype == torch.float64):
             return tensor
         up = torch.randint(0, 2, tensor.shape, generator=self._generator, dtype=torch.float64)
         ways = (2 * up - 1) * self._direction
-        few = _LAST_PLACES * torch.finfo(torch.float64).eps
-        return tensor * (1 + few * ways.to(tensor.device)) + apart * (ways > 0).to(tensor.device)
+        return tensor * (1 + self._few * ways.to(tensor.device)) + apart * (ways > 0).to(tensor.device)

@@ -62,7 +62,7 @@ class ExactModel:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's own, of what captured programs are made of
                 self._model = copy.deepcopy(model, computed_tensors(model)).double()
-            if _has_modes(model):
+            if _has_modes(self._model):
                 self._model.eval()
         except Exception as error:
             raise ParityError(f"the model can't be copied to be computed in float64: {error}") from error
@@ -174,7 +174,7 @@ def check_mode(model: nn.Module) -> None:
 
 def _has_modes(model: nn.Module) -> bool:
     """Tell whether a model can be put in evaluation mode: the module of a captured program can't."""
-    return "eval" not in vars(model)
+    return not (isinstance(model, torch.fx.GraphModule) and "eval" in vars(model))
 
 
 @contextlib.contextmanager

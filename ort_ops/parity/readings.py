@@ -31,6 +31,10 @@ _TINY = 1e-300
 # Pairs of evaluations with rounding errors that are each other's opposite; and those that are made, too,
 # where the first don't turn all that differs: an error may be cancelled by another on its way to a step.
 _PAIRS, _MORE_PAIRS = range(2), range(2, 8)
+_BY_CHANCE = 0.05  # of the elements that turn in a file
+_MOST = 0.8  # of the evaluations
+_NEARLY = 1e-5  # of an output: what is left of roundings of constants in the model
+_FEW = 4  # numbers that an element is, of one step or two
 _CHOICES = 10  # constants of two readings, of which each combination is looked at
 _PLACES = frozenset({"ArgMax", "ArgMin", "TopK"})  # say where an element is: among equal ones, anywhere
 
@@ -62,7 +66,7 @@ class Readings:
         feed: Outputs,
         outputs: Outputs,
         expected: Outputs,
-        nudged: Callable[[range], Sequence[Outputs]],
+        nudged: Callable[[range], Sequence[Outputs] | None],
         read: Sequence[str],
         rounded: Sequence[str],
     ) -> None:
@@ -108,27 +112,35 @@ class Readings:
         smooth = 0.0
         if own.dtype == np.float64:
             smooth = _AT_STEPS * largest(own)
-            carried = _carried(own, name, self._rounding())
+            carried = _carried(own, [outputs[name] for outputs in self._rounding()])
             if bool((carried <= CHAOS * largest(own)).all()):
                 yield np.zeros(own.shape)
                 return
-        ours, theirs = np.zeros(own.shape), np.zeros(own.shape)
-        looked_at = []
+        expected = self._expected[name]
+        files: list[Any] = []
+        models: list[Any] | None = []
         for pairs in (_PAIRS, _MORE_PAIRS):
-            looked_at.append(pairs)
-            ours = np.maximum(ours, _carried(own, name, self._steps(pairs)))
+            files += [outputs[name] for outputs in self._steps(pairs)]
+            ours = _carried(own, files)
+            explained = ours
             if bool((ours > smooth).any()):
-                theirs = np.maximum(theirs, _carried(self._expected[name], name, self._nudged(pairs)))
-            explained = np.where(ours > smooth, np.minimum(ours, theirs), ours)
-            evaluated = [outputs[name] for made in looked_at for outputs in self._steps(made)]
-            explained[_is_neither(own, evaluated, self._expected[name])] = 0.0
+                made = self._nudged(pairs)
+                models = None if made is None or models is None else [*models, *(each[name] for each in made)]
+                if models is not None:  # of one that fails over a rounding error nothing is known
+                    theirs = _carried(expected, models)
+                    still = (ours > smooth) & (theirs <= smooth)
+                    # A few elements a model may leave by chance as they are, or ties that any error leaves.
+                    few = still.sum() <= _BY_CHANCE * (ours > smooth).sum()
+                    spared = still if few else still & _is_left(files, expected)
+                    explained = np.where((ours > smooth) & ~spared, np.minimum(ours, theirs), ours)
+                    explained[_is_apart([own, *files], [expected, *models])] = 0.0
             yield MARGIN * explained
 
     def resized(self, name: str) -> bool:
         """Tell whether rounding errors of float64 give an output another shape, in the file and the model."""
-        both = ((self._outputs, self._steps), (self._expected, self._nudged))
+        both = ((self._outputs, self._steps(_PAIRS)), (self._expected, self._nudged(_PAIRS)))
         return all(
-            any(outputs[name].shape != usual[name].shape for outputs in others(_PAIRS))
+            others is None or any(outputs[name].shape != usual[name].shape for outputs in others)
             for usual, others in both
         )
 
@@ -140,35 +152,55 @@ class Readings:
         return np.minimum(spread_of(self._outputs[name], others), reading.limit * scale)
 
 
-def _is_neither(own: Array, others: Sequence[Array], expected: Array) -> Array:
-    """Return the fractions that a step turns to one other number, where what is expected is no step away.
+def _is_left(others: Sequence[Any], expected: Array) -> Array:
+    """Return the elements at which a file meets a point that nearly any error leaves for what is expected.
 
-    Of several steps, as between codes, they may turn by a whole number of such.
+    Half of all errors is as much as a step does that a file takes at a tie and its model doesn't.
     """
-    same = all(each.shape == own.shape for each in (expected, *others))
-    if own.dtype.kind != "f" or not same:
+    if any(each.shape != expected.shape for each in others):
+        return np.zeros(expected.shape, bool)
+    left: Array = sum(_apart_from(each, expected) == 0 for each in others) > _MOST * len(others)
+    return left
+
+
+def _is_apart(files: Sequence[Any], models: Sequence[Any]) -> Array:
+    """Return the fractions that few steps turn, in a file and its model, and to no number that both have.
+
+    Where they are one but for rounding, both turn between the same. Of many steps a few evaluations show too
+    little for that; and what is a whole number of steps away, as between codes, may be one more of them.
+    """
+    own, expected = files[0], models[0]
+    if own.dtype.kind != "f" or any(each.shape != own.shape for each in (*files, *models)):
         return np.zeros(own.shape, bool)
-    near, apart = CHAOS * largest(own), [distance(other, own) for other in others]
+    near = _NEARLY * largest(own)
+    few = (_count(files, near) <= _FEW) & (_count(models, near) <= _FEW)
+    apart = [distance(each, own) for each in files]
     furthest = np.maximum.reduce(apart)
-    other = np.select([each == furthest for each in apart], others, own)
-    either = ((distance(each, own) <= near) | (distance(each, other) <= near) for each in others)
+    other = np.select([each == furthest for each in apart], [*files], own)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.nan_to_num((expected - own) / (other - own))
-        missed = np.abs(steps - np.round(steps)) * np.abs(other - own)
-    neither: Array = (furthest > near) & (missed > near)
-    for each in either:
-        neither &= each
-    return neither
+        few &= (furthest > near) & (np.abs(steps - np.round(steps)) * np.abs(other - own) > near)
+    for one, another in itertools.product(files, models) if few.any() else ():
+        few &= distance(one, another) > near
+    return few
+
+
+def _count(values: Sequence[Array], near: float) -> Array:
+    """Return how many numbers each element is in some evaluations, as far as they are apart."""
+    count = np.zeros(values[0].shape, np.int64)
+    for place, each in enumerate(values):
+        count += np.logical_and.reduce([distance(each, other) > near for other in values[:place]], axis=0)
+    return count
 
 
 def _apart_from(one: Array, other: Array) -> Array:
     return distance(one, other) if one.dtype.kind == "f" else (one != other).astype(np.float64)
 
 
-def _carried(usual: Array, name: str, others: Sequence[Outputs]) -> Array:
+def _carried(usual: Array, others: Sequence[Any]) -> Array:
     """Return how far each element of an output is from what it usually is, in any of some evaluations."""
     carried = np.zeros(usual.shape)
-    for other in (outputs[name] for outputs in others):
+    for other in others:
         if other.shape != usual.shape:
             return np.full(usual.shape, np.inf)
         carried = np.maximum(carried, _apart_from(other, usual))

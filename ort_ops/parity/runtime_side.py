@@ -57,7 +57,7 @@ class RuntimeSide:
     def judge(self, sample: Sample, number: int) -> list[Row]:
         """Run the file; returns a row for each output."""
         outputs = self._run.outputs(sample.feed)
-        bounds, others = self._expectations.of(sample)
+        bounds, others = self._expectations.of(sample, number)
         rows = []
         for golden in golden_outputs(self._expectations.file, sample):
             row = judge_output(
@@ -80,14 +80,14 @@ class Expectations:
 
     def __init__(self, file: ExactFile) -> None:
         self.file = file
-        self._made: dict[int, tuple[RoundingBounds, _Readings, Sample]] = {}
+        self._made: dict[int, tuple[RoundingBounds, _Readings]] = {}
 
-    def of(self, sample: Sample) -> tuple["RoundingBounds", "_Readings"]:
-        """Return the bounds of a sample's outputs, and what gives its other readings."""
-        if id(sample) not in self._made:
+    def of(self, sample: Sample, number: int) -> tuple["RoundingBounds", "_Readings"]:
+        """Return the bounds of the outputs of a sample of a number, and what gives its other readings."""
+        if number not in self._made:
             others = functools.cache(functools.partial(readings, self.file, sample))
-            self._made[id(sample)] = RoundingBounds(self.file, sample), others, sample
-        return self._made[id(sample)][:2]
+            self._made[number] = RoundingBounds(self.file, sample), others
+        return self._made[number]
 
 
 def refused(file: ExactFile, setting: Setting, error: ParityError) -> list[Row]:

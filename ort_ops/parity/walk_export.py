@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ort_ops.recorded import CALL, FUNCTION
 
@@ -118,7 +119,9 @@ class _Calls:
         results = [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
         self._left -= sum(each.nbytes for each in results)
         if self._left >= 0:
-            self._results.setdefault(name, []).append([to_numpy(each.clone()) for each in results])
+            with _disable_current_modes():  # which would see the copies
+                arrays = [to_numpy(each.clone()) for each in results]
+            self._results.setdefault(name, []).append(arrays)
 
     def of_nodes(self, nodes: Sequence[NodeProto]) -> dict[str, Array]:
         """Return what the calls returned for which nodes stand, by the name of each result of these.

@@ -77,6 +77,17 @@ def test_a_bound_type_variable_is_the_types_of_its_bound() -> None:
     assert signatures(any_of_them) == {((t,), (FLOAT,)) for t in (2, 3, 4, 5, INT32, INT64, 12, 13)}
 
 
+def test_one_type_or_any_is_any() -> None:
+    def kernel(x: NDArray[np.float32] | np.ndarray) -> np.float32: ...
+    def twice(x: NDArray[np.floating[Any]] | NDArray[np.float32]) -> np.float32: ...
+    def mixed(x: NDArray[T] | NDArray[np.int64], y: NDArray[T]) -> NDArray[T]: ...
+
+    assert signatures(kernel) == {((0,), (FLOAT,))}
+    assert signatures(twice) == {((t,), (FLOAT,)) for t in (FLOAT, 10, DOUBLE)}
+    with pytest.raises(SchemaError, match="'x' is of a type variable or another type"):
+        read_schema(mixed)
+
+
 def test_two_type_variables_of_one_name_are_two() -> None:
     one, other = SAME_NAME
 

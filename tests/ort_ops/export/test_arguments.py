@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ort_ops.errors import ExportError
 from ort_ops.export import export, keep_functions
 from ort_ops.parity import Verdict, check
 
@@ -167,3 +168,55 @@ def test_what_requires_a_gradient_does_so_wherever_forward_runs(
         (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         np.testing.assert_allclose(y, expected, rtol=1e-6)
     assert check(model, program, (x,)).verdict is Verdict.EQUAL
+
+
+class Both(nn.Module):
+    """Gives one Function a parameter, and the same without its gradient."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.weight, self.bias = nn.Parameter(torch.rand(4, 4)), nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.function.apply(x, self.weight, self.bias)
+        z: Tensor = self.function.apply(y, self.weight, self.bias.detach())
+        return z
+
+
+def add_where_required(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.addmm(bias, x, weight) if bias.requires_grad else x @ weight
+
+
+class ByHelper(ByTensor):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return add_where_required(x, weight, bias)
+
+
+@BOTH
+@pytest.mark.parametrize("function", [ByTensor, ByContext, ByHelper])
+def test_calls_that_differ_in_what_requires_a_gradient_have_bodies_of_their_own(
+    function: Any, dynamo: bool
+) -> None:
+    model, x = Both(function).eval(), torch.rand(2, 4)
+    program = export(model, (x,), dynamo=dynamo, functions="attach", verbose=False)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(y, model(x).detach().numpy(), rtol=1e-5)
+
+
+class Dropped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        by = np.array([2.0])
+        ByArray.apply(x, by)  # nothing reads it
+        by[0] = 3.0
+        y: Tensor = ByArray.apply(x, by)
+        return y
+
+
+def test_a_call_that_is_dropped_is_not_taken_for_another() -> None:
+    program = export(Dropped().eval(), (torch.rand(3),), verbose=False)
+    assert [node.attribute[0].f for node in program.model_proto.graph.node] == [3.0]
+    with pytest.raises(ExportError, match="ByArray: an argument was changed between a call whose results"):
+        export(Dropped().eval(), (torch.rand(3),), dynamo=False, verbose=False)

@@ -153,3 +153,43 @@ def test_a_fault_does_not_hide_behind(name: str, dynamo: bool, tmp_path: Path) -
         guilty.op_type = "Div"  # 0 / 0
     assert check(model, file, x).rows[0].verdict is Verdict.EXPORT_WRONG
     assert locate(model, file, x, questions=["export"]).node == guilty.name
+
+
+class Checked(torch.nn.Module):
+    """Looks at its numbers, which rounding errors make none that it takes."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        codes = torch.round(x * 4) + 2
+        if not torch.equal(codes, codes.round()):
+            raise ValueError("codes must be whole")
+        return codes, x // 0.1
+
+
+# Of several steps a few evaluations show few of what comes of them; a tie is left by any rounding error.
+SEVERAL: dict[str, Callable[..., Any]] = {
+    "an exponential of two steps": lambda m, x: ((x[:, :2] // 0.1).sum(-1) * 0.01).exp(),
+    "shares of steps": lambda m, x: ((x // 0.1) / 10).softmax(-1),
+    "signs of what is nothing": lambda m, x: (F.normalize(x + 1).square().sum(-1) - 1).sign(),
+}
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_what_comes_of_several_steps_is_not_called_wrong(name: str, dynamo: bool, tmp_path: Path) -> None:
+    model, x = Model(SEVERAL[name]).eval(), (torch.arange(3600.0).reshape(600, 6) % 37 * 0.1).double()
+    x = x.round(decimals=1)
+    options: Any = {"external_data": False} if dynamo else {}
+    export(model, (x,), tmp_path / "model.onnx", dynamo=dynamo, verbose=False, **options)
+    report = check(model, tmp_path / "model.onnx", (x,))
+    assert report.rows[0].verdict in (Verdict.EQUAL, Verdict.CANNOT_SAY), str(report)
+    assert locate(model, tmp_path / "model.onnx", (x,), questions=["export"]).node is None
+
+
+def test_a_model_that_fails_over_a_rounding_error_is_checked_all_the_same() -> None:
+    file = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (double[n, 6] x) => (double[n, 6] c, double[n, 6] y) '
+        "<double ten = {10}, double four = {4}, double two = {2}> "
+        "{ a = Mul(x, four) r = Round(a) c = Add(r, two) t = Mul(x, ten) y = Floor(t) }"
+    )
+    rows = check(Checked().eval(), file, TENTHS).rows
+    assert [row.verdict for row in rows[:2]] == [Verdict.EQUAL, Verdict.CANNOT_SAY]
