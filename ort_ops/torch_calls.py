@@ -62,8 +62,9 @@ class Call:
 
 def _requiring(tensor: Tensor | None) -> Tensor | None:
     """Return a tensor that requires a gradient, as a parameter does, where its dtype can."""
-    plain = tensor is None or not (tensor.is_floating_point() or tensor.is_complex())
-    return tensor if plain or tensor is None else tensor.detach().requires_grad_()
+    if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor
+    return tensor.detach().requires_grad_()
 
 
 def _placed(value: _T, device: torch.device) -> _T:

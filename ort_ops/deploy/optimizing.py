@@ -109,16 +109,14 @@ def unfit(
     by_functions: bool = False,
 ) -> str:
     """Say why a session here, of these arguments, can't be one of the optimised graph; "" where it can."""
-    reasons = [*_differences(optimized, providers, options)]
-    if by_functions and optimized.bodies:
-        reasons.append(f"it has function bodies ({', '.join(optimized.bodies)}), and Functions are to run")
-    return "; ".join(reasons)
+    return "; ".join(_differences(optimized, providers, options, by_functions))
 
 
 def _differences(
     optimized: Optimized,
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None,
     options: onnxruntime.SessionOptions | Tuning | None,
+    by_functions: bool,
 ) -> Iterator[str]:
     if optimized.onnxruntime != onnxruntime.__version__:
         yield f"it is for ONNX Runtime {optimized.onnxruntime}, this is {onnxruntime.__version__}"
@@ -136,3 +134,5 @@ def _differences(
     for op in optimized.bodies:
         if find_ops(split_name(op)):
             yield f"it has the function body of {op}, for which a kernel is registered"
+    if by_functions and optimized.bodies:
+        yield f"it has function bodies ({', '.join(optimized.bodies)}), and Functions are to run"

@@ -8,7 +8,6 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ort_ops.dtypes import DTYPES, from_onnx
 from ort_ops.errors import ExportError
 
 from .arguments import Held, as_they_were, held
+from .gradients import asks_for_gradients, differentiable
 from .own import Context, own_method, running_own, takes_context
 from .probing import probe
 from .running import (
@@ -141,8 +141,7 @@ class Call:
     @functools.cached_property
     def goes_by_gradients(self) -> bool:
         """Tell whether forward's code reads what requires a gradient."""
-        asked = {"requires_grad", "needs_input_grad"}
-        return any(asked.intersection(code.co_names) for code in _codes(self.forward, set()))
+        return asks_for_gradients(self.forward)
 
     @property
     def takes_context(self) -> bool:
@@ -259,7 +258,7 @@ class Call:
         """Compute dtypes and shapes only: by forward on fake tensors, by ``fake``, or by trying it out."""
         if not self.examples:  # Dynamo saw the call, and no tensors
             self.examples = _examples(tensors)
-            self.differentiable = _differentiable(tensors)
+            self.differentiable = differentiable(tensors)
         if self.fake is not None:
             return apart(self.note(self._returned(self.fake, tensors, sizes), tensors, ()), tensors)
         free = free_sizes(tensors)
@@ -335,7 +334,7 @@ def make_call(
         fake,
         examples=_examples(tensors),
         autocast=autocast_state(),
-        differentiable=_differentiable(tensors),
+        differentiable=differentiable(tensors),
     )
     _calls[call.key] = call
     return call, tensors, sizes
@@ -350,37 +349,6 @@ def find_call(key: str) -> Call:
             f"{key}: the call was captured by an export that is gone, or by another program; expected what "
             "torch.export.export returned here: a file of it (torch.export.save) has no Functions in it"
         ) from None
-
-
-def _codes(function: Any, seen: set[int]) -> Iterator[CodeType]:
-    """Give the code of a function, and of those that are in it, around it, or that it names."""
-    function = getattr(function, "__func__", function)
-    if id(function) in seen:
-        return
-    seen.add(id(function))
-    code = function if isinstance(function, CodeType) else getattr(function, "__code__", None)
-    if code is None:
-        return
-    yield code
-    around = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_full(cell)]
-    named = getattr(function, "__globals__", {})
-    others = [each for each in map(named.get, code.co_names) if isinstance(each, FunctionType)]
-    for each in (*code.co_consts, *around, *others, getattr(function, "__wrapped__", None)):
-        if isinstance(each, CodeType | FunctionType | MethodType):
-            yield from _codes(each, seen)
-
-
-def _is_full(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018, which raises
-    except ValueError:
-        return False
-    return True
-
-
-def _differentiable(tensors: Sequence[Any]) -> tuple[bool, ...]:
-    # Of what is computed that depends on whether gradients are on; of a parameter it does not.
-    return tuple(isinstance(each, Tensor) and each.requires_grad and each.is_leaf for each in tensors)
 
 
 def _fill(leaf: Any, tensors: Sequence[Any], sizes: Sequence[Any]) -> Any:

@@ -52,9 +52,7 @@ class Context:
 
     saved_tensors: tuple[Tensor, ...] = ()
     dirty: tuple[Tensor, ...] = ()
-
-    def __init__(self, needs_input_grad: tuple[bool, ...] = ()) -> None:
-        self.needs_input_grad = needs_input_grad
+    needs_input_grad: tuple[bool, ...] = ()
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keep the tensors, for a forward that reads them back."""

@@ -37,6 +37,7 @@ from .graphs import (
     input_names,
     last_uses,
     name_nodes,
+    places_before,
     precisions,
     read_tensor,
     reads,
@@ -183,13 +184,8 @@ class ExactFile:
 
     def notes_before(self, output: str) -> list[Narrow]:
         """Return what is noted of the nodes that an output depends on."""
-        needed, found = {output}, []
-        for node in reversed(self.nodes):
-            if needed & set(node.output):
-                needed.update(reads(node))
-                if node.name in self.notes:
-                    found.append(self.notes[node.name])
-        return found[::-1]
+        names = (self.nodes[place].name for place in sorted(places_before(self.nodes, [output])))
+        return [self.notes[name] for name in names if name in self.notes]
 
     def never_run(self) -> list[tuple[NodeProto, str]]:
         """Return the branches and the bodies of loops that were not run so far, each with its node.

@@ -14,6 +14,7 @@ __all__ = [
     "input_names",
     "last_uses",
     "name_nodes",
+    "places_before",
     "precisions",
     "read_tensor",
     "reads",
@@ -101,6 +102,16 @@ def reads(node: NodeProto) -> Iterable[str]:
             for inner in graph.node:
                 yield from reads(inner)
             yield from (output.name for output in graph.output)
+
+
+def places_before(nodes: Sequence[NodeProto], results: Iterable[str]) -> set[int]:
+    """Return the places of the nodes that some results depend on."""
+    needed, found = {name for name in results if name}, set[int]()
+    for place in reversed(range(len(nodes))):
+        if needed & set(nodes[place].output):
+            found.add(place)
+            needed.update(name for name in reads(nodes[place]) if name)
+    return found
 
 
 def last_uses(nodes: Sequence[NodeProto], kept: Iterable[str]) -> list[list[str]]:

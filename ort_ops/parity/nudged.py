@@ -47,10 +47,9 @@ class _Nudge:
             return given
         args, kwargs = list(given[0]), dict(given[1])
         apart = _TINY if schema.name.removeprefix("aten::") in _PLACES else 0.0
-        moved = [
-            leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor) and self._is_moved(leaf)
-        ]
-        move = functools.partial(self._moved, apart=apart, all_of_them=not moved)
+        tensors = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor)]
+        kept = self._weights if any(_is_moved(each, self._weights) for each in tensors) else frozenset[int]()
+        move = functools.partial(self._moved, apart=apart, kept=kept)
         for place, argument in enumerate(schema.arguments):
             where: Any = args if place < len(args) else kwargs
             key = place if place < len(args) else argument.name
@@ -65,13 +64,15 @@ class _Nudge:
                         tensor.copy_(move(tensor))
         return tuple(args), kwargs
 
-    def _is_moved(self, tensor: Tensor) -> bool:
-        plain = tensor.dtype == torch.float64 and tensor.layout is torch.strided
-        return plain and tensor.untyped_storage()._cdata not in self._weights
-
-    def _moved(self, tensor: Tensor, apart: float, all_of_them: bool) -> Tensor:
-        if not self._is_moved(tensor) and not (all_of_them and tensor.dtype == torch.float64):
+    def _moved(self, tensor: Tensor, apart: float, kept: Set[int]) -> Tensor:
+        if not _is_moved(tensor, kept):
             return tensor
         up = torch.randint(0, 2, tensor.shape, generator=self._generator, dtype=torch.float64)
         ways = (2 * up - 1) * self._direction
         return tensor * (1 + self._few * ways.to(tensor.device)) + apart * (ways > 0).to(tensor.device)
+
+
+def _is_moved(tensor: Tensor, kept: Set[int]) -> bool:
+    """Tell whether a tensor holds numbers in float64, in none of the storages that are kept."""
+    numbers = tensor.dtype == torch.float64 and tensor.layout is torch.strided
+    return numbers and tensor.untyped_storage()._cdata not in kept

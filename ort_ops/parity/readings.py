@@ -127,13 +127,7 @@ class Readings:
                 made = self._nudged(pairs)
                 models = None if made is None or models is None else [*models, *(each[name] for each in made)]
                 if models is not None:  # of one that fails over a rounding error nothing is known
-                    theirs = _carried(expected, models)
-                    still = (ours > smooth) & (theirs <= smooth)
-                    # A few elements a model may leave by chance as they are, or ties that any error leaves.
-                    few = still.sum() <= _BY_CHANCE * (ours > smooth).sum()
-                    spared = still if few else still & _is_left(files, expected)
-                    explained = np.where((ours > smooth) & ~spared, np.minimum(ours, theirs), ours)
-                    explained[_is_apart([own, *files], [expected, *models])] = 0.0
+                    explained = _shared(ours, smooth, [own, *files], [expected, *models])
             yield MARGIN * explained
 
     def resized(self, name: str) -> bool:
@@ -150,6 +144,23 @@ class Readings:
             return 0.0
         others = [outputs[name] for outputs in reading.moved()]
         return np.minimum(spread_of(self._outputs[name], others), reading.limit * scale)
+
+
+def _shared(ours: Array, smooth: float, files: Sequence[Any], models: Sequence[Any]) -> Array:
+    """Return how far rounding errors carry each element of a file where they do it in the model, too.
+
+    ours: how far in the file; up to ``smooth`` it is no step. files, models: an output in evaluations of
+    either, first without errors.
+    """
+    theirs = _carried(models[0], models[1:])
+    turned = ours > smooth
+    still = turned & (theirs <= smooth)
+    # A few elements a model may leave by chance as they are, or ties that any error leaves.
+    few = still.sum() <= _BY_CHANCE * turned.sum()
+    spared = still if few else still & _is_left(files[1:], models[0])
+    shared: Array = np.where(turned & ~spared, np.minimum(ours, theirs), ours)
+    shared[_is_apart(files, models)] = 0.0
+    return shared
 
 
 def _is_left(others: Sequence[Any], expected: Array) -> Array:

@@ -42,6 +42,11 @@ class _Trial:
     value: Array
     apart: float = 0.0
 
+    def put(self, step: Step) -> list[Any]:
+        """Return a node's results with this in the place of the one of its name."""
+        pairs = zip(step.node.output, step.outputs, strict=False)
+        return [self.value if each == self.name else value for each, value in pairs]
+
 
 class Trials:
     """Tries other tensors for what a suspect depends on.
@@ -106,19 +111,23 @@ class Trials:
         """Tell whether the wrong outputs are right once a node gives two of its results exchanged."""
         right: set[str] = set()
 
-        def exchange(step: Step) -> Sequence[Any]:
+        def exchange(step: Step) -> list[Any]:
             names, outputs = list(step.node.output), list(step.outputs)
             if one in names and other in names:
                 first, second = names.index(one), names.index(other)
                 outputs[first], outputs[second] = outputs[second], outputs[first]
-            for name, value in _arrays(step.node, outputs):
-                if name in self._wrong and same(value, self._expected[name], self._tolerance):
-                    right.add(name)
             return outputs
 
-        with contextlib.suppress(ParityError):
-            self._file.run(self._feed, after=exchange)
+        def judge(name: str, value: Array) -> None:
+            if self._is_right(name, value):
+                right.add(name)
+
+        self._run(exchange, judge)
         return self._wrong <= right
+
+    def _is_right(self, name: str, value: Array) -> bool:
+        """Tell whether an output is what the model gives."""
+        return name in self._expected and same(value, self._expected[name], self._tolerance)
 
     def _products(self, places: Sequence[int], guilty: int, matched: Mapping[str, Counterpart]) -> list[int]:
         """Return the places before a sum with a weight that have no counterpart, as a layer's product."""
@@ -143,9 +152,9 @@ class Trials:
         right again, not who put it wrong. Of two that are one of the model's and don't come of each other one
         may be meant for another.
         """
-        alike: dict[int, list[str]] = {}
+        alike: dict[int | None, list[str]] = {}
         for name, counterpart in matched.items():
-            if counterpart.exact is not None and counterpart.certain:
+            if counterpart.certain:
                 alike.setdefault(counterpart.exact, []).append(name)
         new = {names[0] for names in alike.values() if len(names) == 1 or self._come_of(*names)}
         # Of what is made of sizes and constants one number everywhere is nothing odd, nor is a step of which
@@ -214,13 +223,11 @@ class Trials:
         right: set[str] = set()
 
         def judge(name: str, value: Array) -> None:
-            if name in self._expected:
-                if same(value, self._expected[name], self._tolerance):
-                    right.add(name)
-            elif name in suspected and self._counterparts.find(value, self._tolerance) is not None:
+            inner = name in suspected and name not in self._expected
+            if self._is_right(name, value) or (inner and self._counterparts.find(value, self._tolerance)):
                 right.add(name)
 
-        self._run(trial, judge)
+        self._run(trial.put, judge)
         if not right & suspected or (trial.apart and not self._wrong <= right):
             return 0
         met: set[int] = set()
@@ -230,15 +237,14 @@ class Trials:
             if found is not None and found.exact is not None:
                 met.add(found.exact)
 
-        self._run(trial, count)
+        self._run(trial.put, count)
         return 1 + len(met)
 
-    def _run(self, trial: _Trial, seen: Callable[[str, Array], None]) -> None:
-        """Evaluate the file with a trial, as far as it can be; ``seen`` is given each result."""
+    def _run(self, change: Callable[[Step], list[Any]], seen: Callable[[str, Array], None]) -> None:
+        """Evaluate the file with results changed, as far as it can be; ``seen`` is given each."""
 
         def after(step: Step) -> Sequence[Any]:
-            pairs = zip(step.node.output, step.outputs, strict=False)
-            outputs = [trial.value if each == trial.name else value for each, value in pairs]
+            outputs = change(step)
             for name, value in _arrays(step.node, outputs):
                 seen(name, value)
             return outputs

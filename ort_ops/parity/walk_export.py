@@ -19,7 +19,7 @@ from .called import names_of_calls, noting_results
 from .counterparts import Counterpart, Counterparts, same
 from .evaluated import Evaluated
 from .exact import ExactFile
-from .graphs import reads, standard
+from .graphs import places_before, reads, standard
 from .original import ExactModel
 from .report import Row
 from .sample import Sample
@@ -223,7 +223,7 @@ def _suspects(
     The guilty one is first: nothing that it is given is a suspect's. What is made of sizes and constants is
     none, unless it is made of a weight, or of a table that matches: the model has one like it.
     """
-    useful, needed = _useful(file, matched, wrong, told.fractions), _before(file, wrong)
+    useful, needed = _useful(file, matched, wrong, told.fractions), places_before(file.nodes, wrong)
     sizes = made_of_sizes(file)
     weights = {name for name in file.parameters if not is_uniform(file.written(name))} | altered
     known = weights | (matched & sizes & told.tables)
@@ -236,18 +236,6 @@ def _suspects(
     places = places or unmatched  # of a file that computes nothing of what it is given
     bad = {name for place in places for name in file.nodes[place].output}
     return sorted(places, key=lambda place: (bool(bad & set(reads(file.nodes[place]))), place))
-
-
-def _before(file: ExactFile, results: set[str]) -> set[int]:
-    """Return the places of the nodes that some results depend on."""
-    needed = set(results)
-    found = set()
-    for place in reversed(range(len(file.nodes))):
-        node = file.nodes[place]
-        if needed & set(results_of(node)):
-            found.add(place)
-            needed.update(reads(node))
-    return found
 
 
 def _useful(file: ExactFile, matched: set[str], wrong: set[str], fractions: set[str]) -> set[int]:
